@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: setup reproduce test lint mini backbones lock
+.DELETE_ON_ERROR:
+
+reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
+	$(BIN)/fedmuscle reproduce --profile quick --force --workers $(WORKERS)
+
+test: setup lint  ## every test, then the committed notebooks under nbval
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -c notebooks/pytest.ini --rootdir notebooks notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+
+mini: setup  ## the numbers of the committed notebooks: computes what data/results lacks
+	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)
+
+backbones: setup  ## make data/backbones again (about half an hour)
+	$(BIN)/python -m fedmuscle_core.pretrain
+
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	    { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m fedmuscle_core.doctor
+	@touch $@
+
+lock:  ## resolve pyproject.toml anew into requirements.lock and environment.yml (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
+	    | grep -v "python_full_version .*3\.12" > .requirements.lock
+	{ sed '/- pip:/q' environment.yml; sed "s/.*/      - \"&\"/" .requirements.lock; echo '      - "-e ."'; } > .environment.yml
+	mv .requirements.lock requirements.lock
+	mv .environment.yml environment.yml

@@ -1,0 +1,47 @@
+"""The command `fedmuscle`: reproduce the notebooks of a profile, verify stored runs, check the installation."""
+
+import argparse
+import sys
+
+from . import doctor
+
+
+def main(argv=None):
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="fedmuscle", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    reproduce = commands.add_parser("reproduce", help="run the notebooks of a profile from their sources")
+    reproduce.add_argument("--profile", choices=("quick", "mini", "paper"), default="quick",
+                           help="scale: quick (minutes, proves that it runs), mini (the committed numbers), paper")
+    reproduce.add_argument("--only", action="append", metavar="NN", help="only the notebooks that start so, e.g. 02")
+    reproduce.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                           help="set a notebook parameter, e.g. -p seeds [0,1]")
+    reproduce.add_argument("--workers", type=int, default=1, help="processes that compute runs, one thread each")
+    reproduce.add_argument("--force", action="store_true", help="compute again what is already stored")
+
+    verify = commands.add_parser("verify", help="recompute stored runs and compare")
+    verify.add_argument("--profile", choices=("quick", "mini"), default="mini")
+    verify.add_argument("--sample", type=int, metavar="K", help="only K of them, the quickest first (default: all)")
+
+    commands.add_parser("doctor", help="check the installed packages")
+    args = parser.parse_args(argv)
+
+    if args.command == "doctor":
+        return doctor.main()
+    if trouble := doctor.problem():
+        print(f"fedmuscle: {trouble}", file=sys.stderr)
+        return 1
+    try:
+        if args.command == "reproduce":
+            from .reproduce import reproduce as command
+            return command(args.profile, args.only, dict(args.parameter), args.workers, args.force)
+        from .verify import verify as command
+        return command(args.profile, args.sample)
+    except ValueError as error:
+        print(f"fedmuscle: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

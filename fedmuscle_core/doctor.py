@@ -1,0 +1,59 @@
+"""Says in one line what is wrong with the installation, and how to mend it: `python -m fedmuscle_core.doctor`."""
+
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from .paths import ROOT
+
+MEND = "run `make setup`, or `pip install -r requirements.lock`"
+NAMES = ("torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel", "numpy",
+         "pandas", "scikit-learn", "scipy", "torchmetrics", "tqdm")
+
+
+def problem(find_version=version, find_requires=requires):
+    """The first thing wrong with the installed packages as one line, or None.  Imports none of them."""
+    if sys.version_info < (3, 11):
+        return f"python {sys.version.split()[0]} is too old: 3.11 or later is needed"
+    missing = []
+    for name in NAMES:
+        try:
+            find_version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return f"missing: {', '.join(missing)}; {MEND}"
+    torch = find_version("torch").split("+")[0]
+    for line in find_requires("torchvision") or []:
+        if pinned := re.match(r"torch\s*\(?==\s*([\d.]+)", line):
+            if torch != pinned[1]:
+                return (f"torchvision {find_version('torchvision')} needs torch {pinned[1]}, but torch {torch} is "
+                        f"installed; {MEND}")
+    return None
+
+
+def differences_from_lock(find_version=version):
+    """Packages whose installed version is not the locked one, as lines "name installed != locked"."""
+    lines = []
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if pinned := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)\s*$", line):
+            try:
+                found = find_version(pinned[1])
+            except PackageNotFoundError:
+                found = "nothing"
+            if found.split("+")[0] != pinned[2]:
+                lines.append(f"{pinned[1]} {found} != {pinned[2]}")
+    return lines
+
+
+def main():
+    if trouble := problem():
+        print(f"fedmuscle: {trouble}", file=sys.stderr)
+        return 1
+    other = differences_from_lock()
+    print("fedmuscle: all packages are here" + (f"; not the locked versions: {', '.join(other)}" if other else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

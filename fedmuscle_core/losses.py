@@ -1,0 +1,129 @@
+"""The losses, as functions of representations.  Notation: N models in all, M = N - 1 peers, B samples, dimension d."""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from . import checks
+from .tuple_sum import TupleLogSum, exact, sampled
+
+
+def info_nce(anchor, peer, *, tau=0.2, normalize=True, reduction="mean"):
+    """InfoNCE of `anchor` against one peer:  L_i = logsumexp_j(z_i . p_j / tau) - z_i . p_i / tau,  in nats.
+
+    anchor, peer: (B, d); row i of both is public sample i.  Gradients flow to `anchor` only.
+    normalize: scale rows to unit length first.  reduction: "mean" -> scalar, "none" -> (B,).
+    Raises ValueError, naming the argument, on unequal shapes, NaN or infinity, integer tensors, tau <= 0.
+    """
+    checks.one_of("reduction", reduction, ("mean", "none"))
+    anchor = checks.embeddings("anchor", anchor)
+    peer = checks.embeddings("peer", peer, like=anchor)
+    return muscle_loss(anchor, [peer], tau=tau, weighting="uniform", normalize=normalize, reduction=reduction)
+
+
+def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", estimator="exact",
+                num_samples=512, generator=None, normalize=True, reduction="mean"):
+    """The Muscle loss: contrast the anchor with all B^M tuples of its M peers' representations at once, in nats.
+
+        logit_i(j)  = sum_m z_i . z^m_{j_m} / tau_m  +  log alpha_j           j = (j_1..j_M), one sample index per peer
+        log alpha_j = - sum_{m<k} gamma_mk z^m_{j_m} . z^k_{j_k},             gamma = 1/tau_prev - 1/tau >= 0
+        L_i         = logsumexp over all tuples j of logit_i(j)  -  logit_i((i, .., i))
+
+    anchor: (B, d).  peers: (M, B, d), or a sequence of M tensors (B, d); constants, gradients flow to `anchor` only.
+    tau: temperature of all pairs of the M + 1 models, a number or a symmetric (M+1, M+1) matrix with the anchor first.
+    tau_prev: temperature of the pairs of peers, a number or (M, M), nowhere above theirs in `tau`.
+    weighting: "learned" as above, or "uniform", alpha = 1, the sum of the M pairwise InfoNCE losses (`tau_prev` unused).
+    estimator: "exact" (about B^(M+1) multiply-adds, bounded memory) or "sampled" (`num_samples` tuples per anchor
+    drawn with `generator`; for many peers).  normalize: scale rows to unit length first.
+    reduction: "mean" -> scalar, "none" -> (B,).
+
+    >>> z = torch.eye(4)                           # four samples that three models tell apart in the same way
+    >>> round(muscle_loss(z, [z, z]).item(), 4), round(muscle_loss(z, [z, z], weighting="uniform").item(), 4)
+    (0.1432, 0.0400)
+
+    Raises ValueError naming the argument, what came and what was expected: unequal B or d, NaN or infinity, integer
+    tensors, M = 0, a temperature that is not above 0, tau_prev above tau, an unknown weighting, estimator or reduction.
+    """
+    checks.one_of("weighting", weighting, ("learned", "uniform"))
+    checks.one_of("estimator", estimator, ("exact", "sampled"))
+    checks.one_of("reduction", reduction, ("mean", "none"))
+    checks.positive_int("num_samples", num_samples)
+    anchor, peers = _prepare(anchor, peers, normalize)
+    tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
+    logits = anchor @ peers.mT / tau[0, 1:, None, None].to(anchor)            # (M, B, B)
+    positive = logits.diagonal(dim1=1, dim2=2).sum(0)                         # (B,)
+    if weighting == "uniform":
+        loss = logits.logsumexp(2).sum(0) - positive
+    else:
+        log_alpha = pair_log_alpha(peers, tau, tau_prev)                      # (M, M, B, B)
+        evaluate = exact if estimator == "exact" else partial(sampled, num_samples=num_samples, generator=generator)
+        own = log_alpha.diagonal(dim1=2, dim2=3).sum((0, 1))                  # log alpha of the tuple (i, .., i)
+        loss = TupleLogSum.apply(logits, log_alpha, evaluate) - positive - own
+    return loss.mean() if reduction == "mean" else loss
+
+
+def pair_log_alpha(peers, tau, tau_prev):
+    """-gamma_mk z^m_j . z^k_l of all pairs of peers m < k: (M, M, B, B), zero on and below the diagonal of (M, M).
+
+    peers: (M, B, d); tau: (M+1, M+1) from `checks.temperature`; tau_prev: a number or (M, M).
+    Raises ValueError where tau_prev is above tau.
+    """
+    num_peers, batch_size, _ = peers.shape
+    tau_prev = checks.temperature("tau_prev", tau_prev, num_peers, like=peers)
+    of_peers = tau[1:, 1:] if num_peers > 1 else tau[:1, 1:]
+    too_high = tau_prev > of_peers
+    if too_high.any():
+        raise ValueError(f"tau_prev: got {tau_prev[too_high][0]:.4g} above tau = {of_peers[too_high][0]:.4g}, "
+                         "expected at most the tau of the same pair, so that gamma = 1/tau_prev - 1/tau >= 0")
+    gamma = (1 / tau_prev - 1 / of_peers).to(peers)
+    log_alpha = peers.new_zeros(num_peers, num_peers, batch_size, batch_size)
+    for m in range(num_peers):
+        for k in range(m + 1, num_peers):
+            log_alpha[m, k] = -gamma[m, k] * (peers[m] @ peers[k].mT)
+    return log_alpha
+
+
+def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction="mean"):
+    """Gramian contrastive loss (GRAM): the volume that anchor i spans with the M peers' rows j, contrasted both ways.
+
+        V_ij = sqrt(det G_ij + eps),  G_ij the (M+1, M+1) Gram matrix of (z_i, z^1_j, .., z^M_j)
+        L_i  = 1/2 [ CE(-V_i. / tau, i) + CE(-V_.i / tau, i) ],  in nats
+
+    Shapes, `normalize`, `reduction`, errors and the flow of gradients as for `muscle_loss`.  eps keeps the gradient
+    finite where the volume is 0.
+    """
+    checks.one_of("reduction", reduction, ("mean", "none"))
+    if not (isinstance(eps, (int, float)) and eps > 0):
+        raise ValueError(f"eps: got {eps!r}, expected a number above 0")
+    anchor, peers = _prepare(anchor, peers, normalize)
+    tau = checks.temperature("tau", tau, 1, like=anchor).to(anchor)
+    num_peers, batch_size, _ = peers.shape
+    among = torch.einsum("mjd,kjd->jmk", peers, peers)                        # (B, M, M)
+    across = torch.einsum("id,mjd->ijm", anchor, peers)                       # (B, B, M)
+    own = (anchor * anchor).sum(1)[:, None, None, None].expand(-1, batch_size, 1, 1)
+    gram = torch.cat([torch.cat([own, across[:, :, None]], 3),
+                      torch.cat([across[..., None], among.expand(batch_size, -1, -1, -1)], 3)], 2)
+    logits = -(torch.linalg.det(gram).clamp(min=0) + eps).sqrt() / tau        # (B, B)
+    rows = torch.arange(batch_size, device=anchor.device)
+    loss = (F.cross_entropy(logits, rows, reduction="none") + F.cross_entropy(logits.T, rows, reduction="none")) / 2
+    return loss.mean() if reduction == "mean" else loss
+
+
+def mi_lower_bound(loss, batch_size, num_peers):
+    """Theorem 1: I(z^n; {z^m}) >= M log B - E[L], in nats.  loss: number or tensor of Muscle losses, averaged."""
+    checks.positive_int("batch_size", batch_size)
+    checks.positive_int("num_peers", num_peers)
+    mean = loss.mean().item() if isinstance(loss, torch.Tensor) else float(loss)
+    if not math.isfinite(mean):
+        raise ValueError(f"loss: got mean {mean}, expected a finite number")
+    return num_peers * math.log(batch_size) - mean
+
+
+def _prepare(anchor, peers, normalize):
+    anchor = checks.embeddings("anchor", anchor)
+    if anchor.dtype in (torch.float16, torch.bfloat16):
+        anchor = anchor.float()
+    peers = checks.peer_stack(peers, anchor)
+    return (F.normalize(anchor, dim=1), F.normalize(peers, dim=2)) if normalize else (anchor, peers)

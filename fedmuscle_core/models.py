@@ -1,0 +1,70 @@
+"""A client's network: a Hugging Face backbone, a projection to the shared space, a task head."""
+
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from .paths import BACKBONES
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
+
+
+def load_backbone(name):
+    """The pretrained backbone called `name`: a folder of `data/backbones`, or any name or path `AutoModel` takes.
+
+    Raises ValueError when neither a folder nor the hub (or its local cache) has it.
+    """
+    folder = BACKBONES / name
+    try:
+        return AutoModel.from_pretrained(folder if folder.is_dir() else name)
+    except OSError as error:
+        embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
+        raise ValueError(f"backbone: got {name!r}, expected a folder of data/backbones {embedded} or a model name that "
+                         f"the Hugging Face hub has; loading it failed: {str(error).splitlines()[0]}") from error
+
+
+def feature_width(config):
+    """Number of channels of the last feature map of a Hugging Face vision configuration."""
+    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+
+
+class RepresentationModel(nn.Module):
+    """w_n: backbone, mean over positions, linear projection.  images (B, 3, H, W) in [0, 1] -> (B, dim), not normalised.
+
+    The papers do not say how features are pooled or how deep the projection is: the mean and one layer are our choice.
+    """
+
+    def __init__(self, backbone, dim):
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Linear(feature_width(backbone.config), dim)
+
+    def pooled_features(self, images):
+        features = self.backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD).last_hidden_state
+        return features.mean((2, 3)) if features.ndim == 4 else features.mean(1)   # (B, C, h, w) or (B, tokens, C)
+
+    def forward(self, images):
+        return self.projection(self.pooled_features(images))
+
+
+class ClientModel(nn.Module):
+    """Representation model and task head; the head reads the representation itself.  images -> (B, num_outputs)."""
+
+    def __init__(self, backbone, dim, num_outputs):
+        super().__init__()
+        self.representation = RepresentationModel(backbone, dim)
+        self.head = nn.Linear(dim, num_outputs)
+
+    def forward(self, images):
+        return self.head(self.representation(images))
+
+
+def num_parameters(module):
+    """Number of trainable scalars."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def in_batches(function, images, batch_size=256):
+    """`function` over `images` in slices, without gradients, results concatenated."""
+    return torch.cat([function(part) for part in images.split(batch_size)])

@@ -1,0 +1,24 @@
+"""Where things are, as absolute paths: a notebook runs in its own folder, papermill in the shell's."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+DATA = ROOT / "data"
+PUBLISHED = DATA / "published"
+BACKBONES = DATA / "backbones"
+
+
+def runs(profile):
+    """Folder of executed notebook copies of one profile (git-ignored)."""
+    return DATA / "runs" / profile
+
+
+def results(profile):
+    """Folder of stored runs: `data/results` for `mini` (committed), below `data/runs` for the others."""
+    return DATA / "results" if profile == "mini" else runs(profile) / "results"
+
+
+def figures(profile):
+    """Folder the notebooks draw into: `figures` for `mini` (committed), below `data/runs` for the others."""
+    return ROOT / "figures" if profile == "mini" else runs(profile) / "figures"

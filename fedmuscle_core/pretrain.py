@@ -1,0 +1,145 @@
+"""Makes the small pretrained backbones of `data/backbones`: `python -m fedmuscle_core.pretrain [name ...]`.
+
+They stand in for the papers' foundation models: each learns, once, to name printed letters (no digit among them).
+The transformers have no built-in sense of locality, so they also match the features of the finished `resnet_medium`.
+"""
+
+import argparse
+import csv
+
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
+
+from .glyphs import digit_pool, letter_pool
+from .models import RepresentationModel, feature_width, in_batches, load_backbone, num_parameters
+from .paths import BACKBONES
+from .scenes import SIZE, compose
+from .seeds import generator, seeded
+
+TEACHER = "resnet_medium"
+SEED = 0
+
+
+def vit(width, layers, heads):
+    return ViTConfig(image_size=SIZE, patch_size=8, hidden_size=width, num_hidden_layers=layers,
+                     num_attention_heads=heads, intermediate_size=2 * width)
+
+
+def segformer(widths, depths):
+    return SegformerConfig(num_encoder_blocks=2, depths=depths, hidden_sizes=widths, patch_sizes=[7, 3], strides=[4, 2],
+                           sr_ratios=[2, 1], num_attention_heads=[1, 2], mlp_ratios=[2, 2], drop_path_rate=0.0)
+
+
+def resnet(widths):
+    return ResNetConfig(embedding_size=widths[0], hidden_sizes=widths, depths=[1] * len(widths), layer_type="basic")
+
+
+CONFIGS = {  # name: (configuration, epochs)
+    "resnet_medium": (resnet([24, 48, 96]), 16),
+    "resnet_small": (resnet([16, 32, 64]), 16),
+    "segformer_medium": (segformer([32, 64], [1, 2]), 24),
+    "segformer_small": (segformer([24, 48], [1, 1]), 24),
+    "vit_medium": (vit(64, 4, 4), 60),
+    "vit_small": (vit(48, 3, 3), 60),
+}
+
+
+def pretrain(name, num_scenes=40_000, batch_size=128, max_lr=2e-3):
+    """Train the backbone `name` of `CONFIGS` from random weights on scenes of one printed letter; returns it."""
+    config, epochs = CONFIGS[name]
+    scenes = compose(letter_pool("train"), "single", num_scenes, generator(SEED, "pretrain", "scenes"))
+    labels = scenes.classes[:, 0]
+    with seeded(SEED, "pretrain", name):
+        model = RepresentationModel(AutoModel.from_config(config), letter_pool().num_classes)
+        imitate = nn.Linear(feature_width(config), feature_width(CONFIGS[TEACHER][0]))
+    wanted = None if name.startswith("resnet") else _teacher_features(scenes.images)
+
+    parameters = [*model.parameters(), *imitate.parameters()]
+    steps = num_scenes // batch_size
+    optimizer = torch.optim.AdamW(parameters, lr=max_lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, total_steps=epochs * steps, pct_start=0.1)
+    order = generator(SEED, "pretrain", "order")
+    model.train()
+    for epoch in (bar := tqdm(range(epochs), desc=name)):
+        for rows in torch.randperm(num_scenes, generator=order)[:steps * batch_size].split(batch_size):
+            images = _shift(scenes.images[rows], order)
+            features = model.pooled_features(images)
+            loss = F.cross_entropy(model.projection(features), labels[rows], label_smoothing=0.1)
+            if wanted is not None:
+                loss = loss + 1 - F.cosine_similarity(imitate(features), wanted[rows]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return model.backbone.eval()
+
+
+def _shift(images, rng):
+    """Cyclic shift of a whole batch by up to two pixels."""
+    dx, dy = torch.randint(-2, 3, (2,), generator=rng).tolist()
+    return images.roll((dy, dx), (2, 3))
+
+
+def _teacher_features(images):
+    teacher = RepresentationModel(load_backbone(TEACHER), 1).eval()
+    return in_batches(teacher.pooled_features, images)
+
+
+def probe(backbone):
+    """Accuracy of logistic regression on frozen features, as {"letters": ..., "digits": ...} in [0, 1].
+
+    letters: fitted on 4,000 scenes of the pretraining fonts, scored on 2,000 scenes of fonts never seen;
+    digits: fitted on 2,000 scenes of training handwriting, scored on 2,000 of validation handwriting.
+    """
+    model = RepresentationModel(backbone, 1).eval()
+    scores = {}
+    for what, fit_pool, score_pool, n in [("letters", letter_pool("train"), letter_pool("held_out"), 4000),
+                                          ("digits", digit_pool("train"), digit_pool("validation"), 2000)]:
+        fit = compose(fit_pool, "single", n, generator(SEED, "probe", what, "fit"))
+        score = compose(score_pool, "single", 2000, generator(SEED, "probe", what, "score"))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+        classifier.fit(in_batches(model.pooled_features, fit.images), fit.classes[:, 0])
+        scores[what] = classifier.score(in_batches(model.pooled_features, score.images), score.classes[:, 0])
+    return scores
+
+
+def probe_table(names):
+    """Write and return the rows of `data/backbones/probe.csv`: every backbone beside its own untrained twin."""
+    rows = []
+    for name in names:
+        trained = load_backbone(name).eval()
+        with seeded(SEED, "probe", name):
+            untrained = AutoModel.from_config(trained.config).eval()
+        for weights, backbone in [("pretrained", trained), ("untrained", untrained)]:
+            scores = {what: round(value, 4) for what, value in probe(backbone).items()}
+            rows.append({"backbone": name, "weights": weights, "parameters": num_parameters(backbone), **scores})
+    with open(BACKBONES / "probe.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(CONFIGS), help=f"any of {list(CONFIGS)}; default: all")
+    parser.add_argument("--probe-only", action="store_true", help="only score what is already in data/backbones")
+    args = parser.parse_args(argv)
+    if unknown := set(args.names) - set(CONFIGS):
+        parser.error(f"names: got {sorted(unknown)}, expected any of {list(CONFIGS)}")
+    if not args.probe_only:
+        for name in args.names:
+            pretrain(name).save_pretrained(BACKBONES / name)
+    for row in probe_table([name for name in CONFIGS if (BACKBONES / name).is_dir()]):
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Everything that decides the result of one run, apart from the code and the library versions."""
+
+import dataclasses
+import hashlib
+import json
+
+from .checks import one_of, positive_int
+from .exchange import PROTOCOLS
+from .scenes import PUBLIC_DOMAINS
+
+EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
+                   "contrastive_lr", "contrastive_epochs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of one run.  Symbols of the paper in brackets; what the papers leave open is our choice.
+
+    setup, method: names, see `setups.SETUPS` and `methods.METHODS`.  num_peers [M], batch_size [B] of the public
+    batches, dim [d], tau, tau_prev: the loss.  rounds [R], local_epochs [E], contrastive_epochs [T].
+    local_lr, contrastive_lr: AdamW; local_batch_size: private batches.  public_domain, public_size: the public data.
+    validation_size, test_size: scenes each client is scored on, every round and at the end.
+    Raises ValueError naming the field, what came and what was expected.
+    """
+
+    setup: str = "setup1"
+    method: str = "fedmuscle"
+    seed: int = 0
+    rounds: int = 15
+    local_epochs: int = 1
+    contrastive_epochs: int = 1
+    num_peers: int = 3
+    batch_size: int = 32
+    dim: int = 64
+    tau: float = 0.2
+    tau_prev: float = 0.15
+    protocol: str = "matrices"
+    public_domain: str = "scenes"
+    public_size: int = 512
+    local_lr: float = 1e-3
+    contrastive_lr: float = 1e-3
+    local_batch_size: int = 32
+    validation_size: int = 400
+    test_size: int = 2000
+
+    def __post_init__(self):
+        for name in ("rounds", "local_epochs", "contrastive_epochs", "num_peers", "batch_size", "dim", "public_size",
+                     "local_batch_size", "validation_size", "test_size"):
+            positive_int(name, getattr(self, name))
+        positive_int("seed", self.seed, least=0)
+        one_of("protocol", self.protocol, PROTOCOLS)
+        one_of("public_domain", self.public_domain, PUBLIC_DOMAINS)
+        for name in ("tau", "tau_prev", "local_lr", "contrastive_lr"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name}: got {value!r}, expected a finite number above 0")
+        if self.tau_prev > self.tau:
+            raise ValueError(f"tau_prev: got {self.tau_prev}, expected at most tau = {self.tau}")
+        if self.public_size < self.batch_size:
+            raise ValueError(f"public_size: got {self.public_size}, expected at least batch_size = {self.batch_size}")
+
+    def replace(self, **changes):
+        """A copy with some fields changed; an unknown field is a ValueError."""
+        unknown = set(changes) - {field.name for field in dataclasses.fields(self)}
+        if unknown:
+            raise ValueError(f"settings: got unknown {sorted(unknown)}, expected fields of Settings")
+        return dataclasses.replace(self, **changes)
+
+    def canonical(self, reads):
+        """The same settings with every exchange field that the method does not read (`reads`) at its default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return self.replace(**{name: defaults[name] for name in EXCHANGE_FIELDS if name not in reads})
+
+    def key(self):
+        """Short hash of all fields but the seed."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "seed"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,0 +1,28 @@
+"""Who takes part: the clients of each setup, their tasks, backbones and private sets."""
+
+from typing import NamedTuple
+
+
+class ClientSpec(NamedTuple):
+    """`task`: a name of `tasks.TASKS`; `backbone`: a folder of `data/backbones` or a hub name; `train_size`: scenes."""
+
+    task: str
+    backbone: str
+    train_size: int
+
+
+SETUPS = {
+    "setup1": (
+        ClientSpec("mlc", "resnet_medium", 1000),
+        ClientSpec("mlc", "segformer_medium", 1000),
+        ClientSpec("mlc", "vit_medium", 1000),
+        ClientSpec("ic100", "segformer_small", 400),
+        ClientSpec("ic100", "vit_small", 400),
+        ClientSpec("ic10", "resnet_small", 40),
+    ),
+    "quickstart": (
+        ClientSpec("mlc", "resnet_medium", 1000),
+        ClientSpec("ic100", "segformer_small", 400),
+        ClientSpec("ic10", "resnet_small", 40),
+    ),
+}

@@ -1,0 +1,54 @@
+"""The tasks: what a client predicts from a scene, the loss it trains with, the metric it is scored by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torchmetrics.functional.classification import multiclass_accuracy, multilabel_average_precision
+
+
+@dataclass(frozen=True)
+class Task:
+    """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better."""
+
+    name: str
+    layout: str
+    num_outputs: int
+    metric: str
+    loss: Callable
+    score: Callable
+
+
+def targets(task_name, scenes):
+    """What a task has to predict on `Scenes`; every scene carries every task's answer, as one photo does.
+
+    mlc: (n, 10) float, which digits occur.  ic10: (n,) the single digit, -1 where there are more.
+    ic100: (n,) the two-digit number in reading order, -1 where there are not two.  ss: (n, 32, 32) class per pixel.
+    """
+    present = scenes.classes >= 0
+    if task_name == "mlc":
+        return F.one_hot(scenes.classes.clamp(min=0), 10).mul(present[:, :, None]).amax(1).float()
+    if task_name == "ic10":
+        return torch.where(present.sum(1) == 1, scenes.classes.amax(1), -1)
+    if task_name == "ic100":
+        first_two = scenes.classes.gather(1, (~present).int().argsort(dim=1, stable=True)[:, :2])
+        return torch.where(present.sum(1) == 2, 10 * first_two[:, 0] + first_two[:, 1], -1)
+    if task_name == "ss":
+        return scenes.masks
+    raise ValueError(f"task: got {task_name!r}, expected 'mlc', 'ic10', 'ic100' or 'ss'")
+
+
+def _mean_average_precision(logits, target):
+    return 100 * multilabel_average_precision(logits, target.int(), num_labels=logits.shape[1]).item()
+
+
+def _accuracy(logits, target):
+    return 100 * multiclass_accuracy(logits, target, num_classes=logits.shape[1], average="micro").item()
+
+
+TASKS = {task.name: task for task in (
+    Task("mlc", "multi", 10, "mAP", F.binary_cross_entropy_with_logits, _mean_average_precision),
+    Task("ic100", "number", 100, "accuracy", F.cross_entropy, _accuracy),
+    Task("ic10", "single", 10, "accuracy", F.cross_entropy, _accuracy),
+)}

@@ -1,0 +1,122 @@
+"""The sum over all B^M tuples of public samples that the Muscle loss needs, without forming the tuples.
+
+For anchor i and a tuple j = (j_1..j_M), with logits A (M, B, B) and log-weights log alpha of every pair of peers,
+
+    log_sum_i = logsumexp_j [ sum_m A[m, i, j_m]  +  sum_{m<k} log_alpha[m, k, j_m, j_k] ]
+
+Its derivative by A[m, i, j] is the marginal probability that j_m = j under the tuple distribution, so both evaluations
+below return (log_sum, marginals) and one autograd function serves both.
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+BLOCK = 2 ** 19            # numbers in the largest intermediate of one block of anchors; a handful of such are alive at once
+FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
+FLOAT64_RANGE = 700.0
+
+
+class TupleLogSum(torch.autograd.Function):
+    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha, need_marginals)` is one of the functions below."""
+
+    @staticmethod
+    def forward(ctx, logits, log_alpha, evaluate):
+        log_sum, marginals = evaluate(logits.detach(), log_alpha, ctx.needs_input_grad[0])
+        ctx.save_for_backward(marginals)
+        return log_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (marginals,) = ctx.saved_tensors
+        return grad[:, None] * marginals, None, None
+
+
+def exact(logits, log_alpha, need_marginals=True):
+    """Exact (log_sum (B,), marginals (M, B, B) or None); logits (M, B, B), log_alpha (M, M, B, B) used above its diagonal.
+
+    The sum factors: with E_m = exp A_m and X_mk = exp log_alpha_mk (largest entries taken out),
+    M = 2: ((E_1 @ X_12) * E_2).sum(1);  larger M: expand j_1, which absorbs X_1k into E_k, and go on with M - 1.
+    About B^(M+1) multiply-adds.  Memory is bounded: it walks over blocks of anchors, and of j_1 where one anchor is too much.
+    """
+    num_peers, batch_size, _ = logits.shape
+    pairs = [(m, k) for m in range(num_peers) for k in range(m + 1, num_peers)]
+    dtype = _safe_dtype(logits.dtype, [log_alpha[pair] for pair in pairs])
+    peak = logits.amax(2, keepdim=True)
+    weights = (logits - peak).to(dtype).exp()                                 # E: (M, B, B)
+    offset = peak.to(dtype).sum((0, 2))
+    factors = {}
+    for pair in pairs:
+        factors[pair] = (log_alpha[pair] - log_alpha[pair].max()).to(dtype).exp()
+        offset = offset + log_alpha[pair].max()
+
+    per_anchor = batch_size ** max(1, num_peers - 1)
+    anchors = max(1, BLOCK // per_anchor)
+    columns = max(1, min(batch_size, batch_size * 8 * BLOCK // per_anchor))
+    sums, marginals = [], []
+    for rows in torch.arange(batch_size, device=logits.device).split(anchors):
+        total, slopes = _block(weights[:, rows], factors, columns, need_marginals)
+        sums.append(total)
+        marginals.append(slopes)
+    log_sum = (torch.cat(sums).log() + offset).to(logits.dtype)
+    return log_sum, torch.cat(marginals, 1).to(logits.dtype) if need_marginals else None
+
+
+def _block(weights, factors, columns, need_marginals):
+    """Tuple sums (R,) and marginals (M, R, B) of one block of anchors, adding up slices of `columns` values of j_1."""
+    weights = weights.detach().requires_grad_(need_marginals)
+    total = slopes = 0
+    for part in torch.arange(weights.shape[2], device=weights.device).split(columns):
+        sliced = {pair: factor[part] if pair[0] == 0 else factor for pair, factor in factors.items()}
+        with torch.set_grad_enabled(need_marginals):
+            partial = contract([weights[0][:, part], *weights[1:]], sliced)
+        if need_marginals:
+            slopes = slopes + torch.autograd.grad(partial, weights, torch.ones_like(partial))[0]
+        total = total + partial.detach()
+    return total, weights.detach() * slopes / total[None, :, None] if need_marginals else None
+
+
+def contract(weights, factors):
+    """sum_{j_1..j_M} prod_m weights[m][r, j_m] prod_{m<k} factors[m, k][j_m, j_k] for every row r: M x (R, B) -> (R,)."""
+    first, *rest = weights
+    if not rest:
+        return first.sum(1)
+    if len(rest) == 1:
+        return ((first @ factors[0, 1]) * rest[0]).sum(1)
+    expanded = [(weight[:, None] * factors[0, k]).flatten(0, 1) for k, weight in enumerate(rest, 1)]   # (R * B, B)
+    inner = contract(expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0})
+    return (first * inner.view(first.shape)).sum(1)
+
+
+def _safe_dtype(dtype, log_factors):
+    """A dtype in which no partition can underflow: it is at least exp(-(sum of the log-factors' ranges))."""
+    spread = sum(float(table.max() - table.min()) for table in log_factors)
+    if spread > FLOAT64_RANGE:
+        raise ValueError(f"tau_prev: log alpha spans {spread:.0f}, expected at most {FLOAT64_RANGE:.0f}; "
+                         "bring tau_prev nearer to tau")
+    return torch.float64 if spread > FLOAT32_RANGE else dtype
+
+
+def sampled(logits, log_alpha, need_marginals=True, *, num_samples, generator=None):
+    """Estimate of (log_sum, marginals) from K = `num_samples` tuples per anchor, for any number of peers.
+
+    With q_i(j) = prod_m softmax_j(A[m, i]),  log_sum_i = sum_m logsumexp_j A[m, i, j] + log E_{j ~ q_i}[alpha_j].
+    The mean of alpha over K draws is unbiased, so is the partition; alpha is bounded, so few draws suffice.
+    Marginals: q + sum_k (w_k - 1/K) onehot(j_k), w = alpha / sum alpha: the 1/K makes them exact where alpha is constant.
+    Work: M draws of (B, K) and M(M-1)/2 table look-ups of (B, K), free of d.
+    """
+    num_peers, batch_size, _ = logits.shape
+    q = logits.softmax(2)
+    draws = [torch.multinomial(q[m], num_samples, replacement=True, generator=generator) for m in range(num_peers)]
+    log_weight = logits.new_zeros(batch_size, num_samples)
+    for m in range(num_peers):
+        for k in range(m + 1, num_peers):
+            log_weight += log_alpha[m, k].flatten()[draws[m] * batch_size + draws[k]]
+    log_mean = log_weight.logsumexp(1) - torch.tensor(num_samples, dtype=logits.dtype).log()
+    log_sum = logits.logsumexp(2).sum(0) + log_mean
+    if not need_marginals:
+        return log_sum, None
+    surplus = log_weight.softmax(1) - 1 / num_samples                         # (B, K)
+    for m in range(num_peers):
+        q[m].scatter_add_(1, draws[m], surplus)
+    return log_sum, q

@@ -31,8 +31,9 @@ def make_client(index, spec, settings):
     """
     task = TASKS[spec.task]
     scenes = {"train": digit_scenes("train", task.layout, spec.train_size, settings.seed, "client", index),
-              "validation": digit_scenes("validation", task.layout, settings.validation_size, 0),
-              "test": digit_scenes("test", task.layout, settings.test_size, 0)}
+              "validation": digit_scenes("validation", task.layout, settings.validation_size, 0)}
+    if settings.test_size:
+        scenes["test"] = digit_scenes("test", task.layout, settings.test_size, 0)
     data = {split: (these.images, targets(task.name, these)) for split, these in scenes.items()}
     with seeded(settings.seed, "client", index, "weights"):
         model = ClientModel(load_backbone(spec.backbone), settings.dim, task.num_outputs)

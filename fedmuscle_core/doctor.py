@@ -1,5 +1,6 @@
 """Says in one line what is wrong with the installation, and how to mend it: `python -m fedmuscle_core.doctor`."""
 
+import importlib
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -7,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from .paths import ROOT
 
 MEND = "run `make setup`, or `pip install -r requirements.lock`"
-NAMES = ("torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel", "numpy",
+NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel", "numpy",
          "pandas", "scikit-learn", "scipy", "torchmetrics", "tqdm")
 
 
@@ -23,12 +24,23 @@ def problem(find_version=version, find_requires=requires):
             missing.append(name)
     if missing:
         return f"missing: {', '.join(missing)}; {MEND}"
+    from packaging.requirements import Requirement
+
     torch = find_version("torch").split("+")[0]
-    for line in find_requires("torchvision") or []:
-        if pinned := re.match(r"torch\s*\(?==\s*([\d.]+)", line):
-            if torch != pinned[1]:
-                return (f"torchvision {find_version('torchvision')} needs torch {pinned[1]}, but torch {torch} is "
-                        f"installed; {MEND}")
+    for requirement in map(Requirement, find_requires("torchvision") or []):
+        if requirement.name == "torch" and not requirement.specifier.contains(torch):
+            return (f"torchvision {find_version('torchvision')} needs torch {requirement.specifier}, but torch {torch} is "
+                    f"installed; {MEND}")
+    return None
+
+
+def import_problem():
+    """What keeps torch and torchvision from being imported together, as one line, or None (takes seconds)."""
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # noqa: BLE001 - a mismatched pair fails in many ways: missing operator, symbol, library
+        return (f"torchvision {version('torchvision')} does not work with torch {version('torch')} "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); {MEND}")
     return None
 
 
@@ -47,7 +59,7 @@ def differences_from_lock(find_version=version):
 
 
 def main():
-    if trouble := problem():
+    if trouble := problem() or import_problem():
         print(f"fedmuscle: {trouble}", file=sys.stderr)
         return 1
     other = differences_from_lock()

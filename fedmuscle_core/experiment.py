@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from . import federation
-from .checks import one_of, positive_int
+from .checks import positive_int
 from .methods import METHODS
 from .store import environment, load_run, now, run_path, save_run
 
@@ -32,7 +32,7 @@ def one_thread():
 
 def run(settings, folder, progress=True):
     """Run `settings`, store the result below `folder`, return (record, history); overwrites an earlier result."""
-    settings = canonical(settings)
+    settings = canonical(federation.check(settings))
     started, clock = now(), time.perf_counter()
     with one_thread():
         history, alignment = federation.train(federation.build(settings), progress)
@@ -44,7 +44,7 @@ def run(settings, folder, progress=True):
 
 def canonical(settings):
     """The settings with what the method does not read at its default: equal results share one stored run."""
-    return settings.canonical(METHODS[one_of("method", settings.method, METHODS)].reads)
+    return settings.canonical(METHODS[settings.method].reads)
 
 
 def is_stored(settings, folder):
@@ -62,7 +62,7 @@ def sweep(settings_list, folder, workers=1, progress=True):
     stored, and the first error is raised at the end.  Interrupted, it resumes: every finished run is already on disk.
     """
     positive_int("workers", workers)
-    wanted = list(dict.fromkeys(canonical(settings) for settings in settings_list))
+    wanted = list(dict.fromkeys(canonical(federation.check(settings)) for settings in settings_list))
     missing = [settings for settings in wanted if not is_stored(settings, folder)]
     if missing:
         _compute(missing, folder, min(workers, len(missing)), progress)

@@ -30,13 +30,19 @@ class Federation:
     ledger: Ledger
 
 
-def build(settings):
-    """The federation of `settings` before its first round; raises ValueError before any work on a bad setting."""
+def check(settings):
+    """Raise ValueError, before any work, where the setup or method does not exist or M does not fit the setup."""
     one_of("method", settings.method, METHODS)
-    specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
-    if settings.num_peers >= len(specs) and "num_peers" in METHODS[settings.method].reads:
-        raise ValueError(f"num_peers: got {settings.num_peers}, expected 1 to {len(specs) - 1}: "
-                         f"{settings.setup} has {len(specs)} clients")
+    num_clients = len(SETUPS[one_of("setup", settings.setup, SETUPS)])
+    if settings.num_peers >= num_clients and "num_peers" in METHODS[settings.method].reads:
+        raise ValueError(f"num_peers: got {settings.num_peers}, expected 1 to {num_clients - 1}: "
+                         f"{settings.setup} has {num_clients} clients")
+    return settings
+
+
+def build(settings):
+    """The federation of `settings` before its first round."""
+    specs = SETUPS[check(settings).setup]
     clients = [make_client(index, spec, settings) for index, spec in enumerate(specs, 1)]
     return Federation(settings, clients, public_scenes(settings.public_domain, settings.public_size, settings.seed), Ledger())
 
@@ -65,7 +71,7 @@ def train(federation, progress=True):
             for metric, values in losses.items():
                 note(client, metric, "train", round, values[client.index])
             note(client, client.task.metric, "validation", round, evaluate(client, "validation"))
-    for client in federation.clients:
+    for client in federation.clients if settings.test_size else ():
         note(client, client.task.metric, "test", settings.rounds, evaluate(client, "test"))
     history = pd.DataFrame(rows, columns=COLUMNS).sort_values(["round", "client"], kind="stable", ignore_index=True)
     return history, {"before": before, "after": alignment_matrices(representations(federation))}

@@ -41,7 +41,7 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
 
     >>> z = torch.eye(4)                           # four samples that three models tell apart in the same way
     >>> round(muscle_loss(z, [z, z]).item(), 4), round(muscle_loss(z, [z, z], weighting="uniform").item(), 4)
-    (0.1432, 0.0400)
+    (0.1953, 0.04)
 
     Raises ValueError naming the argument, what came and what was expected: unequal B or d, NaN or infinity, integer
     tensors, M = 0, a temperature that is not above 0, tau_prev above tau, an unknown weighting, estimator or reduction.
@@ -71,9 +71,10 @@ def pair_log_alpha(peers, tau, tau_prev):
     Raises ValueError where tau_prev is above tau.
     """
     num_peers, batch_size, _ = peers.shape
+    of_peers = tau[1:, 1:] if num_peers > 1 else tau[:1, 1:]                  # one peer: no pair, a number is still checked
+    is_number = isinstance(tau_prev, (int, float))
     tau_prev = checks.temperature("tau_prev", tau_prev, num_peers, like=peers)
-    of_peers = tau[1:, 1:] if num_peers > 1 else tau[:1, 1:]
-    too_high = tau_prev > of_peers
+    too_high = (tau_prev > of_peers) & (is_number or num_peers > 1)
     if too_high.any():
         raise ValueError(f"tau_prev: got {tau_prev[too_high][0]:.4g} above tau = {of_peers[too_high][0]:.4g}, "
                          "expected at most the tau of the same pair, so that gamma = 1/tau_prev - 1/tau >= 0")
@@ -112,7 +113,12 @@ def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction=
 
 
 def mi_lower_bound(loss, batch_size, num_peers):
-    """Theorem 1: I(z^n; {z^m}) >= M log B - E[L], in nats.  loss: number or tensor of Muscle losses, averaged."""
+    """M log B - E[L], in nats: the paper's Theorem 1 states it as a lower bound of I(z^n; {z^m}).
+
+    loss: number or tensor of Muscle losses, averaged.  For one peer it is the InfoNCE bound.  For M >= 2 it can exceed
+    the information, because the negatives are tuples of peers' samples drawn independently of one another: see
+    `gaussians.excess_over_information` and notebook 01, where both sides are known.
+    """
     checks.positive_int("batch_size", batch_size)
     checks.positive_int("num_peers", num_peers)
     mean = loss.mean().item() if isinstance(loss, torch.Tensor) else float(loss)

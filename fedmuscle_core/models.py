@@ -1,8 +1,11 @@
 """A client's network: a Hugging Face backbone, a projection to the shared space, a task head."""
 
+import contextlib
+
 import torch
 from torch import nn
 from transformers import AutoModel
+from transformers.utils import logging
 
 from .paths import BACKBONES
 
@@ -16,11 +19,23 @@ def load_backbone(name):
     """
     folder = BACKBONES / name
     try:
-        return AutoModel.from_pretrained(folder if folder.is_dir() else name)
+        with _no_loading_bar():
+            return AutoModel.from_pretrained(folder if folder.is_dir() else name)
     except OSError as error:
         embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
         raise ValueError(f"backbone: got {name!r}, expected a folder of data/backbones {embedded} or a model name that "
                          f"the Hugging Face hub has; loading it failed: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _no_loading_bar():
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def feature_width(config):
@@ -57,6 +72,14 @@ class ClientModel(nn.Module):
 
     def forward(self, images):
         return self.head(self.representation(images))
+
+    def train(self, mode=True):
+        """Batch statistics stay those of pretraining (our choice): private and public batches would mix them."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
 
 def num_parameters(module):

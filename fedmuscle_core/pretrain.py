@@ -44,7 +44,7 @@ CONFIGS = {  # name: (configuration, epochs)
     "resnet_medium": (resnet([24, 48, 96]), 16),
     "resnet_small": (resnet([16, 32, 64]), 16),
     "segformer_medium": (segformer([32, 64], [1, 2]), 24),
-    "segformer_small": (segformer([24, 48], [1, 1]), 24),
+    "segformer_small": (segformer([24, 48], [1, 1]), 40),
     "vit_medium": (vit(64, 4, 4), 60),
     "vit_small": (vit(48, 3, 3), 60),
 }

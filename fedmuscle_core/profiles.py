@@ -2,24 +2,34 @@
 
 from .checks import one_of
 from .settings import Settings
+from .tuning import tuned
 
 PROFILES = {
-    "quick": {"rounds": 4, "public_size": 256, "validation_size": 200, "test_size": 500},
-    "mini": {},
+    "quick": {"seeds": [0], "settings": {"rounds": 4, "public_size": 256, "validation_size": 200, "test_size": 500}},
+    "mini": {"seeds": [0, 1, 2, 3, 4, 5, 6, 7], "settings": {}},
 }
 
 
-def profile_settings(profile, setup, method, seeds, **changes):
-    """One `Settings` a seed, at the scale of `profile` ("quick" or "mini"), with `changes` to single fields.
-
-    Raises ValueError for an unknown profile, no seeds, or an unknown field.  Profile "paper" (pretrained checkpoints and
-    the real data sets) is not part of this version: it is refused here, before any work.
-    """
+def check_profile(profile):
+    """Return `profile` if it can be run.  "paper" is refused here, before any work: it is not part of this version."""
     if profile == "paper":
         raise ValueError("profile: got 'paper', expected 'quick' or 'mini': the paper profile (hub checkpoints, LoRA, "
                          "real data sets) is not implemented in this version")
-    scale = PROFILES[one_of("profile", profile, PROFILES)]
-    seeds = list(seeds)
+    return one_of("profile", profile, PROFILES)
+
+
+def profile_seeds(profile, seeds):
+    """`seeds` as a list, or those of the profile when there are none."""
+    return list(seeds) or PROFILES[check_profile(profile)]["seeds"]
+
+
+def profile_settings(profile, setup, method, seeds, **changes):
+    """One `Settings` a seed: the tuned values of the method, at the scale of `profile` ("quick" or "mini"), with `changes`.
+
+    Raises ValueError for an unknown profile, no seeds, or an unknown field.
+    """
+    scale = PROFILES[check_profile(profile)]["settings"]
     if not seeds:
         raise ValueError("seeds: got none, expected at least one")
-    return [Settings(setup=setup, method=method, seed=seed).replace(**{**scale, **changes}) for seed in seeds]
+    values = {**tuned(setup, method), **scale, **changes}
+    return [Settings(setup=setup, method=method, seed=seed).replace(**values) for seed in seeds]

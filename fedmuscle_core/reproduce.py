@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from .checks import positive_int
 from .experiment import RECOMPUTE_BEFORE
 from .paths import NOTEBOOKS, figures, results, runs
+from .profiles import check_profile
 from .store import now
 
 
@@ -23,9 +24,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     no notebook matches, or when a notebook that was named does not have a parameter that was given.
     """
     positive_int("workers", workers)
-    if profile == "paper":
-        raise ValueError("profile: 'paper' (hub checkpoints, LoRA, real data sets) is not implemented in this version; "
-                         "expected 'quick' or 'mini'")
+    check_profile(profile)
     folder = runs(profile)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(source, *_prepare(source, folder, parameters or {}, profile, workers)) for source in _choose(only)]

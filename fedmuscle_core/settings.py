@@ -19,7 +19,7 @@ class Settings:
     setup, method: names, see `setups.SETUPS` and `methods.METHODS`.  num_peers [M], batch_size [B] of the public
     batches, dim [d], tau, tau_prev: the loss.  rounds [R], local_epochs [E], contrastive_epochs [T].
     local_lr, contrastive_lr: AdamW; local_batch_size: private batches.  public_domain, public_size: the public data.
-    validation_size, test_size: scenes each client is scored on, every round and at the end.
+    validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
     Raises ValueError naming the field, what came and what was expected.
     """
 
@@ -39,15 +39,16 @@ class Settings:
     public_size: int = 512
     local_lr: float = 1e-3
     contrastive_lr: float = 1e-3
-    local_batch_size: int = 32
+    local_batch_size: int = 16
     validation_size: int = 400
     test_size: int = 2000
 
     def __post_init__(self):
         for name in ("rounds", "local_epochs", "contrastive_epochs", "num_peers", "batch_size", "dim", "public_size",
-                     "local_batch_size", "validation_size", "test_size"):
+                     "local_batch_size", "validation_size"):
             positive_int(name, getattr(self, name))
-        positive_int("seed", self.seed, least=0)
+        for name in ("seed", "test_size"):
+            positive_int(name, getattr(self, name), least=0)
         one_of("protocol", self.protocol, PROTOCOLS)
         one_of("public_domain", self.public_domain, PUBLIC_DOMAINS)
         for name in ("tau", "tau_prev", "local_lr", "contrastive_lr"):

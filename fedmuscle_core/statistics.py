@@ -66,3 +66,17 @@ def verdict(interval):
     if low > 0:
         return "higher"
     return "lower" if high < 0 else "no difference shown"
+
+
+def seeds_needed(differences, effect, confidence=0.95, power=0.8):
+    """Seeds needed to show a mean paired difference of `effect` at their observed spread: an int, or "?" for one seed.
+
+    Normal approximation n = ((z_confidence + z_power) s / effect)^2, rounded up, at least 2.
+    """
+    differences = np.asarray(differences, dtype=float)
+    if effect <= 0:
+        raise ValueError(f"effect: got {effect}, expected a difference above 0")
+    if differences.size < 2:
+        return "?"
+    z = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
+    return max(2, int(np.ceil((z * differences.std(ddof=1) / effect) ** 2)))

@@ -64,6 +64,6 @@ def load_run(path):
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         history = pd.DataFrame(record.pop("history"), columns=record.pop("columns"))
-    except (json.JSONDecodeError, KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a stored run ({error}); delete it to have it computed again") from error
     return record, history

@@ -1,0 +1,17 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")    # read when transformers is imported: no test waits for a network
+
+import pytest  # noqa: E402
+
+from fedmuscle_core.settings import Settings  # noqa: E402
+from fedmuscle_core.setups import SETUPS, ClientSpec  # noqa: E402
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Settings of a three-client federation that trains in about a second; `tiny(field=value)` changes a field."""
+    monkeypatch.setitem(SETUPS, "tiny", (ClientSpec("mlc", "resnet_small", 64), ClientSpec("ic100", "resnet_small", 48),
+                                         ClientSpec("ic10", "vit_small", 24)))
+    base = Settings(setup="tiny", rounds=2, num_peers=2, batch_size=8, public_size=20, validation_size=30, test_size=40)
+    return base.replace

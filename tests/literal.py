@@ -1,0 +1,76 @@
+"""Slow, literal twins of the formulas: plain loops over tuples, in float64, with nothing clever."""
+
+import itertools
+
+import torch
+
+
+def unit(x):
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def as_matrix(tau, size):
+    return tau if isinstance(tau, torch.Tensor) else torch.full((size, size), float(tau), dtype=torch.float64)
+
+
+def muscle_loops(anchor, peers, tau=0.2, tau_prev=0.15, learned=True):
+    """(B,) losses; one Python loop per anchor and tuple, straight from the definition."""
+    num_peers, batch_size = len(peers), len(anchor)
+    anchor, peers = unit(anchor), [unit(peer) for peer in peers]
+    tau, tau_prev = as_matrix(tau, num_peers + 1), as_matrix(tau_prev, num_peers)
+    losses = []
+    for i in range(batch_size):
+        logits = {}
+        for tuple_ in itertools.product(range(batch_size), repeat=num_peers):
+            logit = sum(anchor[i] @ peers[m][tuple_[m]] / tau[0, m + 1] for m in range(num_peers))
+            if learned:
+                for m, k in itertools.combinations(range(num_peers), 2):
+                    gamma = 1 / tau_prev[m, k] - 1 / tau[m + 1, k + 1]
+                    logit = logit - gamma * (peers[m][tuple_[m]] @ peers[k][tuple_[k]])
+            logits[tuple_] = logit
+        losses.append(torch.logsumexp(torch.stack(list(logits.values())), 0) - logits[(i,) * num_peers])
+    return torch.stack(losses)
+
+
+def muscle_tuples(anchor, peers, tau=0.2, tau_prev=0.15, learned=True):
+    """(B,) losses from S (B^M, d) and log alpha (B^M,), the paper's formulation, vectorised over tuples."""
+    num_peers, batch_size = len(peers), len(anchor)
+    anchor, peers = unit(anchor), [unit(peer) for peer in peers]
+    tau, tau_prev = as_matrix(tau, num_peers + 1), as_matrix(tau_prev, num_peers)
+    tuples = torch.tensor(list(itertools.product(range(batch_size), repeat=num_peers)))
+    sums = sum(peers[m][tuples[:, m]] / tau[0, m + 1] for m in range(num_peers))
+    log_alpha = torch.zeros(len(tuples), dtype=anchor.dtype)
+    if learned:
+        for m, k in itertools.combinations(range(num_peers), 2):
+            gamma = 1 / tau_prev[m, k] - 1 / tau[m + 1, k + 1]
+            log_alpha = log_alpha - gamma * (peers[m][tuples[:, m]] * peers[k][tuples[:, k]]).sum(1)
+    logits = anchor @ sums.T + log_alpha
+    own = [int((tuples == i).all(1).nonzero()) for i in range(batch_size)]
+    return logits.logsumexp(1) - logits[range(batch_size), own]
+
+
+def info_nce_loops(anchor, peer, tau):
+    """(B,) InfoNCE losses by loops."""
+    anchor, peer = unit(anchor), unit(peer)
+    losses = []
+    for i in range(len(anchor)):
+        logits = torch.stack([anchor[i] @ peer[j] / tau for j in range(len(peer))])
+        losses.append(torch.log(torch.exp(logits).sum()) - logits[i])
+    return torch.stack(losses)
+
+
+def gramian_loops(anchor, peers, tau, eps):
+    """(B,) Gramian losses by loops over anchors and tuples; the volume from the eigenvalues of the Gram matrix."""
+    anchor, peers = unit(anchor), [unit(peer) for peer in peers]
+    batch_size = len(anchor)
+    volume = torch.zeros(batch_size, batch_size, dtype=anchor.dtype)
+    for i in range(batch_size):
+        for j in range(batch_size):
+            vectors = torch.stack([anchor[i], *[peer[j] for peer in peers]])
+            volume[i, j] = torch.sqrt(torch.linalg.eigvalsh(vectors @ vectors.T).prod().clamp(min=0) + eps)
+    losses = []
+    for i in range(batch_size):
+        row = torch.log(torch.exp(-volume[i] / tau).sum()) + volume[i, i] / tau
+        column = torch.log(torch.exp(-volume[:, i] / tau).sum()) + volume[i, i] / tau
+        losses.append((row + column) / 2)
+    return torch.stack(losses)

@@ -1,0 +1,119 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from fedmuscle_core import experiment, federation
+from fedmuscle_core.settings import Settings
+from fedmuscle_core.store import load_run, run_path
+from fedmuscle_core.verify import compare
+
+
+def test_a_run_is_stored_with_settings_versions_times_and_history(tiny, tmp_path):
+    settings = tiny(method="local", seed=3)
+    record, history = experiment.run(settings, tmp_path, progress=False)
+    loaded, table = load_run(run_path(tmp_path, experiment.canonical(settings)))
+    assert loaded == record
+    pd.testing.assert_frame_equal(table, history, check_exact=True)
+    assert Settings(**loaded["settings"]) == experiment.canonical(settings)
+    assert loaded["versions"]["torch"] and loaded["wall_seconds"] > 0 and loaded["started"] <= loaded["finished"]
+
+
+def test_a_sweep_computes_each_run_once_and_resumes(tiny, tmp_path, monkeypatch):
+    calls = []
+    train = federation.train
+    monkeypatch.setattr(federation, "train", lambda built, progress: calls.append(built.settings) or train(built, progress))
+    wanted = [tiny(method="local", seed=seed, rounds=1) for seed in (0, 1)]
+    records, history = experiment.sweep([*wanted, tiny(method="local", rounds=1, tau=0.5)], tmp_path, progress=False)
+    assert len(calls) == len(records) == 2      # tau does not matter to local training: the same run
+    _, again = experiment.sweep(wanted, tmp_path, progress=False)
+    assert len(calls) == 2
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+    experiment.sweep([*wanted, tiny(method="local", seed=2, rounds=1)], tmp_path, progress=False)
+    assert [settings.seed for settings in calls] == [0, 1, 2]
+
+
+def test_force_recomputes_what_was_finished_before(tiny, tmp_path, monkeypatch):
+    settings = tiny(method="local", rounds=1)
+    experiment.run(settings, tmp_path, progress=False)
+    assert experiment.is_stored(settings, tmp_path)
+    monkeypatch.setenv(experiment.RECOMPUTE_BEFORE, "2999-01-01T00:00:00+00:00")
+    assert not experiment.is_stored(settings, tmp_path)
+
+
+def test_a_failed_run_does_not_take_the_others_down(tiny, tmp_path, monkeypatch):
+    train = federation.train
+
+    def fail_on_seed_0(built, progress):
+        if built.settings.seed == 0:
+            raise OSError("disk on fire")
+        return train(built, progress)
+
+    monkeypatch.setattr(federation, "train", fail_on_seed_0)
+    wanted = [tiny(method="local", seed=seed, rounds=1) for seed in (0, 1)]
+    with pytest.raises(RuntimeError, match="1 of 2 runs failed") as caught:
+        experiment.sweep(wanted, tmp_path, progress=False)
+    assert "disk on fire" in str(caught.value.__cause__)
+    assert [experiment.is_stored(settings, tmp_path) for settings in wanted] == [False, True]
+
+
+SWEEP = """
+import sys
+from fedmuscle_core import Settings, sweep
+small = dict(setup="quickstart", method="local", rounds=1, validation_size=20, test_size=20)
+sweep([Settings(seed=seed, **small) for seed in range(3)], sys.argv[1], workers=int(sys.argv[2]), progress=False)
+"""
+
+
+def stored(folder):
+    return sorted(folder.glob("*/[!.]*.json"))
+
+
+def test_a_killed_sweep_keeps_what_was_finished_and_goes_on(tmp_path):
+    command = [sys.executable, "-c", SWEEP, str(tmp_path), "1"]
+    process = subprocess.Popen(command)
+    deadline = time.time() + 120
+    while not stored(tmp_path) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    survived = {path: path.stat().st_mtime_ns for path in stored(tmp_path)}
+    assert 1 <= len(survived) < 3
+    subprocess.run(command, check=True)
+    assert len(stored(tmp_path)) == 3
+    assert all(path.stat().st_mtime_ns == written for path, written in survived.items())
+
+
+def test_worker_processes_give_the_same_bits(tmp_path):
+    for folder, workers in (("one", 1), ("two", 2)):
+        subprocess.run([sys.executable, "-c", SWEEP, str(tmp_path / folder), str(workers)], check=True,
+                       env=os.environ | {"OMP_NUM_THREADS": "2"})
+    pairs = list(zip(stored(tmp_path / "one"), stored(tmp_path / "two"), strict=True))
+    assert len(pairs) == 3
+    for one, two in pairs:
+        assert one.name == two.name
+        pd.testing.assert_frame_equal(load_run(one)[1], load_run(two)[1], check_exact=True)
+
+
+def test_bad_arguments_are_refused_before_any_work(tiny, tmp_path):
+    with pytest.raises(ValueError, match="workers: got 0"):
+        experiment.sweep([tiny()], tmp_path, workers=0)
+    with pytest.raises(ValueError, match="method: got 'sage'"):
+        experiment.sweep([tiny(method="local"), tiny(method="sage")], tmp_path)
+    assert not stored(tmp_path)
+
+
+def test_verify_compares_rows_losses_and_scores(tiny, tmp_path):
+    _, history = experiment.run(tiny(method="local"), tmp_path, progress=False)
+    assert compare(history, history.copy()) == (True, "identical to the last bit")
+    nudged = history.assign(value=history["value"] * 1.001)
+    assert compare(history, nudged)[0]
+    early = history.assign(value=history["value"].where(history["split"] != "train", history["value"] * 1.5))
+    assert not compare(history, early)[0]
+    late = history.assign(value=history["value"].where(history["split"] != "test", history["value"] + 20))
+    assert not compare(history, late)[0]
+    assert compare(history, history.iloc[1:]) == (False, "the tables have different rows")

@@ -1,0 +1,237 @@
+import doctest
+import itertools
+import math
+
+import pytest
+import torch
+from literal import gramian_loops, info_nce_loops, muscle_loops, muscle_tuples
+
+import fedmuscle_core.losses
+from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss
+
+
+def draw(num_peers, batch_size, dim=6, seed=0, dtype=torch.float64):
+    rng = torch.Generator().manual_seed(1000 * seed + 10 * num_peers + batch_size)
+    anchor = torch.randn(batch_size, dim, generator=rng, dtype=dtype).requires_grad_()
+    return anchor, torch.randn(num_peers, batch_size, dim, generator=rng, dtype=dtype)
+
+
+def per_pair(num_peers, seed=0):
+    """Random symmetric tau (M+1, M+1) and tau_prev (M, M) below it."""
+    rng = torch.Generator().manual_seed(seed)
+    tau = 0.2 + 0.3 * torch.rand(num_peers + 1, num_peers + 1, generator=rng, dtype=torch.float64)
+    tau = (tau + tau.T) / 2
+    share = 0.6 + 0.4 * torch.rand(num_peers, num_peers, generator=rng, dtype=torch.float64)
+    return tau, tau[1:, 1:] * (share + share.T) / 2
+
+
+def assert_same_with_gradient(ours, literal, anchor, tolerance=1e-10):
+    weights = torch.linspace(0.5, 1.5, len(ours), dtype=ours.dtype)
+    assert (ours - literal).abs().max() < tolerance
+    (got,) = torch.autograd.grad((weights * ours).sum(), anchor)
+    (wanted,) = torch.autograd.grad((weights * literal).sum(), anchor)
+    assert (got - wanted).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("num_peers", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
+@pytest.mark.parametrize("temperatures", ["numbers", "per pair"])
+@pytest.mark.parametrize("weighting", ["learned", "uniform"])
+def test_muscle_loss_and_gradient_equal_the_literal_formulation(num_peers, batch_size, temperatures, weighting):
+    anchor, peers = draw(num_peers, batch_size)
+    tau, tau_prev = (0.2, 0.15) if temperatures == "numbers" else per_pair(num_peers, seed=batch_size)
+    ours = muscle_loss(anchor, peers, tau=tau, tau_prev=tau_prev, weighting=weighting, reduction="none")
+    literal = muscle_tuples(anchor, peers, tau, tau_prev, learned=weighting == "learned")
+    assert_same_with_gradient(ours, literal, anchor)
+
+
+@pytest.mark.parametrize(("num_peers", "batch_size"), [(1, 4), (2, 3), (3, 3), (4, 2)])
+def test_muscle_loss_equals_plain_loops(num_peers, batch_size):
+    anchor, peers = draw(num_peers, batch_size)
+    tau, tau_prev = per_pair(num_peers)
+    ours = muscle_loss(anchor, peers, tau=tau, tau_prev=tau_prev, reduction="none")
+    assert_same_with_gradient(ours, muscle_loops(anchor, peers, tau, tau_prev), anchor)
+
+
+@pytest.mark.parametrize("num_peers", [1, 2, 3, 4, 5])
+def test_uniform_weighting_or_equal_temperatures_give_the_sum_of_pairwise_losses(num_peers):
+    anchor, peers = draw(num_peers, 4)
+    pairwise = sum(info_nce(anchor, peer, reduction="none") for peer in peers)
+    assert_same_with_gradient(muscle_loss(anchor, peers, weighting="uniform", reduction="none"), pairwise, anchor)
+    pairwise = sum(info_nce(anchor, peer, reduction="none") for peer in peers)
+    assert_same_with_gradient(muscle_loss(anchor, peers, tau_prev=0.2, reduction="none"), pairwise, anchor)
+
+
+def test_one_peer_gives_info_nce():
+    anchor, peers = draw(1, 7)
+    assert_same_with_gradient(muscle_loss(anchor, peers, reduction="none"),
+                              info_nce_loops(anchor, peers[0], 0.2), anchor)
+
+
+@pytest.mark.parametrize("num_peers", [2, 3])
+def test_decomposition_into_pairwise_and_one_correction(num_peers):
+    """L_i = sum_m InfoNCE_m + log E_{j ~ q_i}[alpha_j] - log alpha_(i, .., i)."""
+    batch_size, gamma = 4, 1 / 0.15 - 1 / 0.2
+    anchor, peers = (torch.nn.functional.normalize(x, dim=-1).detach() for x in draw(num_peers, batch_size))
+    q = torch.softmax(anchor @ peers.mT / 0.2, dim=2)                               # (M, B, B)
+
+    def log_alpha(tuple_):
+        return -gamma * sum(float(peers[m][tuple_[m]] @ peers[k][tuple_[k]])
+                            for m, k in itertools.combinations(range(num_peers), 2))
+
+    for i in range(batch_size):
+        mean_alpha = sum(math.prod(float(q[m, i, j]) for m, j in enumerate(tuple_)) * math.exp(log_alpha(tuple_))
+                         for tuple_ in itertools.product(range(batch_size), repeat=num_peers))
+        pairwise = sum(info_nce(anchor, peer, reduction="none")[i].item() for peer in peers)
+        expected = pairwise + math.log(mean_alpha) - log_alpha((i,) * num_peers)
+        assert muscle_loss(anchor, peers, reduction="none")[i].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_of_peers_and_of_samples_does_not_matter():
+    anchor, peers = draw(3, 5)
+    tau, tau_prev = per_pair(3)
+    loss = muscle_loss(anchor, peers, tau=tau, tau_prev=tau_prev, reduction="none")
+    order, rows = [2, 0, 1], torch.tensor([3, 1, 4, 0, 2])
+    with_anchor = [0, 3, 1, 2]
+    moved = muscle_loss(anchor[rows], peers[order][:, rows], tau=tau[with_anchor][:, with_anchor],
+                        tau_prev=tau_prev[order][:, order], reduction="none")
+    assert torch.allclose(moved, loss[rows], atol=1e-12)
+
+
+def test_gradients_flow_to_the_anchor_only():
+    anchor, peers = draw(3, 4)
+    peers.requires_grad_()
+    muscle_loss(anchor, peers).backward()
+    assert peers.grad is None
+    assert anchor.grad.abs().max() > 1e-4
+
+
+def test_a_sequence_of_peers_is_the_stacked_tensor_and_float32_is_near_float64():
+    anchor, peers = draw(3, 8)
+    assert muscle_loss(anchor, list(peers)) == muscle_loss(anchor, peers)
+    assert muscle_loss(anchor.float(), peers.float()).item() == pytest.approx(muscle_loss(anchor, peers).item(), rel=1e-5)
+    assert muscle_loss(anchor.bfloat16(), peers.bfloat16()).dtype == torch.float32
+
+
+def test_normalize_scales_rows_to_unit_length():
+    anchor, peers = draw(2, 4)
+    scaled = muscle_loss(3 * anchor, 0.1 * peers)
+    assert scaled.item() == pytest.approx(muscle_loss(anchor, peers).item(), abs=1e-12)
+    unit = [torch.nn.functional.normalize(x, dim=-1) for x in (anchor, *peers)]
+    assert muscle_loss(unit[0], unit[1:], normalize=False).item() == pytest.approx(scaled.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_peers", [2, 3, 4])
+def test_sampled_is_within_one_percent_of_exact_at_4096_samples(num_peers):
+    anchor, peers = draw(num_peers, 16, dim=32)
+    exact = muscle_loss(anchor, peers)
+    sampled = muscle_loss(anchor, peers, estimator="sampled", num_samples=4096, generator=torch.Generator().manual_seed(0))
+    assert abs(sampled.item() / exact.item() - 1) < 0.01
+
+
+def test_sampled_partition_is_unbiased():
+    anchor, peers = draw(3, 5)
+    rng = torch.Generator().manual_seed(1)
+    positive = muscle_loss(anchor, peers, reduction="none")
+    ratios = torch.stack([(muscle_loss(anchor, peers, estimator="sampled", num_samples=8, generator=rng,
+                                       reduction="none") - positive).exp().detach() for _ in range(3000)])
+    error = ratios.mean(0) - 1
+    assert (error.abs() < 4 * ratios.std(0) / 3000 ** 0.5).all()
+    assert ratios.std(0).max() < 2
+
+
+def test_sampled_gradient_approaches_the_exact_one():
+    anchor, peers = draw(3, 6)
+    (exact,) = torch.autograd.grad(muscle_loss(anchor, peers), anchor)
+    sampled = muscle_loss(anchor, peers, estimator="sampled", num_samples=200_000,
+                          generator=torch.Generator().manual_seed(0))
+    (estimate,) = torch.autograd.grad(sampled, anchor)
+    assert (estimate - exact).norm() / exact.norm() < 0.01
+
+
+def test_sampled_is_exact_with_its_gradient_where_alpha_is_constant():
+    anchor, peers = draw(3, 6)
+    exact = muscle_loss(anchor, peers, tau_prev=0.2, reduction="none")
+    sampled = muscle_loss(anchor, peers, tau_prev=0.2, estimator="sampled", num_samples=4, reduction="none")
+    assert_same_with_gradient(sampled, exact, anchor, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("num_peers", [1, 2, 3])
+def test_gramian_loss_equals_plain_loops(num_peers):
+    anchor, peers = draw(num_peers, 5)
+    ours = gramian_loss(anchor, peers, tau=0.1, reduction="none")
+    assert_same_with_gradient(ours, gramian_loops(anchor, peers, 0.1, 1e-6), anchor, tolerance=1e-7)
+    assert (ours - gramian_loops(anchor, peers, 0.1, 1e-6)).abs().max() < 1e-10
+
+
+def test_gramian_known_answer_and_finite_gradient_at_volume_zero():
+    """Orthonormal samples, one equal peer: V is 0 on the diagonal and 1 off it (eps under the root aside)."""
+    z = torch.eye(4, dtype=torch.float64).requires_grad_()
+    loss = gramian_loss(z, [z.detach()], tau=0.5, eps=1e-14)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(1 + 3 * math.exp(-1 / 0.5)), abs=1e-6)
+    assert torch.isfinite(z.grad).all()
+
+
+def test_mi_lower_bound():
+    assert mi_lower_bound(0.5, 32, 3) == pytest.approx(3 * math.log(32) - 0.5)
+    assert mi_lower_bound(torch.tensor([1.0, 2.0]), 8, 1) == pytest.approx(math.log(8) - 1.5)
+    with pytest.raises(ValueError, match="loss: got mean nan"):
+        mi_lower_bound(float("nan"), 32, 3)
+
+
+BAD = [
+    ({"anchor": torch.ones(3, 4, dtype=torch.long)}, "anchor: got dtype torch.int64"),
+    ({"anchor": [[1.0]]}, "anchor: got list"),
+    ({"anchor": torch.ones(4)}, r"anchor: got shape \(4,\)"),
+    ({"anchor": torch.ones(0, 4)}, r"anchor: got shape \(0, 4\)"),
+    ({"anchor": torch.full((3, 4), float("nan"))}, "anchor: got NaN or infinity in 12 of 12"),
+    ({"peers": torch.ones(2, 3, 5)}, r"peers\[0\]: got shape \(3, 5\), expected \(3, 4\)"),
+    ({"peers": torch.ones(2, 2, 4)}, r"peers\[0\]: got shape \(2, 4\)"),
+    ({"peers": [torch.ones(3, 4), torch.full((3, 4), float("inf"))]}, r"peers\[1\]: got NaN or infinity"),
+    ({"peers": torch.ones(3, 4)}, r"peers: got shape \(3, 4\)"),
+    ({"peers": []}, "peers: got M = 0"),
+    ({"peers": torch.ones(0, 3, 4)}, "peers: got M = 0"),
+    ({"peers": torch.ones(2, 3, 4, dtype=torch.int32)}, r"peers\[0\]: got dtype torch.int32"),
+    ({"peers": "ab"}, "peers: got str"),
+    ({"tau": 0.0}, "tau: got 0.0"),
+    ({"tau": -1}, "tau: got -1"),
+    ({"tau": float("nan")}, "tau: got nan"),
+    ({"tau": "warm"}, "tau: got 'warm'"),
+    ({"tau": torch.ones(2, 2)}, r"tau: got shape \(2, 2\), expected a number or a \(3, 3\) matrix"),
+    ({"tau": torch.tensor([[1, 2, 3], [1, 1, 1], [1, 1, 1.0]])}, "tau: got an asymmetric matrix"),
+    ({"tau_prev": 0.3}, r"tau_prev: got 0.3 above tau = 0.2"),
+    ({"tau_prev": 0.0}, "tau_prev: got 0.0"),
+    ({"tau_prev": torch.tensor([[0, 0.3], [0.3, 0]])}, "tau_prev: got 0.3 above tau = 0.2"),
+    ({"tau_prev": 1e-4}, "tau_prev: log alpha spans"),
+    ({"weighting": "equal"}, "weighting: got 'equal', expected one of"),
+    ({"estimator": "fast"}, "estimator: got 'fast', expected one of"),
+    ({"reduction": "sum"}, "reduction: got 'sum', expected one of"),
+    ({"num_samples": 0}, "num_samples: got 0"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_names_the_argument(change, message):
+    rng = torch.Generator().manual_seed(0)
+    given = {"anchor": torch.randn(3, 4, generator=rng), "peers": torch.randn(2, 3, 4, generator=rng)} | change
+    with pytest.raises(ValueError, match=message):
+        muscle_loss(**given)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda z: info_nce(z, z[:2]), r"peer: got shape \(2, 4\)"),
+    (lambda z: info_nce(z, z, tau=0), "tau: got 0"),
+    (lambda z: gramian_loss(z, []), "peers: got M = 0"),
+    (lambda z: gramian_loss(z, [z], eps=0), "eps: got 0"),
+    (lambda z: gramian_loss(z, [z], reduction="sum"), "reduction: got 'sum'"),
+    (lambda z: mi_lower_bound(1.0, 0, 3), "batch_size: got 0"),
+])
+def test_bad_input_of_the_other_losses(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.eye(4))
+
+
+def test_docstring_examples():
+    assert doctest.testmod(fedmuscle_core.losses, extraglobs={"torch": torch}).attempted >= 2
+    assert doctest.testmod(fedmuscle_core.losses, extraglobs={"torch": torch}).failed == 0

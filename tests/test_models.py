@@ -1,0 +1,66 @@
+import pytest
+import torch
+from transformers import AutoModel
+
+from fedmuscle_core.models import ClientModel, in_batches, load_backbone, num_parameters
+from fedmuscle_core.paths import BACKBONES
+from fedmuscle_core.pretrain import CONFIGS
+from fedmuscle_core.seeds import seeded
+
+
+@pytest.fixture
+def images():
+    return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_backbone_makes_a_client_model(name, images):
+    model = ClientModel(load_backbone(name), dim=16, num_outputs=7)
+    assert model.representation(images).shape == (5, 16)
+    assert model(images).shape == (5, 7)
+    assert torch.allclose(model(images), model.head(model.representation(images)))
+    assert (BACKBONES / name / "model.safetensors").stat().st_size < 2 * 2 ** 20
+
+
+def test_three_families_and_at_least_three_sizes():
+    families = {type(config).__name__ for config, _ in CONFIGS.values()}
+    assert families == {"ViTConfig", "SegformerConfig", "ResNetConfig"}
+    assert len({num_parameters(load_backbone(name)) for name in CONFIGS}) >= 3
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_weight_comes_from_the_stored_file(name):
+    """A weight missing there would be drawn at random, and so differ between two loads."""
+    loaded = []
+    for seed in (0, 1):
+        with seeded(seed, "test"):
+            loaded.append(load_backbone(name).state_dict())
+            untrained = AutoModel.from_config(CONFIGS[name][0]).state_dict()
+    assert all(torch.equal(loaded[0][key], loaded[1][key]) for key in loaded[0])
+    assert not all(torch.equal(loaded[0][key], untrained[key]) for key in loaded[0])
+
+
+def test_a_backbone_can_be_any_folder_that_transformers_reads(tmp_path, images):
+    config = CONFIGS["vit_small"][0]
+    AutoModel.from_config(config).save_pretrained(tmp_path / "mine")
+    assert ClientModel(load_backbone(str(tmp_path / "mine")), 8, 2)(images).shape == (5, 2)
+
+
+def test_an_unknown_backbone_is_named_beside_those_there_are():
+    with pytest.raises(ValueError, match=r"backbone: got 'resnet_huge'.*resnet_medium"):
+        load_backbone("resnet_huge")
+
+
+def test_batch_statistics_stay_those_of_pretraining(images):
+    model = ClientModel(load_backbone("resnet_small"), 8, 2).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for _ in range(3):
+        model(10 * images).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.head.training
+
+
+def test_in_batches_is_the_function_without_gradients(images):
+    model = ClientModel(load_backbone("vit_small"), 8, 2).eval()
+    assert torch.allclose(in_batches(model, images, 2), model(images), atol=1e-5)
+    assert not in_batches(model, images, 2).requires_grad

@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup reproduce test lint mini backbones lock
+.PHONY: setup reproduce test lint mini notebooks backbones lock
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -14,7 +14,7 @@ reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/r
 
 test: setup lint  ## every test, then the committed notebooks under nbval
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest -c notebooks/pytest.ini --rootdir notebooks notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
 
 lint: setup
 	$(BIN)/ruff check .
@@ -22,7 +22,13 @@ lint: setup
 mini: setup  ## the numbers of the committed notebooks: computes what data/results lacks
 	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)
 
-backbones: setup  ## make data/backbones again (about half an hour)
+notebooks: setup  ## execute the committed notebooks from their .py sources, in place (profile mini)
+	touch notebooks/*.py
+	$(BIN)/jupytext --sync --execute notebooks/*.py
+	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
+	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
+
+backbones: setup  ## make data/backbones again (about an hour)
 	$(BIN)/python -m fedmuscle_core.pretrain
 
 setup: $(INSTALLED)

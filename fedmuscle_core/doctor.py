@@ -8,14 +8,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from .paths import ROOT
 
 MEND = "run `make setup`, or `pip install -r requirements.lock`"
-NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel", "numpy",
-         "pandas", "scikit-learn", "scipy", "torchmetrics", "tqdm")
+NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel",
+         "numpy", "pandas", "scikit-learn", "scipy", "torchmetrics", "tqdm")
 
 
 def problem(find_version=version, find_requires=requires):
     """The first thing wrong with the installed packages as one line, or None.  Imports none of them."""
-    if sys.version_info < (3, 11):
-        return f"python {sys.version.split()[0]} is too old: 3.11 or later is needed"
     missing = []
     for name in NAMES:
         try:

@@ -1,8 +1,10 @@
 """A client's network: a Hugging Face backbone, a projection to the shared space, a task head."""
 
 import contextlib
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel
 from transformers.utils import logging
@@ -10,6 +12,7 @@ from transformers.utils import logging
 from .paths import BACKBONES
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
+GRID = 2
 
 
 def load_backbone(name):
@@ -44,22 +47,29 @@ def feature_width(config):
 
 
 class RepresentationModel(nn.Module):
-    """w_n: backbone, mean over positions, linear projection.  images (B, 3, H, W) in [0, 1] -> (B, dim), not normalised.
+    """w_n: backbone, pooling over a 2x2 grid of the image, linear projection.  images (B, 3, H, W) in [0, 1] -> (B, dim).
 
-    The papers do not say how features are pooled or how deep the projection is: the mean and one layer are our choice.
+    The papers do not say how features are pooled or how deep the projection is.  Our choice: the mean over each quarter of
+    the image, side by side, so that the left digit can be told from the right one, and one layer.  Not normalised.
     """
 
     def __init__(self, backbone, dim):
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Linear(feature_width(backbone.config), dim)
-
-    def pooled_features(self, images):
-        features = self.backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD).last_hidden_state
-        return features.mean((2, 3)) if features.ndim == 4 else features.mean(1)   # (B, C, h, w) or (B, tokens, C)
+        self.projection = nn.Linear(GRID ** 2 * feature_width(backbone.config), dim)
 
     def forward(self, images):
-        return self.projection(self.pooled_features(images))
+        features = feature_map(self.backbone, images)                         # (B, C, h, w)
+        return self.projection(F.adaptive_avg_pool2d(features, GRID).flatten(1))
+
+
+def feature_map(backbone, images):
+    """Last features of a vision backbone as (B, C, h, w), images in [0, 1]; a class token is left out."""
+    features = backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD).last_hidden_state
+    if features.ndim == 4:
+        return features
+    side = math.isqrt(features.shape[1])
+    return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
 
 
 class ClientModel(nn.Module):

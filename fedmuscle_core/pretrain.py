@@ -1,23 +1,26 @@
 """Makes the small pretrained backbones of `data/backbones`: `python -m fedmuscle_core.pretrain [name ...]`.
 
-They stand in for the papers' foundation models: each learns, once, to name printed letters (no digit among them).
-The transformers have no built-in sense of locality, so they also match the features of the finished `resnet_medium`.
+They stand in for the papers' foundation models: each learns, once, to name printed letters (no digit among them), first
+one a scene, then several in their places.  The transformers have no built-in sense of locality, so they also match the
+features of the finished `resnet_medium`.
 """
 
 import argparse
+import copy
 import csv
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
 
 from .glyphs import digit_pool, letter_pool
-from .models import RepresentationModel, feature_width, in_batches, load_backbone, num_parameters
+from .models import feature_map, feature_width, in_batches, load_backbone, num_parameters
 from .paths import BACKBONES
 from .scenes import SIZE, compose
 from .seeds import generator, seeded
@@ -44,41 +47,84 @@ CONFIGS = {  # name: (configuration, epochs)
     "resnet_medium": (resnet([24, 48, 96]), 16),
     "resnet_small": (resnet([16, 32, 64]), 16),
     "segformer_medium": (segformer([32, 64], [1, 2]), 24),
-    "segformer_small": (segformer([24, 48], [1, 1]), 40),
     "vit_medium": (vit(64, 4, 4), 60),
     "vit_small": (vit(48, 3, 3), 60),
 }
 
 
-def pretrain(name, num_scenes=40_000, batch_size=128, max_lr=2e-3):
-    """Train the backbone `name` of `CONFIGS` from random weights on scenes of one printed letter; returns it."""
-    config, epochs = CONFIGS[name]
-    scenes = compose(letter_pool("train"), "single", num_scenes, generator(SEED, "pretrain", "scenes"))
-    labels = scenes.classes[:, 0]
-    with seeded(SEED, "pretrain", name):
-        model = RepresentationModel(AutoModel.from_config(config), letter_pool().num_classes)
-        imitate = nn.Linear(feature_width(config), feature_width(CONFIGS[TEACHER][0]))
-    wanted = None if name.startswith("resnet") else _teacher_features(scenes.images)
+def pretrain(name):
+    """Make the backbone `name` of `CONFIGS` from random weights: one letter a scene, then several in their places."""
+    backbone = copy.deepcopy(learn_single_letters(name))
+    learn_letters_in_place(name, backbone)
+    return backbone
 
-    parameters = [*model.parameters(), *imitate.parameters()]
+
+@cache
+def learn_single_letters(name, num_scenes=40_000):
+    """Stage 1: name the one letter of a scene from the mean of its features; transformers also match the teacher's."""
+    config, epochs = CONFIGS[name]
+    with seeded(SEED, "pretrain", name):
+        backbone = AutoModel.from_config(config)
+        classify = nn.Linear(feature_width(config), letter_pool().num_classes)
+        imitate = nn.Linear(feature_width(config), feature_width(CONFIGS[TEACHER][0]))
+    scenes = compose(letter_pool(), "single", num_scenes, generator(SEED, "pretrain", "scenes"))
+    wanted = None
+    if not name.startswith("resnet"):
+        wanted = in_batches(partial(mean_features, learn_single_letters(TEACHER)), scenes.images)
+
+    def loss(rows, rng):
+        features = mean_features(backbone, _shift(scenes.images[rows], rng))
+        value = F.cross_entropy(classify(features), scenes.classes[rows, 0], label_smoothing=0.1)
+        if wanted is not None:
+            value = value + 1 - F.cosine_similarity(imitate(features), wanted[rows]).mean()
+        return value
+
+    _fit(f"{name}: single letters", [backbone, classify, imitate], loss, num_scenes, epochs, max_lr=2e-3)
+    return backbone
+
+
+def learn_letters_in_place(name, backbone, num_scenes=12_000, epochs=10):
+    """Stage 2: name every letter of a scene from the mean features of its own region: whole, half or quarter."""
+    with seeded(SEED, "pretrain", name, "in place"):
+        classify = nn.Linear(feature_width(backbone.config), letter_pool().num_classes)
+    regions = {"single": (1, 1), "number": (1, 2), "multi": (2, 2)}
+    scenes = {layout: compose(letter_pool(), layout, num_scenes, generator(SEED, "pretrain", "in place", layout))
+              for layout in regions}
+
+    def loss(rows, rng):
+        value = 0
+        for layout, grid in regions.items():
+            maps = feature_map(backbone, _shift(scenes[layout].images[rows], rng))
+            logits = classify(F.adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2))   # (B, regions, classes)
+            letters = scenes[layout].classes[rows, :grid[0] * grid[1]]        # reading order, -1 where empty
+            value = value + F.cross_entropy(logits.flatten(0, 1), letters.flatten(), ignore_index=-1, label_smoothing=0.1)
+        return value
+
+    _fit(f"{name}: letters in place", [backbone, classify], loss, num_scenes, epochs, max_lr=1e-3)
+
+
+def _fit(title, modules, loss, num_scenes, epochs, max_lr, batch_size=128):
+    """One-cycle AdamW on `loss(rows, rng)` over shuffled batches."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
     steps = num_scenes // batch_size
     optimizer = torch.optim.AdamW(parameters, lr=max_lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, total_steps=epochs * steps, pct_start=0.1)
     order = generator(SEED, "pretrain", "order")
-    model.train()
-    for epoch in (bar := tqdm(range(epochs), desc=name)):
+    modules[0].train()
+    for _ in (bar := tqdm(range(epochs), desc=title)):
         for rows in torch.randperm(num_scenes, generator=order)[:steps * batch_size].split(batch_size):
-            images = _shift(scenes.images[rows], order)
-            features = model.pooled_features(images)
-            loss = F.cross_entropy(model.projection(features), labels[rows], label_smoothing=0.1)
-            if wanted is not None:
-                loss = loss + 1 - F.cosine_similarity(imitate(features), wanted[rows]).mean()
+            value = loss(rows, order)
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
             schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    return model.backbone.eval()
+        bar.set_postfix(loss=f"{value.item():.3f}")
+    modules[0].eval()
+
+
+def mean_features(backbone, images):
+    """Mean over positions of the last features: (B, C)."""
+    return feature_map(backbone, images).mean((2, 3))
 
 
 def _shift(images, rng):
@@ -87,26 +133,20 @@ def _shift(images, rng):
     return images.roll((dy, dx), (2, 3))
 
 
-def _teacher_features(images):
-    teacher = RepresentationModel(load_backbone(TEACHER), 1).eval()
-    return in_batches(teacher.pooled_features, images)
-
-
 def probe(backbone):
     """Accuracy of logistic regression on frozen features, as {"letters": ..., "digits": ...} in [0, 1].
 
     letters: fitted on 4,000 scenes of the pretraining fonts, scored on 2,000 scenes of fonts never seen;
     digits: fitted on 2,000 scenes of training handwriting, scored on 2,000 of validation handwriting.
     """
-    model = RepresentationModel(backbone, 1).eval()
-    scores = {}
+    features, scores = partial(mean_features, backbone.eval()), {}
     for what, fit_pool, score_pool, n in [("letters", letter_pool("train"), letter_pool("held_out"), 4000),
                                           ("digits", digit_pool("train"), digit_pool("validation"), 2000)]:
         fit = compose(fit_pool, "single", n, generator(SEED, "probe", what, "fit"))
         score = compose(score_pool, "single", 2000, generator(SEED, "probe", what, "score"))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-        classifier.fit(in_batches(model.pooled_features, fit.images), fit.classes[:, 0])
-        scores[what] = classifier.score(in_batches(model.pooled_features, score.images), score.classes[:, 0])
+        classifier.fit(in_batches(features, fit.images), fit.classes[:, 0])
+        scores[what] = classifier.score(in_batches(features, score.images), score.classes[:, 0])
     return scores
 
 
@@ -120,7 +160,7 @@ def probe_table(names):
         for weights, backbone in [("pretrained", trained), ("untrained", untrained)]:
             scores = {what: round(value, 4) for what, value in probe(backbone).items()}
             rows.append({"backbone": name, "weights": weights, "parameters": num_parameters(backbone), **scores})
-    with open(BACKBONES / "probe.csv", "w", newline="") as file:
+    with (BACKBONES / "probe.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -134,6 +174,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if unknown := set(args.names) - set(CONFIGS):
         parser.error(f"names: got {sorted(unknown)}, expected any of {list(CONFIGS)}")
+    torch.set_num_threads(1)    # same weights on any number of cores; several names can be made side by side
     if not args.probe_only:
         for name in args.names:
             pretrain(name).save_pretrained(BACKBONES / name)

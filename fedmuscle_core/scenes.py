@@ -57,7 +57,7 @@ def compose(pool, layout, n, rng):
     if n < 1:
         raise ValueError(f"n: got {n}, expected at least 1 scene")
     chunks = [_compose_chunk(pool, layout, min(1024, n - start), rng) for start in range(0, n, 1024)]
-    return Scenes(*map(torch.cat, zip(*chunks)))
+    return Scenes(*map(torch.cat, zip(*chunks, strict=True)))
 
 
 def _compose_chunk(pool, layout, n, rng):

@@ -16,13 +16,13 @@ SETUPS = {
         ClientSpec("mlc", "resnet_medium", 1000),
         ClientSpec("mlc", "segformer_medium", 1000),
         ClientSpec("mlc", "vit_medium", 1000),
-        ClientSpec("ic100", "segformer_small", 400),
+        ClientSpec("ic100", "segformer_medium", 400),
         ClientSpec("ic100", "vit_small", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),
     "quickstart": (
         ClientSpec("mlc", "resnet_medium", 1000),
-        ClientSpec("ic100", "segformer_small", 400),
+        ClientSpec("ic100", "segformer_medium", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),
 }

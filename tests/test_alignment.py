@@ -11,8 +11,8 @@ def draw(seed=0):
 def cka_by_gram_matrices(x, y):
     n = len(x)
     centre = torch.eye(n, dtype=x.dtype) - 1 / n
-    k, l = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
-    return ((k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt()).item()
+    gram_x, gram_y = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    return ((gram_x * gram_y).sum() / (gram_x.square().sum() * gram_y.square().sum()).sqrt()).item()
 
 
 def test_cka_equals_its_definition_by_centred_gram_matrices():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from fedmuscle_core.models import ClientModel, in_batches, load_backbone, num_parameters
+from fedmuscle_core.models import ClientModel, feature_map, feature_width, in_batches, load_backbone, num_parameters
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretrain import CONFIGS
 from fedmuscle_core.seeds import seeded
@@ -64,3 +64,16 @@ def test_in_batches_is_the_function_without_gradients(images):
     model = ClientModel(load_backbone("vit_small"), 8, 2).eval()
     assert torch.allclose(in_batches(model, images, 2), model(images), atol=1e-5)
     assert not in_batches(model, images, 2).requires_grad
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_feature_maps_keep_the_place_and_leave_the_class_token_out(name, images):
+    """(B, C, h, w); changing the right half of an image changes the right half of the map most."""
+    backbone = load_backbone(name).eval()
+    changed = images.clone()
+    changed[..., 16:] = 1 - changed[..., 16:]
+    with torch.no_grad():
+        before, after = feature_map(backbone, images), feature_map(backbone, changed)
+    assert before.shape[1] == feature_width(backbone.config) and before.shape[2] == before.shape[3] >= 2
+    left, right = (after - before).abs().mean((0, 1, 2)).chunk(2)
+    assert right.mean() > left.mean()

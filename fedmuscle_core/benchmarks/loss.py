@@ -88,7 +88,8 @@ def main(argv=None):
     for row in measured["rows"]:
         ratio = f"{row['times_slower']:.0f}x" if "times_slower" in row else ""
         memory = f"{row['extra_MiB']:.0f}" if "extra_MiB" in row else ""
-        print(f"{row['evaluation']:10} {row['B']:4} {row['M']:2} {1e3 * row['seconds']:10.2f} {ratio:>19} {row['loss']:8.4f} {memory:>10}")
+        print(f"{row['evaluation']:10} {row['B']:4} {row['M']:2} {1e3 * row['seconds']:10.2f} {ratio:>19} "
+              f"{row['loss']:8.4f} {memory:>10}")
     if args.save:
         write_atomically(args.save, json.dumps(measured, indent=1) + "\n")
     return 0

@@ -1,0 +1,31 @@
+import pytest
+
+from fedmuscle_core.benchmarks import loss, round
+
+
+def test_the_loss_benchmark_measures_the_same_loss_three_ways(capsys):
+    assert loss.main(["--quick", "--dim", "8"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    by_case = {(row[0], int(row[1]), int(row[2])): row for row in lines}
+    for case in [(32, 2), (32, 3)]:
+        assert float(by_case["factored", *case][4]) == pytest.approx(float(by_case["literal", *case][5]), abs=1e-3)
+        assert by_case["literal", *case][4].endswith("x")
+
+
+def test_the_stored_loss_benchmark_keeps_what_the_readme_says():
+    import json
+
+    from fedmuscle_core.paths import results
+    rows = {(row["evaluation"], row["B"], row["M"]): row
+            for row in json.loads((results("mini") / "benchmark_loss.json").read_text())["rows"]}
+    assert rows["literal", 32, 3]["times_slower"] >= 100
+    assert rows["literal", 32, 4]["times_slower"] >= 1000
+    assert rows["factored", 32, 5]["extra_MiB"] < 1024
+    assert rows["factored", 256, 3]["extra_MiB"] < 1024
+
+
+def test_the_round_benchmark_prints_a_ratio_per_repeat(monkeypatch, capsys, tiny):
+    monkeypatch.setattr(round, "Settings", tiny)
+    assert round.main(["--repeats", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("ratio" in line for line in lines)

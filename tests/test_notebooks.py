@@ -1,0 +1,99 @@
+"""The committed notebooks: paired, executed, with outputs that nbval can check, and short enough to read."""
+
+import re
+import statistics
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from fedmuscle_core.paths import NOTEBOOKS, ROOT
+
+SOURCES = sorted(NOTEBOOKS.glob("*.py"))
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=SOURCES, ids=names(SOURCES))
+def source(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(source):
+    return nbformat.read(source.with_suffix(".ipynb"), 4)
+
+
+def test_every_source_has_its_notebook_and_every_notebook_its_source():
+    assert names(SOURCES) == names(sorted(NOTEBOOKS.glob("*.ipynb"))) and len(SOURCES) >= 4
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in names(SOURCES))
+
+
+def test_the_pair_has_not_drifted(source, notebook):
+    def cells(book):
+        return [(cell.cell_type, cell.source) for cell in book.cells]
+    assert cells(jupytext.read(source)) == cells(notebook)
+
+
+def test_every_code_cell_was_executed_in_order_without_error(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not [output for cell in code_cells(notebook) for output in cell.outputs if output.output_type == "error"]
+
+
+def test_nbval_has_something_to_check(notebook):
+    """A cell whose output is compared: it printed or showed a table, and is not tagged to be ignored."""
+    checked = [cell for cell in code_cells(notebook) if "nbval-ignore-output" not in cell.metadata.get("tags", [])
+               and any(output.output_type == "stream" or "text/plain" in output.get("data", {}) for output in cell.outputs)]
+    assert len(checked) >= 4
+
+
+def test_nothing_was_left_running_into_the_output(notebook):
+    assert not [output for cell in code_cells(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+
+
+def test_it_opens_with_its_question_and_ends_with_published_against_ours(notebook):
+    first, last = notebook.cells[0].source, notebook.cells[-3:]
+    assert first.startswith("# ") and "?" in first.splitlines()[0]
+    assert any("## Published, and ours" in cell.source for cell in notebook.cells[-4:])
+    text = str([cell.get("outputs") for cell in last])
+    assert "published" in text and "agrees?" in text
+
+
+def test_it_reads_well(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
+    assert 10 <= len(notebook.cells) <= 60
+    assert statistics.median(lengths) <= 8 and max(lengths) <= 30
+    assert not [cell for cell in code_cells(notebook) if re.search(r"^class ", cell.source, re.M)]
+
+
+def test_its_parameters_start_with_the_profile_and_are_documented(source):
+    known = papermill.inspect_notebook(str(source.with_suffix(".ipynb")))
+    assert next(iter(known)) == "profile" and {"profile", "seeds"} <= set(known)
+    assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in known.values())
+    assert known["profile"]["default"] == '"mini"'
+
+
+def test_metadata_is_free_of_what_changes_with_each_run(notebook):
+    assert "papermill" not in notebook.metadata
+    assert not [cell for cell in notebook.cells if {"papermill", "execution"} & set(cell.metadata)]
+
+
+def test_figures_are_the_notebooks_own():
+    made = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".png", ".csv")}
+    assert made and all(any(stem.startswith(name) for name in names(SOURCES)) for stem in made)
+    for stem in made:
+        assert (ROOT / "figures" / f"{stem}.png").exists() and (ROOT / "figures" / f"{stem}.csv").exists()
+
+
+def test_no_notebook_names_a_path_of_the_machine_it_ran_on(source):
+    text = Path(source.with_suffix(".ipynb")).read_text()
+    assert str(ROOT) not in text and str(Path.home()) + "/" not in text

@@ -1,0 +1,102 @@
+"""The project files agree with one another, and the README tells the truth."""
+
+import re
+import subprocess
+import tomllib
+
+import pandas as pd
+import pytest
+import yaml
+
+from fedmuscle_core.paths import DATA, ROOT
+from fedmuscle_core.report import published, published_value
+
+
+def test_environment_yml_has_the_pins_of_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == [*(ROOT / "requirements.lock").read_text().splitlines(), "-e ."]
+    assert environment["channels"] == ["conda-forge"] and "python=3.11" in environment["dependencies"]
+
+
+def test_the_lock_pins_everything_the_project_depends_on_and_no_index():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[^\s;]+( ; .+)?", line) for line in lines)
+    pinned = {line.split("==")[0] for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        assert re.split(r"[><=]", requirement)[0] in pinned
+
+
+def test_only_the_package_is_installed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(packages) == {".".join(path.relative_to(ROOT).parts[:-1]) for path in
+                             (ROOT / "fedmuscle_core").rglob("__init__.py")}
+
+
+def test_core_files_are_short():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "fedmuscle_core").rglob("*.py")}
+    assert max(lengths.values()) <= 250, lengths
+
+
+def test_imports_flow_one_way():
+    """Every module can only import what stands before it here."""
+    order = ["paths", "seeds", "checks", "doctor", "tuple_sum", "losses", "gaussians", "exchange", "server", "glyphs",
+             "scenes", "tasks", "models", "pretrain", "settings", "setups", "client", "alignment", "methods.local",
+             "methods.fedmuscle", "methods", "store", "federation", "experiment", "statistics", "tuning", "profiles", "plots",
+             "report", "verify", "reproduce", "cli", "benchmarks.loss", "benchmarks.round"]
+    for position, name in enumerate(order):
+        path = ROOT / "fedmuscle_core" / (name.replace(".", "/") + ".py")
+        path = path if path.exists() else ROOT / "fedmuscle_core" / name / "__init__.py"
+        text = path.read_text()
+        found = re.findall(r"^\s*from (\.+)([a-z_.]*) import (.+)", text, re.M)
+        for dots, module, names in found:
+            package = name.split(".")[0] + "." if name.startswith(("methods", "benchmarks")) and len(dots) == 1 else ""
+            wanted = [package + module] if module else [package + part.strip() for part in names.split(",")]
+            for target in wanted:
+                assert target in order[:position], f"{name} imports {target}"
+
+
+def test_the_readme_opens_with_what_this_is_and_its_commands_exist():
+    text = (ROOT / "README.md").read_text()
+    assert "replication" in text.splitlines()[2] and "not the official code" in text.splitlines()[2]
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z]+)", text):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for path in re.findall(r"\]\(([^)h#][^)]*)\)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_snippet_runs():
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    namespace = {}
+    exec(snippet, namespace)
+    assert namespace["loss"].ndim == 0 and namespace["z"].grad is not None
+
+
+def test_published_numbers():
+    assert published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta") == 26.70
+    assert published(method="sage")["value"].size == 4
+    for arguments, message in [({"colour": "red"}, "colour: not a column"), ({"method": "x"}, "no row with"),
+                               ({"method": "sage", "setup": "setup1"}, None)]:
+        with pytest.raises(ValueError, match=message or "4 rows with"):
+            published_value(**arguments)
+
+
+def test_published_delta_follows_from_the_papers_own_scores_where_they_are_known():
+    """Clients 1, 4 and 6 alone give +35 %: three of six clients, so it must only be near the published mean of 26.7 %."""
+    table = pd.read_csv(DATA / "published" / "fedmuscle_published.csv").query("table == 'table1'")
+    wide = table[table["quantity"] != "delta"].pivot(index="quantity", columns="method", values="value").astype(float)
+    change = 100 * (wide["fedmuscle"] / wide["local"] - 1)
+    assert change.mean() == pytest.approx(36.7, abs=0.1)
+
+
+def test_no_file_names_a_package_index_or_a_path_of_one_machine():
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    for name in filter(None, files):
+        path = ROOT / name
+        if path.suffix in (".png", ".safetensors") or not path.exists() or path.name == "test_project.py":
+            continue
+        text = path.read_text()
+        for bad in ("--index-url", "--extra-index-url", "--find-links", "file:///", "/root/", "/home/", "/tmp/bash"):
+            assert bad not in text, (name, bad)

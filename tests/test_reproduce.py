@@ -1,0 +1,82 @@
+import json
+import re
+
+import nbformat
+import pytest
+
+from fedmuscle_core import cli, reproduce
+from fedmuscle_core.paths import results
+
+SOURCE = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+profile: str = "mini"
+number: int = 1
+
+# %%
+assert number < 5, "too large"
+print(profile, number)
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Two small notebooks instead of the real ones, and output below tmp_path."""
+    for name in ("90_first", "91_second"):
+        (tmp_path / f"{name}.py").write_text(SOURCE if name == "90_first" else SOURCE.replace("number", "other"))
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(reproduce, "runs", lambda profile: tmp_path / "runs" / profile)
+    return tmp_path
+
+
+def outputs(path):
+    return "".join(output.get("text", "") for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", []))
+
+
+def test_every_notebook_runs_with_its_parameters_into_the_runs_folder(workplace, capsys):
+    assert cli.main(["reproduce", "--profile", "quick", "-p", "number", "3"]) == 0
+    assert outputs(workplace / "runs" / "quick" / "90_first.ipynb") == "quick 3\n"
+    assert outputs(workplace / "runs" / "quick" / "91_second.ipynb") == "quick 1\n"
+    said = capsys.readouterr().out
+    assert "2 of 2 notebooks done" in said and str(workplace / "runs" / "quick") in said and " s  done" in said
+    assert sorted(path.name for path in (workplace / "runs" / "quick").iterdir()) == ["90_first.ipynb", "91_second.ipynb"]
+
+
+def test_a_failed_notebook_does_not_stop_the_others_and_is_named(workplace, capsys):
+    assert cli.main(["reproduce", "-p", "number", "7"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED" in said and "AssertionError: too large" in said and "1 of 2 notebooks done" in said
+    assert outputs(workplace / "runs" / "quick" / "91_second.ipynb") == "quick 1\n"
+    assert (workplace / "runs" / "quick" / "90_first.ipynb").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["-p", "numbre", "3"], r"got unknown \['numbre'\]; the chosen notebooks know \['number', 'other', 'profile'\]"),
+    (["--only", "92"], r"--only: got \['92'\], expected the start of one of \['90_first', '91_second'\]"),
+    (["--workers", "0"], "workers: got 0"),
+    (["--profile", "paper"], "paper profile .* is not implemented"),
+])
+def test_bad_arguments_are_refused_before_anything_runs(workplace, capsys, arguments, message):
+    assert cli.main(["reproduce", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fedmuscle: ") and re.search(message, err)
+    assert not list((workplace / "runs").glob("*/*_*.ipynb"))
+
+
+def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
+    """The real notebook through papermill, from no stored result."""
+    monkeypatch.setattr(reproduce, "runs", lambda profile: tmp_path / profile)
+    stored = [path for path in results("quick").rglob("*-seed77.json")]
+    for path in stored:
+        path.unlink()
+    assert cli.main(["reproduce", "--profile", "quick", "--only", "00", "-p", "workers", "1", "-p", "seeds", "[77]"]) == 0
+    text = json.dumps(nbformat.read(tmp_path / "quick" / "00_quickstart.ipynb", 4))
+    assert re.search(r"FedMuscle improves \d of 3 clients on 1 seed", text)
+    made = sorted(path.name.split("-")[0] for path in results("quick").rglob("*-seed77.json"))
+    assert made == ["fedmuscle", "local"]

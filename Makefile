@@ -32,6 +32,7 @@ backbones: setup  ## make data/backbones again (about an hour)
 	$(BIN)/python -m fedmuscle_core.pretrain
 
 setup: $(INSTALLED)
+	@$(BIN)/python -m fedmuscle_core.doctor
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -39,7 +40,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(BIN)/python -m fedmuscle_core.doctor
 	@touch $@
 
 lock:  ## resolve pyproject.toml anew into requirements.lock and environment.yml (needs uv)

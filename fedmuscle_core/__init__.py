@@ -1,4 +1,4 @@
-"""A replication of FedMuscle (arXiv 2602.01626) and M-Fed (arXiv 2504.09800); see README.md.
+"""A replication of FedMuscle (arXiv 2602.01626); see README.md.
 
 Imports are lazy: `from fedmuscle_core import muscle_loss` loads torch and the losses, nothing else.
 """

@@ -4,7 +4,7 @@ import torch
 
 
 def embeddings(name, value, like=None):
-    """`value` must be a finite floating-point (B, d) tensor with B, d >= 1, and match the tensor `like` in all but values."""
+    """`value` must be a finite floating-point (B, d) tensor with B, d >= 1, of the shape and device of `like`."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{name}: got {type(value).__name__}, expected a torch.Tensor of shape (B, d)")
     if not value.is_floating_point():
@@ -54,6 +54,13 @@ def temperature(name, value, size, like):
     if not torch.equal(matrix, matrix.T):
         raise ValueError(f"{name}: got an asymmetric matrix {value!r}, expected a symmetric one")
     return matrix
+
+
+def no_zero_row(name, value):
+    """No row of `value` (.., d) may be all zeros: it cannot be scaled to unit length."""
+    zero = (value == 0).all(-1).sum().item()
+    if zero:
+        raise ValueError(f"{name}: got {zero} rows of zeros, expected rows with a direction (or normalize=False)")
 
 
 def one_of(name, value, allowed):

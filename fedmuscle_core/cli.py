@@ -22,7 +22,8 @@ def main(argv=None):
 
     verify = commands.add_parser("verify", help="recompute stored runs and compare")
     verify.add_argument("--profile", choices=("quick", "mini"), default="mini")
-    verify.add_argument("--sample", type=int, metavar="K", help="only K of them, the quickest first (default: all)")
+    verify.add_argument("--sample", type=int, metavar="K",
+                        help="only K of them, one of each setup and method in turn (default: all)")
 
     commands.add_parser("doctor", help="check the installed packages")
     args = parser.parse_args(argv)

@@ -1,5 +1,6 @@
 """One client: its private data, its network, its local and its contrastive phase."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +57,15 @@ def step(optimizer, loss):
     return loss.item()
 
 
-def local_phase(client, epochs, batch_size, round):
-    """`epochs` passes of the task loss over the private set, the whole model learning; returns the mean loss."""
+def local_phase(client, settings, round):
+    """Passes of the task loss over the private set, the whole model learning; returns the mean loss.
+
+    `local_epochs` passes, or as many whole ones as give `min_local_steps` steps: a client with 40 scenes would else make
+    three steps a round, and its head could not follow the representation (our choice; Local gets the same).
+    """
     images, wanted = client.data["train"]
+    batch_size = settings.local_batch_size
+    epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / math.ceil(len(images) / batch_size)))
     order = generator(client.seed, "client", client.index, "local", round)
     losses = []
     client.model.train()

@@ -9,7 +9,7 @@ from .paths import ROOT
 
 MEND = "run `make setup`, or `pip install -r requirements.lock`"
 NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel",
-         "numpy", "pandas", "scikit-learn", "scipy", "torchmetrics", "tqdm")
+         "nbformat", "numpy", "pandas", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics", "tqdm")
 
 
 def problem(find_version=version, find_requires=requires):
@@ -26,7 +26,7 @@ def problem(find_version=version, find_requires=requires):
 
     torch = find_version("torch").split("+")[0]
     for requirement in map(Requirement, find_requires("torchvision") or []):
-        if requirement.name == "torch" and not requirement.specifier.contains(torch):
+        if requirement.name == "torch" and not requirement.specifier.contains(torch, prereleases=True):
             return (f"torchvision {find_version('torchvision')} needs torch {requirement.specifier}, but torch {torch} is "
                     f"installed; {MEND}")
     return None
@@ -38,7 +38,7 @@ def import_problem():
         importlib.import_module("torchvision")
     except Exception as error:  # noqa: BLE001 - a mismatched pair fails in many ways: missing operator, symbol, library
         return (f"torchvision {version('torchvision')} does not work with torch {version('torch')} "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}); {MEND}")
+                f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); {MEND}")
     return None
 
 

@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 
 import pandas as pd
 import torch
@@ -14,6 +18,8 @@ from tqdm.auto import tqdm
 from . import federation
 from .checks import positive_int
 from .methods import METHODS
+from .paths import BACKBONES
+from .setups import SETUPS
 from .store import environment, load_run, now, run_path, save_run
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
@@ -35,9 +41,11 @@ def run(settings, folder, progress=True):
     settings = canonical(federation.check(settings))
     started, clock = now(), time.perf_counter()
     with one_thread():
-        history, alignment = federation.train(federation.build(settings), progress)
-    record = {"settings": dataclasses.asdict(settings), "versions": environment(), "started": started, "finished": now(),
-              "wall_seconds": round(time.perf_counter() - clock, 1), "alignment": alignment}
+        built = federation.build(settings)
+        history, alignment = federation.train(built, progress)
+    record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
+              "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),
+              "ledger": built.ledger.table().values.tolist(), "alignment": alignment}
     save_run(run_path(folder, settings), record, history)
     return record, history
 
@@ -48,11 +56,22 @@ def canonical(settings):
 
 
 def is_stored(settings, folder):
-    """Whether the run is in `folder` and recent enough to count."""
+    """Whether the run is in `folder`, of the clients and backbones that are here now, and recent enough to count."""
     path = run_path(folder, canonical(settings))
     if not path.is_file():
         return False
-    return load_run(path)[0]["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
+    record, _ = load_run(path)
+    return record["fingerprint"] == fingerprint(settings.setup) and record["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
+
+
+@cache
+def fingerprint(setup):
+    """Short hash of what a setup's name stands for: its clients and the weights of their backbones."""
+    digest = hashlib.sha256(repr(SETUPS[setup]).encode())
+    for name in sorted({spec.backbone for spec in SETUPS[setup]}):
+        for path in sorted((BACKBONES / name).glob("*.safetensors")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 def sweep(settings_list, folder, workers=1, progress=True):
@@ -71,19 +90,38 @@ def sweep(settings_list, folder, workers=1, progress=True):
 
 
 def _compute(missing, folder, workers, progress):
-    errors = []
-    bar = tqdm(total=len(missing), desc=f"runs -> {folder}", disable=None if progress else True)
-    with bar, contextlib.ExitStack() as stack:
-        if workers == 1:
-            finished = map(lambda settings: _attempt(settings, folder), missing)
-        else:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-            finished = (future.result() for future in as_completed([pool.submit(_attempt, s, folder) for s in missing]))
-        for error in finished:
+    failed = {}
+    with tqdm(total=len(missing), desc=f"runs -> {folder}", disable=None if progress else True) as bar:
+        for settings, error in _in_turn(missing, folder) if workers == 1 else _in_parallel(missing, folder, workers):
             bar.update()
-            errors += [error] if error is not None else []
-    if errors:
-        raise RuntimeError(f"{len(errors)} of {len(missing)} runs failed; the others are stored") from errors[0]
+            if error is not None:
+                failed[f"{settings.setup} {settings.method} seed {settings.seed}"] = error
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(failed)}); the others are stored"
+                           ) from next(iter(failed.values()))
+
+
+def _in_turn(missing, folder):
+    for settings in missing:
+        yield settings, _attempt(settings, folder)
+
+
+def _in_parallel(missing, folder, workers):
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        futures = {pool.submit(_attempt, settings, folder): settings for settings in missing}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)    # after an interrupt: finish the runs under way, start no other
+
+
+def _end_with_parent():
+    """In a worker: end when the process that started it is gone, also when that one was killed."""
+    def watch():
+        wait([parent_process().sentinel])
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(settings, folder):

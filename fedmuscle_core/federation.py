@@ -78,8 +78,8 @@ def train(federation, progress=True):
 
 
 def representations(federation):
-    """Every client's representations, by client index, of the same 256 scenes of test handwriting: list of (256, dim)."""
-    images = digit_scenes("test", "multi", ALIGNMENT_SCENES, 0, "alignment").images
+    """Every client's representations, by client index, of 256 single-digit scenes of test handwriting: list of (256, dim)."""
+    images = digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images
     ordered = sorted(federation.clients, key=lambda client: client.index)
     for client in ordered:
         client.model.eval()

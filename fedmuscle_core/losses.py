@@ -44,7 +44,8 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     (0.1953, 0.04)
 
     Raises ValueError naming the argument, what came and what was expected: unequal B or d, NaN or infinity, integer
-    tensors, M = 0, a temperature that is not above 0, tau_prev above tau, an unknown weighting, estimator or reduction.
+    tensors, a row of zeros (which has no direction), M = 0, a temperature that is not above 0, tau_prev above tau or so
+    small that alpha leaves the range of float64, an unknown weighting, estimator or reduction.
     """
     checks.one_of("weighting", weighting, ("learned", "uniform"))
     checks.one_of("estimator", estimator, ("exact", "sampled"))
@@ -52,6 +53,7 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     checks.positive_int("num_samples", num_samples)
     anchor, peers = _prepare(anchor, peers, normalize)
     tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
+    checks.temperature("tau_prev", tau_prev, len(peers), like=anchor)
     logits = anchor @ peers.mT / tau[0, 1:, None, None].to(anchor)            # (M, B, B)
     positive = logits.diagonal(dim1=1, dim2=2).sum(0)                         # (B,)
     if weighting == "uniform":
@@ -72,7 +74,7 @@ def pair_log_alpha(peers, tau, tau_prev):
     """
     num_peers, batch_size, _ = peers.shape
     of_peers = tau[1:, 1:] if num_peers > 1 else tau[:1, 1:]                  # one peer: no pair, a number is still checked
-    is_number = isinstance(tau_prev, (int, float))
+    is_number = torch.as_tensor(tau_prev).ndim == 0
     tau_prev = checks.temperature("tau_prev", tau_prev, num_peers, like=peers)
     too_high = (tau_prev > of_peers) & (is_number or num_peers > 1)
     if too_high.any():
@@ -132,4 +134,8 @@ def _prepare(anchor, peers, normalize):
     if anchor.dtype in (torch.float16, torch.bfloat16):
         anchor = anchor.float()
     peers = checks.peer_stack(peers, anchor)
-    return (F.normalize(anchor, dim=1), F.normalize(peers, dim=2)) if normalize else (anchor, peers)
+    if not normalize:
+        return anchor, peers
+    checks.no_zero_row("anchor", anchor)
+    checks.no_zero_row("peers", peers)
+    return F.normalize(anchor, dim=1), F.normalize(peers, dim=2)

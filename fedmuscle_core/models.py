@@ -64,7 +64,13 @@ class RepresentationModel(nn.Module):
 
 
 def feature_map(backbone, images):
-    """Last features of a vision backbone as (B, C, h, w), images in [0, 1]; a class token is left out."""
+    """Last features of a vision backbone as (B, C, h, w), images in [0, 1]; a class token is left out.
+
+    A backbone made for another image size (`config.image_size`) gets the images resized to it.
+    """
+    size = getattr(backbone.config, "image_size", None) or images.shape[-1]
+    if size != images.shape[-1]:
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
     features = backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD).last_hidden_state
     if features.ndim == 4:
         return features

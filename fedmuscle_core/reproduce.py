@@ -1,7 +1,10 @@
 """`fedmuscle reproduce`: the notebooks of one profile, each executed from its .py source into `data/runs/<profile>`."""
 
+import contextlib
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -12,7 +15,7 @@ from tqdm.auto import tqdm
 
 from .checks import positive_int
 from .experiment import RECOMPUTE_BEFORE
-from .paths import NOTEBOOKS, figures, results, runs
+from .paths import NOTEBOOKS, results, runs
 from .profiles import check_profile
 from .store import now
 
@@ -20,25 +23,36 @@ from .store import now
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     """Run the notebooks through papermill; a failed one does not stop the others.  Returns 0 if none failed, else 1.
 
-    only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}.  Raises ValueError before any work when
-    no notebook matches, or when a notebook that was named does not have a parameter that was given.
+    only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
+    force: compute again what was stored before now.  Raises ValueError before anything runs when no notebook matches, or
+    a parameter is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
     """
     positive_int("workers", workers)
     check_profile(profile)
-    folder = runs(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(source, *_prepare(source, folder, parameters or {}, profile, workers)) for source in _choose(only)]
-    unused = set(parameters or {}) - {name for _, _, values in jobs for name in values}
-    if unused:
-        raise ValueError(f"-p: got unknown {sorted(unused)}; {_known(jobs)}")
-    if force:
-        os.environ[RECOMPUTE_BEFORE] = now()
+    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
+    sources = _choose(only)
+    figures = runs(profile) / "figures"
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [_prepare(source, Path(folder), {"profile": profile, "workers": workers, **given}) for source in sources]
+        known = {name for _, names, _ in jobs for name in names}
+        if unknown := set(given) - known:
+            raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
+        runs(profile).mkdir(parents=True, exist_ok=True)
+        report = []
+        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: now()} if force else {})):
+            for notebook, _, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
+                bar.set_postfix_str(notebook.stem)
+                report.append((notebook.stem, *_execute(notebook, runs(profile) / notebook.name, values)))
+    return _summarise(report, profile, figures)
 
-    report = []
-    for source, notebook, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
-        bar.set_postfix_str(source.stem)
-        report.append((source.stem, *_execute(notebook, folder / f"{source.stem}.ipynb", values)))
-    return _summarise(report, profile)
+
+def _value(name, text):
+    if name in ("profile", "workers"):
+        raise ValueError(f"-p: got {name!r}, which is set by --{name}")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"-p {name}: got {text!r}, expected YAML ({str(error).splitlines()[0]})") from error
 
 
 def _choose(only):
@@ -49,41 +63,49 @@ def _choose(only):
     return chosen
 
 
-def _prepare(source, folder, given, profile, workers):
-    """(path of an unexecuted notebook, its parameter values) for one .py source."""
-    notebook = folder / f".{source.stem}.source.ipynb"
+def _prepare(source, folder, values):
+    """(path of an unexecuted notebook, the parameters it knows, those of `values` it knows) for one .py source."""
+    notebook = folder / f"{source.stem}.ipynb"
     nbformat.write(jupytext.read(source), notebook)
     known = papermill.inspect_notebook(str(notebook))
-    values = {"profile": profile, "workers": workers} | {name: yaml.safe_load(text) for name, text in given.items()}
-    return notebook, {name: value for name, value in values.items() if name in known}
-
-
-def _known(jobs):
-    names = sorted({name for _, notebook, _ in jobs for name in papermill.inspect_notebook(str(notebook))})
-    return f"the chosen notebooks know {names}"
+    return notebook, list(known), {name: value for name, value in values.items() if name in known}
 
 
 def _execute(notebook, target, values):
     """(seconds, None or the first line of what went wrong); the executed copy is at `target` either way."""
     clock = time.perf_counter()
+    trouble = None
     try:
         papermill.execute_notebook(str(notebook), str(target), parameters=values, progress_bar=False, cwd=str(NOTEBOOKS),
                                    kernel_name="python3")
-        trouble = None
     except PapermillExecutionError as error:
         trouble = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
     except Exception as error:  # noqa: BLE001 - one notebook's kernel must not take the others down
         trouble = f"{type(error).__name__}: {error}".splitlines()[0]
-    notebook.unlink(missing_ok=True)
     return time.perf_counter() - clock, trouble
 
 
-def _summarise(report, profile):
+@contextlib.contextmanager
+def _environment(**values):
+    """Environment variables for the kernels, put back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _summarise(report, profile, figures):
     width = max(len(name) for name, *_ in report)
     print()
     for name, seconds, trouble in report:
         print(f"{name:{width}}  {seconds:7.1f} s  {'FAILED  ' + trouble if trouble else 'done'}")
     failed = sum(trouble is not None for *_, trouble in report)
     print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}")
-    print(f"Stored runs: {results(profile)}   Figures: {figures(profile)}")
+    print(f"Stored runs: {results(profile)}   Figures: {figures}")
     return 1 if failed else 0

@@ -67,7 +67,7 @@ def _compose_chunk(pool, layout, n, rng):
     alpha = alpha * present[:, :, None, None]
 
     images, base = _background(n, rng)
-    ink = _contrasting(base, n, rng)                                          # (n, SLOTS, 3)
+    ink = _bright_ink(base, n, rng)                                           # (n, SLOTS, 3)
     masks = torch.zeros(n, SIZE, SIZE, dtype=torch.long)
     classes = torch.where(present, pool.labels[chosen], -1)
     for slot in range(SLOTS):
@@ -114,19 +114,22 @@ def _stamp(glyphs, centre, side, rng):
 
 
 def _background(n, rng):
-    """Soft backgrounds (n, 3, 32, 32) and their base colours (n, 3)."""
-    base = torch.rand(n, 3, generator=rng)
+    """Soft dark backgrounds (n, 3, 32, 32) and their base colours (n, 3).
+
+    Muted on purpose: with free colours the background alone tells the scenes of a batch apart, and a contrastive loss
+    aligns models on that instead of on what the scene shows.
+    """
+    brightness = 0.2 + 0.2 * torch.rand(n, 1, generator=rng)
+    base = brightness + 0.15 * (torch.rand(n, 3, generator=rng) - 0.5)
     soft = F.interpolate(torch.randn(n, 3, 4, 4, generator=rng), size=SIZE, mode="bicubic", align_corners=False)
-    return base[:, :, None, None] + 0.10 * soft, base
+    return base[:, :, None, None] + 0.06 * soft, base
 
 
-def _contrasting(base, n, rng):
-    """Ink colours (n, 4, 3) that differ in brightness from the background by at least 0.35."""
+def _bright_ink(base, n, rng):
+    """Ink colours (n, 4, 3), brighter than the background by 0.35 to 0.6."""
     ink = torch.rand(n, SLOTS, 3, generator=rng)
-    dark = base.mean(1)[:, None, None]
     gap = 0.35 + 0.25 * torch.rand(n, SLOTS, 1, generator=rng)
-    target = torch.where(dark < 0.5, dark + gap, dark - gap)
-    return (ink - ink.mean(2, keepdim=True)) * 0.6 + target
+    return (ink - ink.mean(2, keepdim=True)) * 0.4 + base.mean(1)[:, None, None] + gap
 
 
 def textures(n, rng):

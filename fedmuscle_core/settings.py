@@ -1,4 +1,4 @@
-"""Everything that decides the result of one run, apart from the code and the library versions."""
+"""Everything a user can set about one run; with the seed, the setup's fingerprint and the code it decides the result."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,8 @@ class Settings:
 
     setup, method: names, see `setups.SETUPS` and `methods.METHODS`.  num_peers [M], batch_size [B] of the public
     batches, dim [d], tau, tau_prev: the loss.  rounds [R], local_epochs [E], contrastive_epochs [T].
-    local_lr, contrastive_lr: AdamW; local_batch_size: private batches.  public_domain, public_size: the public data.
+    local_lr, contrastive_lr: AdamW; local_batch_size: private batches; min_local_steps: see `client.local_phase`.
+    public_domain, public_size: the public data.
     validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
     Raises ValueError naming the field, what came and what was expected.
     """
@@ -35,17 +36,18 @@ class Settings:
     tau: float = 0.2
     tau_prev: float = 0.15
     protocol: str = "matrices"
-    public_domain: str = "scenes"
+    public_domain: str = "single"
     public_size: int = 512
     local_lr: float = 1e-3
     contrastive_lr: float = 1e-3
     local_batch_size: int = 16
+    min_local_steps: int = 10
     validation_size: int = 400
     test_size: int = 2000
 
     def __post_init__(self):
         for name in ("rounds", "local_epochs", "contrastive_epochs", "num_peers", "batch_size", "dim", "public_size",
-                     "local_batch_size", "validation_size"):
+                     "local_batch_size", "min_local_steps", "validation_size"):
             positive_int(name, getattr(self, name))
         for name in ("seed", "test_size"):
             positive_int(name, getattr(self, name), least=0)
@@ -69,8 +71,11 @@ class Settings:
 
     def canonical(self, reads):
         """The same settings with every exchange field that the method does not read (`reads`) at its default."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return self.replace(**{name: defaults[name] for name in EXCHANGE_FIELDS if name not in reads})
+        unread = {field.name: field.default for field in dataclasses.fields(self)
+                  if field.name in EXCHANGE_FIELDS and field.name not in reads}
+        if "tau_prev" in unread:
+            unread["tau_prev"] = min(unread["tau_prev"], unread.get("tau", self.tau))
+        return self.replace(**unread)
 
     def key(self):
         """Short hash of all fields but the seed."""

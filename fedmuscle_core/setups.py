@@ -13,15 +13,15 @@ class ClientSpec(NamedTuple):
 
 SETUPS = {
     "setup1": (
-        ClientSpec("mlc", "resnet_medium", 1000),
-        ClientSpec("mlc", "segformer_medium", 1000),
-        ClientSpec("mlc", "vit_medium", 1000),
+        ClientSpec("mlc", "resnet_medium", 800),
+        ClientSpec("mlc", "segformer_medium", 800),
+        ClientSpec("mlc", "vit_medium", 800),
         ClientSpec("ic100", "segformer_medium", 400),
         ClientSpec("ic100", "vit_small", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),
     "quickstart": (
-        ClientSpec("mlc", "resnet_medium", 1000),
+        ClientSpec("mlc", "resnet_medium", 800),
         ClientSpec("ic100", "segformer_medium", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),

@@ -4,8 +4,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LOWER_IS_BETTER = frozenset()   # names of metrics; all present ones are higher-is-better
-
 
 def final_scores(history):
     """Test scores after the last round: one row per (method, seed, client) with task, metric, value in percent."""
@@ -15,7 +13,7 @@ def final_scores(history):
 def relative_change(scores, baseline="local"):
     """Change of every client against `baseline` on the same seed, in percent of the baseline: column `change` added.
 
-    scores: as from `final_scores`.  Sign: positive is better.  Raises ValueError where the baseline run is missing.
+    scores: as from `final_scores`, higher is better.  Raises ValueError where the baseline run is missing or scored 0.
     """
     keys = ["seed", "client"]
     reference = scores[scores["method"] == baseline].set_index(keys)["value"].rename("reference")
@@ -23,8 +21,10 @@ def relative_change(scores, baseline="local"):
     if joined["reference"].isna().any():
         lost = sorted(joined[joined["reference"].isna()]["seed"].unique().tolist())
         raise ValueError(f"scores: got no {baseline!r} run for seeds {lost}, expected one per seed")
-    sign = np.where(joined["metric"].isin(LOWER_IS_BETTER), -1, 1)
-    joined["change"] = 100 * sign * (joined["value"] - joined["reference"]) / joined["reference"]
+    if (joined["reference"] == 0).any():
+        where = joined[joined["reference"] == 0].iloc[0]
+        raise ValueError(f"scores: {baseline!r} scored 0 on client {where['client']}, seed {where['seed']}: no relative change")
+    joined["change"] = 100 * (joined["value"] - joined["reference"]) / joined["reference"]
     return joined.drop(columns="reference")
 
 

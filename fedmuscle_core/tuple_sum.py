@@ -11,7 +11,7 @@ below return (log_sum, marginals) and one autograd function serves both.
 import torch
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2 ** 19            # numbers in the largest intermediate of one block of anchors; a handful of such are alive at once
+BLOCK = 2 ** 19            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
 FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
 FLOAT64_RANGE = 700.0
 
@@ -37,7 +37,8 @@ def exact(logits, log_alpha, need_marginals=True):
 
     The sum factors: with E_m = exp A_m and X_mk = exp log_alpha_mk (largest entries taken out),
     M = 2: ((E_1 @ X_12) * E_2).sum(1);  larger M: expand j_1, which absorbs X_1k into E_k, and go on with M - 1.
-    About B^(M+1) multiply-adds.  Memory is bounded: it walks over blocks of anchors, and of j_1 where one anchor is too much.
+    About B^(M+1) multiply-adds.  Memory is bounded: it walks over blocks of anchors of at most BLOCK numbers, and over
+    slices of j_1 where one anchor alone holds more than 8 BLOCK; a single j_1 holds B^(M-2), 1 MB at B = 64, M = 5.
     """
     num_peers, batch_size, _ = logits.shape
     pairs = [(m, k) for m in range(num_peers) for k in range(m + 1, num_peers)]
@@ -103,7 +104,8 @@ def sampled(logits, log_alpha, need_marginals=True, *, num_samples, generator=No
     With q_i(j) = prod_m softmax_j(A[m, i]),  log_sum_i = sum_m logsumexp_j A[m, i, j] + log E_{j ~ q_i}[alpha_j].
     The mean of alpha over K draws is unbiased, so is the partition; alpha is bounded, so few draws suffice.
     Marginals: q + sum_k (w_k - 1/K) onehot(j_k), w = alpha / sum alpha: the 1/K makes them exact where alpha is constant.
-    Work: M draws of (B, K) and M(M-1)/2 table look-ups of (B, K), free of d.
+    Work: M draws of (B, K), each a softmax and a multinomial, which dominate; and M(M-1)/2 look-ups of (B, K) in the pairs'
+    tables, which are cheaper than summing the drawn rows (linear in M, but times d) up to M of about d.
     """
     num_peers, batch_size, _ = logits.shape
     q = logits.softmax(2)

@@ -13,6 +13,15 @@ def as_matrix(tau, size):
     return tau if isinstance(tau, torch.Tensor) else torch.full((size, size), float(tau), dtype=torch.float64)
 
 
+def per_pair(num_peers, seed=0):
+    """Random symmetric tau (M+1, M+1) and tau_prev (M, M) below it."""
+    rng = torch.Generator().manual_seed(seed)
+    tau = 0.2 + 0.3 * torch.rand(num_peers + 1, num_peers + 1, generator=rng, dtype=torch.float64)
+    tau = (tau + tau.T) / 2
+    share = 0.6 + 0.4 * torch.rand(num_peers, num_peers, generator=rng, dtype=torch.float64)
+    return tau, tau[1:, 1:] * (share + share.T) / 2
+
+
 def muscle_loops(anchor, peers, tau=0.2, tau_prev=0.15, learned=True):
     """(B,) losses; one Python loop per anchor and tuple, straight from the definition."""
     num_peers, batch_size = len(peers), len(anchor)

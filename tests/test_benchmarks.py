@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from fedmuscle_core.benchmarks import loss, round
+from fedmuscle_core.paths import results
 
 
 def test_the_loss_benchmark_measures_the_same_loss_three_ways(capsys):
@@ -13,15 +16,18 @@ def test_the_loss_benchmark_measures_the_same_loss_three_ways(capsys):
 
 
 def test_the_stored_loss_benchmark_keeps_what_the_readme_says():
-    import json
-
-    from fedmuscle_core.paths import results
     rows = {(row["evaluation"], row["B"], row["M"]): row
             for row in json.loads((results("mini") / "benchmark_loss.json").read_text())["rows"]}
     assert rows["literal", 32, 3]["times_slower"] >= 100
     assert rows["literal", 32, 4]["times_slower"] >= 1000
     assert rows["factored", 32, 5]["extra_MiB"] < 1024
     assert rows["factored", 256, 3]["extra_MiB"] < 1024
+
+
+def test_the_stored_round_benchmark_keeps_what_the_readme_says():
+    stored = json.loads((results("mini") / "benchmark_round.json").read_text())
+    assert stored["settings"]["setup"] == "setup1" and stored["settings"]["method"] == "fedmuscle"
+    assert stored["median_ratio"] <= 1.15 and len(stored["rows"]) >= 3
 
 
 def test_the_round_benchmark_prints_a_ratio_per_repeat(monkeypatch, capsys, tiny):

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from literal import muscle_tuples, unit
-from test_losses import per_pair
+from literal import muscle_tuples, per_pair, unit
 
 from fedmuscle_core.exchange import Ledger, bytes_per_step, downlink, loss_from_downlink, tuple_payload
 

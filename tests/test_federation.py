@@ -54,8 +54,9 @@ def test_bytes_in_the_history_are_the_closed_form_to_the_byte(tiny, protocol):
 
 
 def test_both_protocols_train_the_same_federation(tiny):
-    by_protocol = [train(tiny(method="fedmuscle", protocol=protocol))[0]["value"] for protocol in ("matrices", "tuples")]
-    assert torch.allclose(*(torch.tensor(values.to_numpy()) for values in by_protocol), atol=0.05)
+    losses = [train(tiny(method="fedmuscle", protocol=protocol))[0].query("split == 'train'")["value"].to_numpy()
+              for protocol in ("matrices", "tuples")]
+    assert len(losses[0]) == 12 and abs(losses[0] - losses[1]).max() < 0.01
 
 
 def test_local_exchanges_nothing_and_methods_differ_only_in_the_contrastive_phase(tiny):
@@ -105,9 +106,11 @@ def test_bad_settings_are_refused_before_any_work(change, message):
 
 
 def test_training_from_scratch_beats_chance():
-    """Three clients, eight rounds of FedMuscle: validation scores before (no better than chance) and after."""
+    """Three clients, eight rounds of FedMuscle: validation scores before, no better than chance, and test scores after."""
     settings = Settings(setup="quickstart", num_peers=2, rounds=8, public_size=128, test_size=500)
     history, _ = train(settings)
+    start = history[history["round"] == 0].set_index("task")["value"]
+    assert start["mlc"] < 35 and start["ic100"] < 4 and start["ic10"] < 20
     test = history[history["split"] == "test"].set_index("task")["value"]
     assert test["mlc"] > 60       # chance: 24, the share of scenes with a given digit
     assert test["ic100"] > 3      # chance: 1

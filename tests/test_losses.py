@@ -1,10 +1,12 @@
 import doctest
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
-from literal import gramian_loops, info_nce_loops, muscle_loops, muscle_tuples
+from literal import gramian_loops, info_nce_loops, muscle_loops, muscle_tuples, per_pair
 
 import fedmuscle_core.losses
 from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss
@@ -14,15 +16,6 @@ def draw(num_peers, batch_size, dim=6, seed=0, dtype=torch.float64):
     rng = torch.Generator().manual_seed(1000 * seed + 10 * num_peers + batch_size)
     anchor = torch.randn(batch_size, dim, generator=rng, dtype=dtype).requires_grad_()
     return anchor, torch.randn(num_peers, batch_size, dim, generator=rng, dtype=dtype)
-
-
-def per_pair(num_peers, seed=0):
-    """Random symmetric tau (M+1, M+1) and tau_prev (M, M) below it."""
-    rng = torch.Generator().manual_seed(seed)
-    tau = 0.2 + 0.3 * torch.rand(num_peers + 1, num_peers + 1, generator=rng, dtype=torch.float64)
-    tau = (tau + tau.T) / 2
-    share = 0.6 + 0.4 * torch.rand(num_peers, num_peers, generator=rng, dtype=torch.float64)
-    return tau, tau[1:, 1:] * (share + share.T) / 2
 
 
 def assert_same_with_gradient(ours, literal, anchor, tolerance=1e-10):
@@ -204,6 +197,10 @@ BAD = [
     ({"tau_prev": 0.0}, "tau_prev: got 0.0"),
     ({"tau_prev": torch.tensor([[0, 0.3], [0.3, 0]])}, "tau_prev: got 0.3 above tau = 0.2"),
     ({"tau_prev": 1e-4}, "tau_prev: log alpha spans"),
+    ({"tau_prev": -1.0, "weighting": "uniform"}, "tau_prev: got -1.0"),
+    ({"peers": torch.ones(1, 3, 4), "tau_prev": torch.tensor(0.3)}, "tau_prev: got 0.3 above tau = 0.2"),
+    ({"anchor": torch.zeros(3, 4)}, "anchor: got 3 rows of zeros"),
+    ({"peers": torch.eye(4)[:3].repeat(2, 1, 1) * torch.tensor([1, 1, 0])[:, None]}, "peers: got 2 rows of zeros"),
     ({"weighting": "equal"}, "weighting: got 'equal', expected one of"),
     ({"estimator": "fast"}, "estimator: got 'fast', expected one of"),
     ({"reduction": "sum"}, "reduction: got 'sum', expected one of"),
@@ -232,6 +229,25 @@ def test_bad_input_of_the_other_losses(call, message):
         call(torch.eye(4))
 
 
+def test_a_row_of_zeros_is_fine_without_scaling():
+    assert muscle_loss(torch.zeros(3, 4), torch.zeros(2, 3, 4), normalize=False).item() == pytest.approx(2 * math.log(3))
+
+
+def test_exact_with_five_peers_stays_below_a_gigabyte():
+    """B = 32, M = 5, d = 256, forward and backward, in a process of its own: 33 million tuples."""
+    code = """
+import resource, sys, torch
+from fedmuscle_core import muscle_loss
+anchor, peers = torch.randn(32, 256, requires_grad=True), torch.randn(5, 32, 256)
+muscle_loss(anchor, peers[:2]).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+muscle_loss(anchor, peers).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (2 ** 20 if sys.platform == "darwin" else 2 ** 10))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 1024
+
+
 def test_docstring_examples():
-    assert doctest.testmod(fedmuscle_core.losses, extraglobs={"torch": torch}).attempted >= 2
-    assert doctest.testmod(fedmuscle_core.losses, extraglobs={"torch": torch}).failed == 0
+    results = doctest.testmod(fedmuscle_core.losses, extraglobs={"torch": torch})
+    assert results.attempted >= 2 and results.failed == 0

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, ViTConfig
 
 from fedmuscle_core.models import ClientModel, feature_map, feature_width, in_batches, load_backbone, num_parameters
 from fedmuscle_core.paths import BACKBONES
@@ -44,6 +44,13 @@ def test_a_backbone_can_be_any_folder_that_transformers_reads(tmp_path, images):
     config = CONFIGS["vit_small"][0]
     AutoModel.from_config(config).save_pretrained(tmp_path / "mine")
     assert ClientModel(load_backbone(str(tmp_path / "mine")), 8, 2)(images).shape == (5, 2)
+
+
+def test_images_are_resized_to_what_the_backbone_was_made_for(tmp_path, images):
+    config = ViTConfig(image_size=64, patch_size=16, hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
+                       intermediate_size=24)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "large")
+    assert ClientModel(load_backbone(str(tmp_path / "large")), 8, 2)(images).shape == (5, 2)
 
 
 def test_an_unknown_backbone_is_named_beside_those_there_are():

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
-from fedmuscle_core.paths import NOTEBOOKS, ROOT
+from fedmuscle_core import plots
+from fedmuscle_core.experiment import sweep
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
+from fedmuscle_core.profiles import profile_seeds, profile_settings
+from fedmuscle_core.statistics import delta, final_scores, relative_change
 
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 
@@ -92,6 +98,19 @@ def test_figures_are_the_notebooks_own():
     assert made and all(any(stem.startswith(name) for name in names(SOURCES)) for stem in made)
     for stem in made:
         assert (ROOT / "figures" / f"{stem}.png").exists() and (ROOT / "figures" / f"{stem}.csv").exists()
+
+
+def test_figures_show_the_stored_runs():
+    """The numbers under two figures, recomputed from the store."""
+    wanted = [settings for method in METHODS
+              for settings in profile_settings("mini", "setup1", method, profile_seeds("mini", []))]
+    _, history = sweep(wanted, results("mini"), progress=False)
+    drawn = pd.read_csv(ROOT / "figures" / "02_setup1_learning_curves.csv")
+    again = plots.learning_curves(history)[1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(drawn, again, check_dtype=False, rtol=1e-5)
+    drawn = pd.read_csv(ROOT / "figures" / "03_alpha_ablation.csv").set_index("seed")
+    summary = delta(relative_change(final_scores(history))).pivot(index="seed", columns="method", values="delta")
+    assert (drawn["difference"] - (summary["fedmuscle"] - summary["pairwise"])).abs().max() < 1e-4
 
 
 def test_no_notebook_names_a_path_of_the_machine_it_ran_on(source):

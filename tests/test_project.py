@@ -4,11 +4,10 @@ import re
 import subprocess
 import tomllib
 
-import pandas as pd
 import pytest
 import yaml
 
-from fedmuscle_core.paths import DATA, ROOT
+from fedmuscle_core.paths import ROOT
 from fedmuscle_core.report import published, published_value
 
 
@@ -59,7 +58,7 @@ def test_imports_flow_one_way():
 
 def test_the_readme_opens_with_what_this_is_and_its_commands_exist():
     text = (ROOT / "README.md").read_text()
-    assert "replication" in text.splitlines()[2] and "not the official code" in text.splitlines()[2]
+    assert "replication, not the official code" in text.splitlines()[0]
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)", text):
         assert re.search(rf"^{target}:", makefile, re.M), target
@@ -83,14 +82,6 @@ def test_published_numbers():
             published_value(**arguments)
 
 
-def test_published_delta_follows_from_the_papers_own_scores_where_they_are_known():
-    """Clients 1, 4 and 6 alone give +35 %: three of six clients, so it must only be near the published mean of 26.7 %."""
-    table = pd.read_csv(DATA / "published" / "fedmuscle_published.csv").query("table == 'table1'")
-    wide = table[table["quantity"] != "delta"].pivot(index="quantity", columns="method", values="value").astype(float)
-    change = 100 * (wide["fedmuscle"] / wide["local"] - 1)
-    assert change.mean() == pytest.approx(36.7, abs=0.1)
-
-
 def test_no_file_names_a_package_index_or_a_path_of_one_machine():
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, files):
@@ -98,5 +89,5 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine():
         if path.suffix in (".png", ".safetensors") or not path.exists() or path.name == "test_project.py":
             continue
         text = path.read_text()
-        for bad in ("--index-url", "--extra-index-url", "--find-links", "file:///", "/root/", "/home/", "/tmp/bash"):
+        for bad in ("--index-url", "--extra-index-url", "--find-links", "file:///", "/root/", "/home/", str(ROOT)):
             assert bad not in text, (name, bad)

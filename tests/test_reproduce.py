@@ -1,11 +1,11 @@
 import json
+import os
 import re
 
 import nbformat
 import pytest
 
 from fedmuscle_core import cli, reproduce
-from fedmuscle_core.paths import results
 
 SOURCE = """# ---
 # jupyter:
@@ -31,7 +31,7 @@ def workplace(tmp_path, monkeypatch):
     for name in ("90_first", "91_second"):
         (tmp_path / f"{name}.py").write_text(SOURCE if name == "90_first" else SOURCE.replace("number", "other"))
     monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(reproduce, "runs", lambda profile: tmp_path / "runs" / profile)
+    monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path / "runs"))
     return tmp_path
 
 
@@ -58,6 +58,8 @@ def test_a_failed_notebook_does_not_stop_the_others_and_is_named(workplace, caps
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["-p", "numbre", "3"], r"got unknown \['numbre'\]; the chosen notebooks know \['number', 'other', 'profile'\]"),
+    (["-p", "profile", "mini"], "-p: got 'profile', which is set by --profile"),
+    (["-p", "number", "[3"], r"-p number: got '\[3', expected YAML"),
     (["--only", "92"], r"--only: got \['92'\], expected the start of one of \['90_first', '91_second'\]"),
     (["--workers", "0"], "workers: got 0"),
     (["--profile", "paper"], "paper profile .* is not implemented"),
@@ -66,17 +68,23 @@ def test_bad_arguments_are_refused_before_anything_runs(workplace, capsys, argum
     assert cli.main(["reproduce", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("fedmuscle: ") and re.search(message, err)
-    assert not list((workplace / "runs").glob("*/*_*.ipynb"))
+    assert not (workplace / "runs").exists()
+
+
+def test_force_reaches_the_notebooks_and_is_gone_afterwards(workplace, capsys):
+    (workplace / "90_first.py").write_text(SOURCE.replace("print(profile, number)", "import os; print(sorted(os.environ))"))
+    assert cli.main(["reproduce", "--only", "90", "--force"]) == 0
+    told = outputs(workplace / "runs" / "quick" / "90_first.ipynb")
+    assert "FEDMUSCLE_RECOMPUTE_BEFORE" in told and "FEDMUSCLE_FIGURES" in told
+    assert not {"FEDMUSCLE_RECOMPUTE_BEFORE", "FEDMUSCLE_FIGURES"} & set(os.environ)
 
 
 def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
     """The real notebook through papermill, from no stored result."""
-    monkeypatch.setattr(reproduce, "runs", lambda profile: tmp_path / profile)
-    stored = [path for path in results("quick").rglob("*-seed77.json")]
-    for path in stored:
-        path.unlink()
-    assert cli.main(["reproduce", "--profile", "quick", "--only", "00", "-p", "workers", "1", "-p", "seeds", "[77]"]) == 0
+    monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path))
+    assert cli.main(["reproduce", "--profile", "quick", "--only", "00", "-p", "seeds", "[77]"]) == 0
     text = json.dumps(nbformat.read(tmp_path / "quick" / "00_quickstart.ipynb", 4))
     assert re.search(r"FedMuscle improves \d of 3 clients on 1 seed", text)
-    made = sorted(path.name.split("-")[0] for path in results("quick").rglob("*-seed77.json"))
+    made = sorted(path.name.split("-")[0] for path in (tmp_path / "quick" / "results").rglob("*-seed77.json"))
     assert made == ["fedmuscle", "local"]
+    assert (tmp_path / "quick" / "figures" / "00_quickstart.png").exists()

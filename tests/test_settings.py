@@ -49,6 +49,12 @@ def test_settings_a_method_does_not_read_share_one_stored_run():
         assert same == (name == "tau_prev")
 
 
+def test_pairwise_runs_at_any_temperature():
+    canonical(Settings(method="pairwise", tau=0.1, tau_prev=0.05))
+    assert canonical(Settings(method="pairwise", tau=0.1, tau_prev=0.05)) == canonical(
+        Settings(method="pairwise", tau=0.1, tau_prev=0.1))
+
+
 def test_profiles():
     assert [s.seed for s in profile_settings("mini", "setup1", "local", [3, 4])] == [3, 4]
     assert profile_settings("quick", "setup1", "local", [0])[0].rounds < Settings().rounds

@@ -38,6 +38,12 @@ def test_a_missing_baseline_is_an_error():
         relative_change(table)
 
 
+def test_a_baseline_of_zero_is_an_error():
+    table = pd.DataFrame(scores("local", 0, [50, 0]) + scores("fedmuscle", 0, [55, 3]))
+    with pytest.raises(ValueError, match="'local' scored 0 on client 2, seed 0"):
+        relative_change(table)
+
+
 def test_final_scores_takes_test_rows_only():
     rows = scores("local", 0, [50, 60])
     rows[0]["split"] = "validation"

@@ -5,6 +5,8 @@ of batches) against the bare forward and backward passes of the same models on t
 """
 
 import argparse
+import dataclasses
+import json
 import statistics
 import sys
 import time
@@ -14,6 +16,7 @@ import torch
 from ..federation import build
 from ..methods import METHODS
 from ..settings import Settings
+from ..store import environment, now, write_atomically
 
 
 def bare_passes(federation):
@@ -31,12 +34,13 @@ def bare_passes(federation):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     federation = build(Settings())
     play_round = METHODS["fedmuscle"].play_round
     play_round(federation, 1)
-    ratios = []
+    rows = []
     for repeat in range(args.repeats):
         clock = time.perf_counter()
         play_round(federation, 2 + repeat)
@@ -44,9 +48,14 @@ def main(argv=None):
         clock = time.perf_counter()
         bare_passes(federation)
         bare = time.perf_counter() - clock
-        ratios.append(whole / bare)
+        rows.append({"round_seconds": whole, "bare_seconds": bare, "ratio": whole / bare})
         print(f"round {whole:6.2f} s   forward and backward passes alone {bare:6.2f} s   ratio {whole / bare:.3f}")
-    print(f"median ratio {statistics.median(ratios):.3f}")
+    median = statistics.median(row["ratio"] for row in rows)
+    print(f"median ratio {median:.3f}")
+    if args.save:
+        record = {"settings": dataclasses.asdict(federation.settings), "measured": now(), "versions": environment(),
+                  "median_ratio": median, "rows": rows}
+        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
     return 0
 
 

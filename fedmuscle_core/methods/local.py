@@ -5,7 +5,4 @@ from ..client import local_phase
 
 def play_round(federation, round):
     """One local phase of every client."""
-    settings = federation.settings
-    losses = {client.index: local_phase(client, settings.local_epochs, settings.local_batch_size, round)
-              for client in federation.clients}
-    return {"local_loss": losses}
+    return {"local_loss": {client.index: local_phase(client, federation.settings, round) for client in federation.clients}}

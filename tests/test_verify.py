@@ -1,0 +1,52 @@
+import pytest
+
+from fedmuscle_core import cli, experiment, verify
+from fedmuscle_core.store import load_run, run_path, save_run
+
+
+@pytest.fixture
+def stored(tiny, tmp_path, monkeypatch):
+    """A folder with two stored runs in place of the committed ones."""
+    monkeypatch.setattr(verify, "results", lambda profile: tmp_path / profile)
+    for method in ("local", "fedmuscle"):
+        experiment.run(tiny(method=method, rounds=1), tmp_path / "mini", progress=False)
+    return tmp_path / "mini"
+
+
+def test_runs_of_this_machine_come_out_identical(stored, capsys):
+    assert cli.main(["verify"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("identical to the last bit") == 2 and "2 of 2 runs agree" in said
+
+
+def test_a_tampered_run_is_found_and_a_sample_starts_with_a_method_that_exchanges(stored, tiny, capsys):
+    path = run_path(stored, experiment.canonical(tiny(method="fedmuscle", rounds=1)))
+    record, history = load_run(path)
+    save_run(path, record, history.assign(value=history["value"] * 1.3))
+    assert cli.main(["verify", "--sample", "1"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("DIFFERS  tiny fedmuscle seed 0") and "0 of 1 runs agree" in said
+
+
+def test_without_stored_runs_or_with_a_bad_sample_it_says_so(tmp_path, monkeypatch, stored, capsys):
+    assert cli.main(["verify", "--sample", "0"]) == 2
+    monkeypatch.setattr(verify, "results", lambda profile: tmp_path / "nowhere")
+    assert cli.main(["verify"]) == 2
+    err = capsys.readouterr().err
+    assert "sample: got 0" in err and "holds no stored runs" in err
+
+
+def test_compare_rows_losses_and_scores(tiny, tmp_path):
+    _, history = experiment.run(tiny(method="local"), tmp_path, progress=False)
+    assert verify.compare(history, history.copy()) == (True, "identical to the last bit")
+    assert verify.compare(history, history.assign(value=history["value"] * 1.001))[0]
+
+    def with_change(rows, change):
+        return history.assign(value=history["value"].where(~rows, change(history["value"])))
+
+    test, train = history["split"] == "test", history["split"] == "train"
+    assert not verify.compare(history, with_change(train, lambda value: value * 1.05))[0]
+    assert not verify.compare(history, with_change(test, lambda value: value + 4))[0]
+    signs = 1 - 2 * (history["client"] % 2)
+    assert not verify.compare(history, with_change(test, lambda value: value + 15 * signs))[0]
+    assert verify.compare(history, history.iloc[1:]) == (False, "the tables have different rows")

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import federation
 from .checks import positive_int
@@ -91,7 +91,7 @@ def sweep(settings_list, folder, workers=1, progress=True):
 
 def _compute(missing, folder, workers, progress):
     failed = {}
-    with tqdm(total=len(missing), desc=f"runs -> {folder}", disable=None if progress else True) as bar:
+    with tqdm(total=len(missing), desc=f"runs -> {folder}", disable=not progress) as bar:
         for settings, error in _in_turn(missing, folder) if workers == 1 else _in_parallel(missing, folder, workers):
             bar.update()
             if error is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of
@@ -64,7 +64,7 @@ def train(federation, progress=True):
     before = alignment_matrices(representations(federation))
     for client in federation.clients:
         note(client, client.task.metric, "validation", 0, evaluate(client, "validation"))
-    bar = tqdm(range(1, settings.rounds + 1), f"{settings.method} seed {settings.seed}", disable=None if progress else True)
+    bar = tqdm(range(1, settings.rounds + 1), f"{settings.method} seed {settings.seed}", disable=not progress)
     for round in bar:
         losses = play_round(federation, round)
         for client in federation.clients:

@@ -1,7 +1,7 @@
 """Tuning with the same budget for every method, on validation scenes and seeds of its own: `python -m fedmuscle_core.tuning`.
 
-Each method gets three values of its learning rate: Local its local one, which all methods then share; the methods that
-exchange something their contrastive one.  Chosen is the best Delta on validation scenes, against Local at its default.
+First the local learning rate, four values, by Local alone; all methods then share it.  Then the contrastive learning rate, three
+values for each method that exchanges something.  Chosen is the best Delta on validation scenes, against Local at its default.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from .statistics import relative_change
 from .store import write_atomically
 
 SEEDS = (100, 101)                                    # never used for results
-LOCAL_GRID = {"local_lr": (5e-4, 1e-3, 2e-3)}
+LOCAL_GRID = {"local_lr": (2.5e-4, 5e-4, 1e-3, 2e-3)}
 CONTRASTIVE_GRID = {"contrastive_lr": (3e-4, 1e-3, 3e-3)}
 FOLDER = DATA / "results" / "tuning"
 

@@ -239,7 +239,8 @@ else:
 timing = pd.DataFrame(benchmark["rows"])
 timing["ms"] = 1e3 * timing["seconds"]
 print(f"d = {benchmark['dim']}, {benchmark['threads']} thread, float32, torch {benchmark['versions']['torch']}")
-timing[["evaluation", "B", "M", "ms", "times_slower", "extra_MiB"]].round(1).astype(object).fillna("")
+columns = ["evaluation", "B", "M", "ms", "times_slower", "extra_MiB"]
+timing.reindex(columns=columns).round(1).astype(object).fillna("")
 
 # %%
 fig, ax = plt.subplots(figsize=(5.5, 3.2))

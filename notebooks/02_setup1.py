@@ -63,8 +63,9 @@ probe.pivot(index=["backbone", "parameters"], columns="weights", values=["letter
 # %% [markdown]
 # ## Tuning
 #
-# Every method had the same budget on validation scenes, with seeds that are not used below: three values of one learning rate.
-# `delta` is the mean relative change against Local at its default, in percent.
+# On validation scenes, with seeds that are not used below. First the local learning rate, chosen for Local and shared by all
+# methods; then three contrastive learning rates for each method that exchanges something. `delta` is the mean relative change
+# against Local at its default rate of 0.001, in percent.
 
 # %%
 tuning = pd.read_csv(table_path("setup1"))

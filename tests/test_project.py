@@ -7,8 +7,11 @@ import tomllib
 import pytest
 import yaml
 
-from fedmuscle_core.paths import ROOT
-from fedmuscle_core.report import published, published_value
+from fedmuscle_core.experiment import sweep
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.paths import ROOT, results
+from fedmuscle_core.profiles import profile_seeds, profile_settings
+from fedmuscle_core.report import delta_sentence, delta_table, published, published_value
 
 
 def test_environment_yml_has_the_pins_of_the_lock():
@@ -91,3 +94,13 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine():
         text = path.read_text()
         for bad in ("--index-url", "--extra-index-url", "--find-links", "file:///", "/root/", "/home/", str(ROOT)):
             assert bad not in text, (name, bad)
+
+
+def test_the_readmes_results_are_those_of_the_stored_runs():
+    wanted = [settings for method in METHODS
+              for settings in profile_settings("mini", "setup1", method, profile_seeds("mini", []))]
+    _, history = sweep(wanted, results("mini"), progress=False)
+    text = (ROOT / "README.md").read_text()
+    for row in delta_table(history).itertuples(index=False):
+        assert "| " + " | ".join(map(str, row)) + " |" in text
+    assert delta_sentence(history, "fedmuscle", "pairwise") in text.replace("\n", " ")

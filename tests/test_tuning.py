@@ -30,7 +30,7 @@ def test_validation_delta_compares_the_last_round_only():
 
 def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs():
     table = pd.read_csv(tuning.table_path("setup1"))
-    assert table.groupby("method").size().to_dict() == dict.fromkeys(METHODS, 3)
+    assert table.groupby("method").size().to_dict() == {"local": 4} | {name: 3 for name in METHODS if name != "local"}
     stored = [load_run(path) for path in sorted((tuning.FOLDER / "setup1").glob("*.json"))]
     assert {history["split"].eq("test").any() for _, history in stored} == {False}
     by_values = {}
@@ -39,10 +39,20 @@ def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_store
         key = (settings["method"], settings["local_lr"], settings["contrastive_lr"] if settings["method"] != "local" else None)
         by_values.setdefault(key, []).append(history)
     reference = pd.concat(by_values["local", 1e-3, None])
+    assert all(len(histories) == len(tuning.SEEDS) for histories in by_values.values())
     for row in table.itertuples():
         rate = None if row.method == "local" else row.contrastive_lr
         again = tuning.validation_delta(pd.concat(by_values[row.method, row.local_lr, rate]), reference)
         assert again == pytest.approx(row.delta, abs=1e-3)
+
+
+def test_the_best_values_are_inside_their_grids():
+    table = pd.read_csv(tuning.table_path("setup1"))
+    for method, grid in [("local", tuning.LOCAL_GRID["local_lr"]),
+                         *((name, tuning.CONTRASTIVE_GRID["contrastive_lr"]) for name in METHODS if name != "local")]:
+        field = "local_lr" if method == "local" else "contrastive_lr"
+        assert min(grid) < tuning.tuned("setup1", method)[field] < max(grid)
+    assert set(table["method"]) == set(METHODS)
 
 
 def test_tuning_seeds_are_not_result_seeds():
@@ -54,6 +64,6 @@ def test_a_small_grid_is_tuned_and_stored(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "SEEDS", (100,))
     monkeypatch.setattr(tuning, "Settings", lambda **fields: tiny(rounds=1, **fields))
     table = tuning.tune("tiny", ("fedmuscle",))
-    assert table["method"].tolist() == ["local"] * 3 + ["fedmuscle"] * 3
+    assert table["method"].tolist() == ["local"] * 4 + ["fedmuscle"] * 3
     assert table.query("method == 'local' and local_lr == 1e-3")["delta"].tolist() == [0.0]
     assert pd.read_csv(tmp_path / "tiny.csv")["delta"].tolist() == pytest.approx(table["delta"].tolist())

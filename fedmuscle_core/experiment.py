@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 
 import pandas as pd
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from . import federation
 from .checks import positive_int

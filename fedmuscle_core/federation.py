@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of

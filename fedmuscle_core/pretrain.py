@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
 
 from .glyphs import digit_pool, letter_pool

@@ -11,7 +11,7 @@ import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .checks import positive_int
 from .experiment import RECOMPUTE_BEFORE

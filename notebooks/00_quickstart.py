@@ -36,6 +36,7 @@ from fedmuscle_core.profiles import profile_settings
 from fedmuscle_core.scenes import digit_scenes, public_scenes
 from fedmuscle_core.setups import SETUPS
 from fedmuscle_core.tasks import TASKS, targets
+from fedmuscle_core.tuning import tuned
 
 plots.use_style()
 
@@ -77,11 +78,11 @@ print(f"Scenes are drawn when they are needed: {4000 / (time.perf_counter() - cl
 #
 # *Local*: every client trains alone. *FedMuscle*: before each round of local training, the clients embed batches of public
 # scenes, receive the other two clients' representations, and take a step on the Muscle loss. Both get the same number of local
-# epochs and end with a local phase. Finished runs are stored, so asking again costs nothing.
+# epochs and end with a local phase. Learning rates are those tuned for Setup 1. Finished runs are stored, so asking again costs nothing.
 
 # %%
 wanted = [settings for method in ("local", "fedmuscle")
-          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2)]
+          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2, **tuned("setup1", method))]
 records, history = sweep(wanted, results(profile), workers)
 settings = records[-1]["settings"]
 print({name: settings[name] for name in ("rounds", "num_peers", "batch_size", "dim", "tau", "tau_prev", "public_size")})

@@ -76,7 +76,7 @@ def test_it_opens_with_its_question_and_ends_with_published_against_ours(noteboo
 
 def test_it_reads_well(notebook):
     lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
-    assert 10 <= len(notebook.cells) <= 60
+    assert 10 <= len(notebook.cells) <= 40
     assert statistics.median(lengths) <= 8 and max(lengths) <= 30
     assert not [cell for cell in code_cells(notebook) if re.search(r"^class ", cell.source, re.M)]
 

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from .paths import ROOT
 
 MEND = "run `make setup`, or `pip install -r requirements.lock`"
-NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel", "ipywidgets",
-         "nbformat", "numpy", "pandas", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics", "tqdm")
+NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel",
+         "ipywidgets", "nbformat", "numpy", "pandas", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics", "tqdm")
 
 
 def problem(find_version=version, find_requires=requires):

@@ -1,7 +1,8 @@
 """Tuning with the same budget for every method, on validation scenes and seeds of its own: `python -m fedmuscle_core.tuning`.
 
-First the local learning rate, four values, by Local alone; all methods then share it.  Then the contrastive learning rate, three
-values for each method that exchanges something.  Chosen is the best Delta on validation scenes, against Local at its default.
+First the local learning rate, four values, by Local alone; all methods then share it.  Then the contrastive learning rate,
+three values for each method that exchanges something.  Chosen is the best Delta on validation scenes, against Local at its
+default.
 """
 
 import argparse

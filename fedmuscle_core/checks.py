@@ -4,7 +4,7 @@ import torch
 
 
 def embeddings(name, value, like=None):
-    """`value` must be a finite floating-point (B, d) tensor with B, d >= 1, of the shape and device of `like`."""
+    """`value` must be a floating-point (B, d) tensor with B, d >= 1, of the shape and device of `like`."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{name}: got {type(value).__name__}, expected a torch.Tensor of shape (B, d)")
     if not value.is_floating_point():
@@ -15,9 +15,14 @@ def embeddings(name, value, like=None):
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {tuple(like.shape)} as the anchor has (B, d)")
     if like is not None and value.device != like.device:
         raise ValueError(f"{name}: got device {value.device}, expected {like.device} as the anchor has")
+    return value
+
+
+def finite(name, value):
+    """`value` must hold no NaN and no infinity."""
     if not torch.isfinite(value).all():
-        raise ValueError(f"{name}: got NaN or infinity in {(~torch.isfinite(value)).sum().item()} of {value.numel()} "
-                         "entries, expected finite numbers")
+        bad = (~torch.isfinite(value)).sum().item()
+        raise ValueError(f"{name}: got NaN or infinity in {bad} of {value.numel()} entries, expected finite numbers")
     return value
 
 
@@ -30,30 +35,50 @@ def peer_stack(peers, anchor):
     if len(peers) == 0:
         raise ValueError("peers: got M = 0 peers, expected at least 1")
     checked = [embeddings(f"peers[{m}]", peer, like=anchor).detach().to(anchor.dtype) for m, peer in enumerate(peers)]
-    return torch.stack(checked)
+    return finite("peers", torch.stack(checked))
 
 
 def temperature(name, value, size, like):
-    """(size, size) tensor of positive temperatures from a number or a symmetric matrix; `like` gives dtype and device.
+    """(size, size) float64 tensor of positive temperatures from a number or a symmetric matrix, on the device of `like`.
 
-    Where size > 1 the diagonal has no meaning in the loss: it is not checked and comes back as 1.
+    Where size > 1 the diagonal of a matrix has no meaning in the loss: it is not checked and comes back as 1.
     """
+    if isinstance(value, (int, float)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}: got {value!r}, expected finite temperatures above 0")
+        return torch.full((size, size), float(value), dtype=torch.float64, device=like.device)
     try:
-        matrix = torch.as_tensor(value, dtype=torch.float64, device=like.device)
+        matrix = torch.as_tensor(value, dtype=torch.float64, device=like.device).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {value!r}, expected a number or a ({size}, {size}) matrix") from error
     if matrix.ndim == 0:
-        matrix = matrix.expand(size, size)
+        return temperature(name, matrix.item(), size, like)
     if matrix.shape != (size, size):
         raise ValueError(f"{name}: got shape {tuple(matrix.shape)}, expected a number or a ({size}, {size}) matrix")
     off_diagonal = ~torch.eye(size, dtype=torch.bool, device=like.device) | (size == 1)
     given = matrix[off_diagonal]
     if not (torch.isfinite(given).all() and (given > 0).all()):
         raise ValueError(f"{name}: got {value!r}, expected finite temperatures above 0")
-    matrix = torch.where(off_diagonal, matrix, 1).detach()
+    matrix = torch.where(off_diagonal, matrix, 1)
     if not torch.equal(matrix, matrix.T):
         raise ValueError(f"{name}: got an asymmetric matrix {value!r}, expected a symmetric one")
     return matrix
+
+
+def temperatures(tau, tau_prev, num_peers, like):
+    """`tau` as (M+1, M+1) and `tau_prev` as (M, M), see `temperature`; every pair of peers needs tau_prev <= tau."""
+    is_number = isinstance(tau_prev, (int, float)) or torch.as_tensor(tau_prev).ndim == 0
+    tau = temperature("tau", tau, num_peers + 1, like)
+    tau_prev = temperature("tau_prev", tau_prev, num_peers, like)
+    pairs = ~torch.eye(num_peers, dtype=torch.bool, device=like.device)
+    of_peers = tau[1:, 1:]
+    if num_peers == 1:                                                        # no pair of peers: only a number is checked
+        pairs, of_peers = torch.full_like(pairs, is_number), tau[:1, 1:]
+    too_high = (tau_prev > of_peers) & pairs
+    if too_high.any():
+        raise ValueError(f"tau_prev: got {tau_prev[too_high][0]:.4g} above tau = {of_peers[too_high][0]:.4g}, "
+                         "expected at most the tau of the same pair, so that gamma = 1/tau_prev - 1/tau >= 0")
+    return tau, tau_prev
 
 
 def no_zero_row(name, value):

@@ -45,7 +45,8 @@ def make_client(index, spec, settings):
 
 def embed(client, images):
     """Unit-length representations (B, dim) of public images, with their graph."""
-    client.model.train()
+    if not client.model.training:
+        client.model.train()
     return F.normalize(client.model.representation(images), dim=1)
 
 

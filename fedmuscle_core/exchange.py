@@ -35,7 +35,7 @@ def tuple_payload(peers, tau, tau_prev, weighting="learned"):
     cannot overflow.  The sizes are the same.
     """
     num_peers, batch_size, _ = peers.shape
-    tau = checks.temperature("tau", tau, num_peers + 1, like=peers)
+    tau, tau_prev = checks.temperatures(tau, tau_prev, num_peers, like=peers)
     rows = torch.cartesian_prod(*[torch.arange(batch_size)] * num_peers).view(-1, num_peers)    # (B^M, M)
     sums = sum(peers[m, rows[:, m]] / tau[0, m + 1].to(peers) for m in range(num_peers))
     log_alpha = peers.new_zeros(len(rows))

@@ -52,8 +52,11 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     checks.one_of("reduction", reduction, ("mean", "none"))
     checks.positive_int("num_samples", num_samples)
     anchor, peers = _prepare(anchor, peers, normalize)
-    tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
-    checks.temperature("tau_prev", tau_prev, len(peers), like=anchor)
+    if weighting == "learned":
+        tau, tau_prev = checks.temperatures(tau, tau_prev, len(peers), like=anchor)
+    else:
+        checks.temperature("tau_prev", tau_prev, len(peers), like=anchor)
+        tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
     logits = anchor @ peers.mT / tau[0, 1:, None, None].to(anchor)            # (M, B, B)
     positive = logits.diagonal(dim1=1, dim2=2).sum(0)                         # (B,)
     if weighting == "uniform":
@@ -69,22 +72,14 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
 def pair_log_alpha(peers, tau, tau_prev):
     """-gamma_mk z^m_j . z^k_l of all pairs of peers m < k: (M, M, B, B), zero on and below the diagonal of (M, M).
 
-    peers: (M, B, d); tau: (M+1, M+1) from `checks.temperature`; tau_prev: a number or (M, M).
-    Raises ValueError where tau_prev is above tau.
+    peers: (M, B, d); tau: (M+1, M+1) and tau_prev: (M, M) from `checks.temperatures`.
     """
     num_peers, batch_size, _ = peers.shape
-    of_peers = tau[1:, 1:] if num_peers > 1 else tau[:1, 1:]                  # one peer: no pair, a number is still checked
-    is_number = torch.as_tensor(tau_prev).ndim == 0
-    tau_prev = checks.temperature("tau_prev", tau_prev, num_peers, like=peers)
-    too_high = (tau_prev > of_peers) & (is_number or num_peers > 1)
-    if too_high.any():
-        raise ValueError(f"tau_prev: got {tau_prev[too_high][0]:.4g} above tau = {of_peers[too_high][0]:.4g}, "
-                         "expected at most the tau of the same pair, so that gamma = 1/tau_prev - 1/tau >= 0")
-    gamma = (1 / tau_prev - 1 / of_peers).to(peers)
+    gamma = (1 / tau_prev - 1 / tau[1:, 1:]).to(peers)
     log_alpha = peers.new_zeros(num_peers, num_peers, batch_size, batch_size)
     for m in range(num_peers):
         for k in range(m + 1, num_peers):
-            log_alpha[m, k] = -gamma[m, k] * (peers[m] @ peers[k].mT)
+            log_alpha[m, k] = peers[m] @ peers[k].mT * -gamma[m, k]
     return log_alpha
 
 
@@ -130,7 +125,7 @@ def mi_lower_bound(loss, batch_size, num_peers):
 
 
 def _prepare(anchor, peers, normalize):
-    anchor = checks.embeddings("anchor", anchor)
+    anchor = checks.finite("anchor", checks.embeddings("anchor", anchor))
     if anchor.dtype in (torch.float16, torch.bfloat16):
         anchor = anchor.float()
     peers = checks.peer_stack(peers, anchor)

@@ -11,17 +11,17 @@ below return (log_sum, marginals) and one autograd function serves both.
 import torch
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2 ** 19            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
+BLOCK = 2 ** 18            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
 FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
 FLOAT64_RANGE = 700.0
 
 
 class TupleLogSum(torch.autograd.Function):
-    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha, need_marginals)` is one of the functions below."""
+    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below."""
 
     @staticmethod
     def forward(ctx, logits, log_alpha, evaluate):
-        log_sum, marginals = evaluate(logits.detach(), log_alpha, ctx.needs_input_grad[0])
+        log_sum, marginals = evaluate(logits.detach(), log_alpha)
         ctx.save_for_backward(marginals)
         return log_sum
 
@@ -32,8 +32,8 @@ class TupleLogSum(torch.autograd.Function):
         return grad[:, None] * marginals, None, None
 
 
-def exact(logits, log_alpha, need_marginals=True):
-    """Exact (log_sum (B,), marginals (M, B, B) or None); logits (M, B, B), log_alpha (M, M, B, B) used above its diagonal.
+def exact(logits, log_alpha):
+    """Exact (log_sum (B,), marginals (M, B, B)); logits (M, B, B), log_alpha (M, M, B, B) used above its diagonal.
 
     The sum factors: with E_m = exp A_m and X_mk = exp log_alpha_mk (largest entries taken out),
     M = 2: ((E_1 @ X_12) * E_2).sum(1);  larger M: expand j_1, which absorbs X_1k into E_k, and go on with M - 1.
@@ -56,37 +56,42 @@ def exact(logits, log_alpha, need_marginals=True):
     columns = max(1, min(batch_size, batch_size * 8 * BLOCK // per_anchor))
     sums, marginals = [], []
     for rows in torch.arange(batch_size, device=logits.device).split(anchors):
-        total, slopes = _block(weights[:, rows], factors, columns, need_marginals)
+        total, slopes = _block(weights[:, rows], factors, columns)
         sums.append(total)
-        marginals.append(slopes)
-    log_sum = (torch.cat(sums).log() + offset).to(logits.dtype)
-    return log_sum, torch.cat(marginals, 1).to(logits.dtype) if need_marginals else None
+        marginals.append(weights[:, rows] * slopes / total[None, :, None])
+    return (torch.cat(sums).log() + offset).to(logits.dtype), torch.cat(marginals, 1).to(logits.dtype)
 
 
-def _block(weights, factors, columns, need_marginals):
-    """Tuple sums (R,) and marginals (M, R, B) of one block of anchors, adding up slices of `columns` values of j_1."""
-    weights = weights.detach().requires_grad_(need_marginals)
-    total = slopes = 0
+def _block(weights, factors, columns):
+    """Tuple sums (R,) and their slopes (M, R, B) of one block of anchors, adding up slices of `columns` values of j_1."""
+    total, slopes = 0, torch.zeros_like(weights)
     for part in torch.arange(weights.shape[2], device=weights.device).split(columns):
         sliced = {pair: factor[part] if pair[0] == 0 else factor for pair, factor in factors.items()}
-        with torch.set_grad_enabled(need_marginals):
-            partial = contract([weights[0][:, part], *weights[1:]], sliced)
-        if need_marginals:
-            slopes = slopes + torch.autograd.grad(partial, weights, torch.ones_like(partial))[0]
-        total = total + partial.detach()
-    return total, weights.detach() * slopes / total[None, :, None] if need_marginals else None
+        partial, (first, *rest) = contract([weights[0][:, part], *weights[1:]], sliced)
+        total = total + partial
+        slopes[0][:, part] = first
+        for m, slope in enumerate(rest, 1):
+            slopes[m] += slope
+    return total, slopes
 
 
 def contract(weights, factors):
-    """sum_{j_1..j_M} prod_m weights[m][r, j_m] prod_{m<k} factors[m, k][j_m, j_k] for every row r: M x (R, B) -> (R,)."""
+    """total_r = sum_{j_1..j_M} prod_m weights[m][r, j_m] prod_{m<k} factors[m, k][j_m, j_k], for every row r.
+
+    weights: M matrices (R, B).  Returns (total (R,), slopes: M matrices d total_r / d weights[m][r, j]).
+    """
     first, *rest = weights
     if not rest:
-        return first.sum(1)
+        return first.sum(1), [torch.ones_like(first)]
     if len(rest) == 1:
-        return ((first @ factors[0, 1]) * rest[0]).sum(1)
+        slope = rest[0] @ factors[0, 1].T
+        return (first * slope).sum(1), [slope, first @ factors[0, 1]]
     expanded = [(weight[:, None] * factors[0, k]).flatten(0, 1) for k, weight in enumerate(rest, 1)]   # (R * B, B)
-    inner = contract(expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0})
-    return (first * inner.view(first.shape)).sum(1)
+    inner, inner_slopes = contract(expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0})
+    inner = inner.view(first.shape)
+    slopes = [(first[:, None] @ slope.view(*first.shape, -1).mul_(factors[0, k]))[:, 0]
+              for k, slope in enumerate(inner_slopes, 1)]
+    return (first * inner).sum(1), [inner, *slopes]
 
 
 def _safe_dtype(dtype, log_factors):
@@ -98,7 +103,7 @@ def _safe_dtype(dtype, log_factors):
     return torch.float64 if spread > FLOAT32_RANGE else dtype
 
 
-def sampled(logits, log_alpha, need_marginals=True, *, num_samples, generator=None):
+def sampled(logits, log_alpha, *, num_samples, generator=None):
     """Estimate of (log_sum, marginals) from K = `num_samples` tuples per anchor, for any number of peers.
 
     With q_i(j) = prod_m softmax_j(A[m, i]),  log_sum_i = sum_m logsumexp_j A[m, i, j] + log E_{j ~ q_i}[alpha_j].
@@ -116,8 +121,6 @@ def sampled(logits, log_alpha, need_marginals=True, *, num_samples, generator=No
             log_weight += log_alpha[m, k].flatten()[draws[m] * batch_size + draws[k]]
     log_mean = log_weight.logsumexp(1) - torch.tensor(num_samples, dtype=logits.dtype).log()
     log_sum = logits.logsumexp(2).sum(0) + log_mean
-    if not need_marginals:
-        return log_sum, None
     surplus = log_weight.softmax(1) - 1 / num_samples                         # (B, K)
     for m in range(num_peers):
         q[m].scatter_add_(1, draws[m], surplus)

@@ -1,5 +1,6 @@
 """One client: its private data, its network, its local and its contrastive phase."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Client:
     data: dict
     local_optimizer: torch.optim.Optimizer
     contrastive_optimizer: torch.optim.Optimizer
+    has_dropout: bool
 
 
 def make_client(index, spec, settings):
@@ -38,23 +40,50 @@ def make_client(index, spec, settings):
     data = {split: (these.images, targets(task.name, these)) for split, these in scenes.items()}
     with seeded(settings.seed, "client", index, "weights"):
         model = ClientModel(load_backbone(spec.backbone), settings.dim, task.num_outputs)
-    return Client(index, task, settings.seed, model, data,
-                  torch.optim.AdamW(model.parameters(), lr=settings.local_lr, fused=True),
-                  torch.optim.AdamW(model.representation.parameters(), lr=settings.contrastive_lr, fused=True))
+    local, contrastive = flat_optimizers(model, settings.local_lr, settings.contrastive_lr)
+    config = model.representation.backbone.config.to_dict()
+    has_dropout = any(value for name, value in config.items() if "drop" in name)
+    return Client(index, task, settings.seed, model, data, local, contrastive, has_dropout)
 
 
-def embed(client, images):
-    """Unit-length representations (B, dim) of public images, with their graph."""
+def flat_optimizers(model, local_lr, contrastive_lr):
+    """AdamW of the whole model and AdamW of its representation model, each over one flat tensor.
+
+    Small networks have many small tensors, and an optimiser's work per tensor would cost a tenth of every step.  All parameters
+    and gradients become views of two flat tensors, those of the representation model first; the updates are the same.
+    """
+    parameters = [*model.representation.parameters(), *model.head.parameters()]
+    flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    grad, end = torch.zeros_like(flat), 0
+    for parameter in parameters:
+        start, end = end, end + parameter.numel()
+        parameter.data, parameter.grad = flat[start:end].view_as(parameter), grad[start:end].view_as(parameter)
+    optimizers = []
+    for size, lr in ((end, local_lr), (sum(p.numel() for p in model.representation.parameters()), contrastive_lr)):
+        view = torch.nn.Parameter(flat[:size])
+        view.grad = grad[:size]
+        optimizers.append(torch.optim.AdamW([view], lr=lr, fused=True))
+    return optimizers
+
+
+def embed(client, images, *stream):
+    """Unit-length representations (B, dim) of public images, with their graph; `stream` names the dropout's randomness."""
     if not client.model.training:
         client.model.train()
-    return F.normalize(client.model.representation(images), dim=1)
+    with dropout_from(client, "embed", *stream):
+        return F.normalize(client.model.representation(images), dim=1)
+
+
+def dropout_from(client, *stream):
+    """Context in which the client's dropout draws from its own stream, so that the order of clients does not matter."""
+    return seeded(client.seed, "client", client.index, *stream) if client.has_dropout else contextlib.nullcontext()
 
 
 def step(optimizer, loss):
-    """One gradient step; returns the loss as a number."""
-    optimizer.zero_grad()
+    """One gradient step, which leaves the gradients at zero for the next one; returns the loss as a number."""
     loss.backward()
     optimizer.step()
+    optimizer.param_groups[0]["params"][0].grad.zero_()    # the flat gradient, in place: the parameters hold views of it
     return loss.item()
 
 
@@ -70,7 +99,7 @@ def local_phase(client, settings, round):
     order = generator(client.seed, "client", client.index, "local", round)
     losses = []
     client.model.train()
-    with seeded(client.seed, "client", client.index, "local dropout", round):
+    with dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
                 losses.append(step(client.local_optimizer, client.task.loss(client.model(images[rows]), wanted[rows])))

@@ -74,13 +74,11 @@ def pair_log_alpha(peers, tau, tau_prev):
 
     peers: (M, B, d); tau: (M+1, M+1) and tau_prev: (M, M) from `checks.temperatures`.
     """
-    num_peers, batch_size, _ = peers.shape
-    gamma = (1 / tau_prev - 1 / tau[1:, 1:]).to(peers)
-    log_alpha = peers.new_zeros(num_peers, num_peers, batch_size, batch_size)
-    for m in range(num_peers):
-        for k in range(m + 1, num_peers):
-            log_alpha[m, k] = peers[m] @ peers[k].mT * -gamma[m, k]
-    return log_alpha
+    num_peers, batch_size, dim = peers.shape
+    gamma = (1 / tau_prev - 1 / tau[1:, 1:]).triu(1).to(peers)
+    rows = peers.reshape(-1, dim)                                             # (M * B, d)
+    gram = (rows @ rows.T).view(num_peers, batch_size, num_peers, batch_size).transpose(1, 2)
+    return gram * -gamma[:, :, None, None]
 
 
 def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction="mean"):

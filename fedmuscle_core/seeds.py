@@ -24,6 +24,13 @@ def generator(seed, *names):
 @contextlib.contextmanager
 def seeded(seed, *names):
     """Run a block whose global torch randomness (initial weights, dropout) comes from one named stream."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(stream_seed(seed, *names))
-        yield
+    chosen, devices = stream_seed(seed, *names), range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices) if devices else contextlib.nullcontext():
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(chosen)
+        if devices:
+            torch.cuda.manual_seed_all(chosen)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)

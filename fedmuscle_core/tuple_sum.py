@@ -41,31 +41,30 @@ def exact(logits, log_alpha):
     slices of j_1 where one anchor alone holds more than 8 BLOCK; a single j_1 holds B^(M-2), 1 MB at B = 64, M = 5.
     """
     num_peers, batch_size, _ = logits.shape
-    pairs = [(m, k) for m in range(num_peers) for k in range(m + 1, num_peers)]
-    dtype = _safe_dtype(logits.dtype, [log_alpha[pair] for pair in pairs])
+    low, high = log_alpha.flatten(2).aminmax(dim=2)                           # (M, M); zero on and below the diagonal
+    dtype = _safe_dtype(logits.dtype, (high - low).triu(1).sum().item())
     peak = logits.amax(2, keepdim=True)
     weights = (logits - peak).to(dtype).exp()                                 # E: (M, B, B)
-    offset = peak.to(dtype).sum((0, 2))
-    factors = {}
-    for pair in pairs:
-        factors[pair] = (log_alpha[pair] - log_alpha[pair].max()).to(dtype).exp()
-        offset = offset + log_alpha[pair].max()
+    tables = (log_alpha - high[:, :, None, None]).to(dtype).exp()             # X: (M, M, B, B)
+    factors = {(m, k): tables[m, k] for m in range(num_peers) for k in range(m + 1, num_peers)}
+    offset = peak.to(dtype).sum((0, 2)) + high.triu(1).sum()
 
     per_anchor = batch_size ** max(1, num_peers - 1)
     anchors = max(1, BLOCK // per_anchor)
     columns = max(1, min(batch_size, batch_size * 8 * BLOCK // per_anchor))
     sums, marginals = [], []
-    for rows in torch.arange(batch_size, device=logits.device).split(anchors):
-        total, slopes = _block(weights[:, rows], factors, columns)
+    for block in weights.split(anchors, dim=1):
+        total, slopes = _block(block, factors, columns)
         sums.append(total)
-        marginals.append(weights[:, rows] * slopes / total[None, :, None])
+        marginals.append(block * slopes / total[None, :, None])
     return (torch.cat(sums).log() + offset).to(logits.dtype), torch.cat(marginals, 1).to(logits.dtype)
 
 
 def _block(weights, factors, columns):
     """Tuple sums (R,) and their slopes (M, R, B) of one block of anchors, adding up slices of `columns` values of j_1."""
     total, slopes = 0, torch.zeros_like(weights)
-    for part in torch.arange(weights.shape[2], device=weights.device).split(columns):
+    for start in range(0, weights.shape[2], columns):
+        part = slice(start, start + columns)
         sliced = {pair: factor[part] if pair[0] == 0 else factor for pair, factor in factors.items()}
         partial, (first, *rest) = contract([weights[0][:, part], *weights[1:]], sliced)
         total = total + partial
@@ -94,9 +93,8 @@ def contract(weights, factors):
     return (first * inner).sum(1), [inner, *slopes]
 
 
-def _safe_dtype(dtype, log_factors):
-    """A dtype in which no partition can underflow: it is at least exp(-(sum of the log-factors' ranges))."""
-    spread = sum(float(table.max() - table.min()) for table in log_factors)
+def _safe_dtype(dtype, spread):
+    """A dtype in which no partition can underflow: it is at least exp(-spread), the sum of the ranges of all log alpha."""
     if spread > FLOAT64_RANGE:
         raise ValueError(f"tau_prev: log alpha spans {spread:.0f}, expected at most {FLOAT64_RANGE:.0f}; "
                          "bring tau_prev nearer to tau")

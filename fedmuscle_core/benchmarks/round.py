@@ -1,7 +1,7 @@
 """What a FedMuscle round costs beyond its models: `python -m fedmuscle_core.benchmarks.round`.
 
-Times whole rounds (contrastive and local phase: drawing of batches, exchange, ledger, loss, optimisers) and, inside the very same
-rounds, the forward and backward passes of the representation models, so that both meet the same machine.
+Times whole rounds (contrastive and local phase: drawing of batches, exchange, ledger, loss, optimisers) and, inside the very
+same rounds, the forward and backward passes of the clients' models, so that both meet the same machine.
 """
 
 import argparse
@@ -25,13 +25,15 @@ from ..store import environment, now, write_atomically
 def model_clock(models):
     """Within the block, adds up the seconds that `models` spend in forward and in backward passes; yields [total].
 
-    A backward pass counts from the gradient's arrival at the model's output, so that no loss or head is in it.
+    Of modules inside one another the outermost that is called counts.  A backward pass counts from the gradient's arrival
+    at that module's output, so that no loss is in it.
     """
     total, started, arrived, backward = [0.0], [], [], torch.Tensor.backward
 
     def after(module, args, output):
-        total[0] += time.perf_counter() - started.pop()
-        if output.requires_grad:
+        begun = started.pop()
+        if not started:
+            total[0] += time.perf_counter() - begun
             output.register_hook(lambda grad: arrived.append(time.perf_counter()))
 
     def timed_backward(tensor, *args, **kwargs):
@@ -55,14 +57,16 @@ def main(argv=None):
     federation = build(Settings())
     play_round = METHODS["fedmuscle"].play_round
     play_round(federation, 1)
+    models = [model for client in federation.clients for model in (client.model, client.model.representation)]
     rows = []
     for repeat in range(args.repeats):
         clock = time.perf_counter()
-        with model_clock([client.model.representation for client in federation.clients]) as passes:
+        with model_clock(models) as passes:
             play_round(federation, 2 + repeat)
         whole = time.perf_counter() - clock
         rows.append({"round_seconds": whole, "passes_seconds": passes[0], "ratio": whole / passes[0]})
-        print(f"round {whole:6.2f} s   forward and backward passes of the models {passes[0]:6.2f} s   ratio {whole / passes[0]:.3f}")
+        print(f"round {whole:6.2f} s   its models' forward and backward passes {passes[0]:6.2f} s   "
+              f"ratio {whole / passes[0]:.3f}")
     median = statistics.median(row["ratio"] for row in rows)
     print(f"median ratio {median:.3f}")
     if args.save:

@@ -7,7 +7,7 @@ import torch
 
 from ..client import embed, step
 from ..exchange import loss_from_downlink
-from ..seeds import generator, seeded
+from ..seeds import generator
 from ..server import choose_peers, serve
 from . import local
 
@@ -35,8 +35,7 @@ def contrastive_phase(federation, round, weighting):
             batch = federation.public[rows]
             graphs, uploads = {}, {}
             for client in clients:
-                with seeded(settings.seed, "client", client.index, "embed", round, steps):
-                    graphs[client.index] = embed(client, batch)
+                graphs[client.index] = embed(client, batch, round, steps)
                 uploads[client.index] = ledger.send(graphs[client.index].detach(), round=round, client=client.index,
                                                     direction="up")
             for client in clients:

@@ -32,7 +32,7 @@ def contrastive_phase(federation, round, weighting):
     for _ in range(settings.contrastive_epochs):
         for rows in full_batches(len(federation.public), settings.batch_size, rng):
             peers_of = choose_peers(sums, settings.num_peers, rng)
-            batch = federation.public[rows]
+            batch = federation.public.index_select(0, rows)
             graphs, uploads = {}, {}
             for client in clients:
                 graphs[client.index] = embed(client, batch, round, steps)

@@ -102,7 +102,8 @@ def local_phase(client, settings, round):
     with dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
-                losses.append(step(client.local_optimizer, client.task.loss(client.model(images.index_select(0, rows)), wanted[rows])))
+                loss = client.task.loss(client.model(images.index_select(0, rows)), wanted[rows])
+                losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)
 
 

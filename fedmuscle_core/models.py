@@ -85,6 +85,7 @@ class ClientModel(nn.Module):
         super().__init__()
         self.representation = RepresentationModel(backbone, dim)
         self.head = nn.Linear(dim, num_outputs)
+        self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
     def forward(self, images):
         return self.head(self.representation(images))

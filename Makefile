@@ -23,8 +23,8 @@ mini: setup  ## the numbers of the committed notebooks: computes what data/resul
 	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)
 
 notebooks: setup  ## execute the committed notebooks from their .py sources, in place (profile mini)
-	touch notebooks/*.py
-	$(BIN)/jupytext --sync --execute notebooks/*.py
+	$(BIN)/jupytext --to ipynb --update notebooks/*.py
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
 

@@ -34,8 +34,11 @@ def peer_stack(peers, anchor):
         raise ValueError(f"peers: got {type(peers).__name__}, expected a (M, B, d) tensor or a sequence of M tensors (B, d)")
     if len(peers) == 0:
         raise ValueError("peers: got M = 0 peers, expected at least 1")
-    checked = [embeddings(f"peers[{m}]", peer, like=anchor).detach().to(anchor.dtype) for m, peer in enumerate(peers)]
-    return finite("peers", torch.stack(checked))
+    if isinstance(peers, torch.Tensor):
+        embeddings("peers[0]", peers[0], like=anchor)
+    else:
+        peers = torch.stack([embeddings(f"peers[{m}]", peer, like=anchor).to(anchor.dtype) for m, peer in enumerate(peers)])
+    return finite("peers", peers.detach().to(anchor.dtype))
 
 
 def temperature(name, value, size, like):
@@ -67,6 +70,8 @@ def temperature(name, value, size, like):
 
 def temperatures(tau, tau_prev, num_peers, like):
     """`tau` as (M+1, M+1) and `tau_prev` as (M, M), see `temperature`; every pair of peers needs tau_prev <= tau."""
+    if isinstance(tau, (int, float)) and isinstance(tau_prev, (int, float)) and 0 < tau_prev <= tau < float("inf"):
+        return (temperature("tau", tau, num_peers + 1, like), temperature("tau_prev", tau_prev, num_peers, like))
     is_number = isinstance(tau_prev, (int, float)) or torch.as_tensor(tau_prev).ndim == 0
     tau = temperature("tau", tau, num_peers + 1, like)
     tau_prev = temperature("tau_prev", tau_prev, num_peers, like)

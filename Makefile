@@ -28,7 +28,7 @@ notebooks: setup  ## execute the committed notebooks from their .py sources, in 
 	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
 
-backbones: setup  ## make data/backbones again (about an hour)
+backbones: setup  ## make data/backbones again (an hour and more)
 	$(BIN)/python -m fedmuscle_core.pretrain
 
 setup: $(INSTALLED)

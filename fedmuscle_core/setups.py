@@ -20,9 +20,9 @@ SETUPS = {
         ClientSpec("ic100", "vit_small", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),
-    "quickstart": (
+    "quickstart": (                                                           # clients 1, 5 and 6 of Setup 1
         ClientSpec("mlc", "resnet_medium", 800),
-        ClientSpec("ic100", "segformer_medium", 400),
+        ClientSpec("ic100", "vit_small", 400),
         ClientSpec("ic10", "resnet_small", 40),
     ),
 }

@@ -43,8 +43,8 @@ plots.use_style()
 # %% [markdown]
 # ## The clients
 #
-# Three tasks, three networks of two families, private sets of very unequal size. That is the point: the first client knows
-# the digits well, the last hardly at all.
+# Clients 1, 5 and 6 of Setup 1: three tasks, three networks of two families, private sets of very unequal size. That is the
+# point: the first client knows the digits well, the other two hardly, so there is something to teach.
 
 # %%
 clients = pd.DataFrame(SETUPS["quickstart"], index=pd.RangeIndex(1, 4, name="client"))

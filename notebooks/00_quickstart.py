@@ -59,14 +59,14 @@ shown = {name: digit_scenes("train", TASKS[name].layout, 3, 0, "quickstart") for
 titles = [f"{name}: {answer}" for name, scenes in shown.items() for answer in (
     ["".join(str(c) for c in row.nonzero()[:, 0].tolist()) for row in targets(name, scenes)]
     if name == "mlc" else targets(name, scenes).tolist())]
-plots.scene_grid([image for scenes in shown.values() for image in scenes.images], titles);
+fig = plots.scene_grid([image for scenes in shown.values() for image in scenes.images], titles)
 
 # %% [markdown]
 # And this is the public data that all of them can see: scenes without any label, from handwriting that nobody trains or is
 # tested on.
 
 # %%
-plots.scene_grid(public_scenes("single", 9, 0));
+fig = plots.scene_grid(public_scenes("single", 9, 0))
 
 # %% tags=["nbval-ignore-output"]
 clock = time.perf_counter()

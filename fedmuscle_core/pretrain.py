@@ -1,8 +1,8 @@
 """Makes the small pretrained backbones of `data/backbones`: `python -m fedmuscle_core.pretrain [name ...]`.
 
 They stand in for the papers' foundation models: each learns, once, to name printed letters (no digit among them), first
-one a scene, then several in their places.  The transformers have no built-in sense of locality, so they also match the
-features of the finished `resnet_medium`.
+one a scene, then several in their places.  The transformers have no built-in sense of locality, so in the first stage they
+also match the features that `resnet_medium` has after its own.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from .seeds import generator
 SIZE = 32
 SLOTS = 4
 LAYOUTS = ("single", "number", "multi")  # one glyph; two side by side; one to four on a 2x2 grid
-PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise")  # richest to poorest
+PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise")  # most to least to see in one
 
 
 class Scenes(NamedTuple):

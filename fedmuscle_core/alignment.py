@@ -1,5 +1,6 @@
 """How alike the clients' representations of the same images are."""
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -16,7 +17,29 @@ def retrieval(x, y):
     return (nearest == torch.arange(len(x))).float().mean().item()
 
 
+def squared_distance(x, y):
+    """Alignment after Wang and Isola (2020): mean over n of |x_i - y_i|^2 of unit-length rows, in [0, 4]; 0 is aligned."""
+    return (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean().item()
+
+
+def uniformity(x):
+    """Uniformity after Wang and Isola (2020): log of the mean over pairs of exp(-2 |x_i - x_j|^2), unit-length rows; 0 where
+    all rows are one point, lower where they spread over the sphere."""
+    return F.pdist(F.normalize(x, dim=1)).square().mul(-2).exp().mean().log().item()
+
+
 def alignment_matrices(representations):
-    """{"cka": (N, N), "retrieval": (N, N)} nested lists, of N clients' representations, a list of (n, d)."""
-    return {name: [[round(measure(x, y), 6) for y in representations] for x in representations]
-            for name, measure in (("cka", linear_cka), ("retrieval", retrieval))}
+    """{"cka", "retrieval", "distance": (N, N), "uniformity": (N,)} nested lists, of N clients' representations (n, d)."""
+    pairs = {name: [[round(measure(x, y), 6) for y in representations] for x in representations]
+             for name, measure in (("cka", linear_cka), ("retrieval", retrieval), ("distance", squared_distance))}
+    return {**pairs, "uniformity": [round(uniformity(x), 6) for x in representations]}
+
+
+def summaries(matrices):
+    """One row {measure, value} for each of `alignment_matrices`: the mean over pairs of different clients, or over clients."""
+    rows = []
+    for name, values in matrices.items():
+        values = torch.tensor(values)
+        apart = ~torch.eye(len(values), dtype=torch.bool)
+        rows.append((name, (values[apart] if values.ndim == 2 else values).mean().item()))
+    return pd.DataFrame(rows, columns=["measure", "value"])

@@ -7,43 +7,70 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .models import ClientModel, in_batches, load_backbone
+from .augment import augment
+from .models import ClientModel, DenseClientModel, in_batches, load_backbone
+from .pairs import Pairs, scene_captions
 from .scenes import digit_scenes
 from .seeds import generator, seeded
 from .tasks import TASKS, Task, targets
+from .text import load_tokenizer, token_ids
 
 
 @dataclass
 class Client:
-    """`data`: {split: (images, targets)}; two optimisers, one for the whole model, one for the representation model."""
+    """`data`: {split: (inputs, targets)}; `public`: the public data as this client reads them, images or token ids.
+
+    Two optimisers, one for the whole model, one for the representation model.
+    """
 
     index: int
     task: Task
     seed: int
     model: ClientModel
     data: dict
+    public: torch.Tensor
     local_optimizer: torch.optim.Optimizer
     contrastive_optimizer: torch.optim.Optimizer
     has_dropout: bool
 
 
-def make_client(index, spec, settings):
+def make_client(index, spec, settings, public):
     """Client `index` of a `ClientSpec`: private scenes and initial weights come from its own random streams.
 
+    public: `Pairs`, the public images and, where text clients take part, their captions.
     The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task.
     """
     task = TASKS[spec.task]
-    scenes = {"train": digit_scenes("train", task.layout, spec.train_size, settings.seed, "client", index),
-              "validation": digit_scenes("validation", task.layout, settings.validation_size, 0)}
+    scenes = {"train": ("train", spec.train_size, settings.seed, "client", index),
+              "validation": ("validation", settings.validation_size, 0)}
     if settings.test_size:
-        scenes["test"] = digit_scenes("test", task.layout, settings.test_size, 0)
-    data = {split: (these.images, targets(task.name, these)) for split, these in scenes.items()}
+        scenes["test"] = ("test", settings.test_size, 0)
+    data = {split: private_data(task, spec.backbone, *drawn) for split, drawn in scenes.items()}
     with seeded(settings.seed, "client", index, "weights"):
-        model = ClientModel(load_backbone(spec.backbone), settings.dim, task.num_outputs)
-    local, contrastive = flat_optimizers(model, settings.local_lr, settings.contrastive_lr)
+        model = make_model(task, spec.backbone, settings.dim)
+    local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
     config = model.representation.backbone.config.to_dict()
     has_dropout = any(value for name, value in config.items() if "drop" in name)
-    return Client(index, task, settings.seed, model, data, local, contrastive, has_dropout)
+    return Client(index, task, settings.seed, model, data, read(task, spec.backbone, public), local, contrastive, has_dropout)
+
+
+def make_model(task, backbone, dim):
+    """The network of one client: pretrained backbone, fresh projection and head."""
+    if task.dense:
+        return DenseClientModel(load_backbone(backbone), dim, task.num_outputs)
+    return ClientModel(load_backbone(backbone), dim, task.num_outputs, text=task.modality == "text")
+
+
+def private_data(task, backbone, split, size, seed, *stream):
+    """(inputs, targets) of `size` labelled scenes of one split, inputs as the client's backbone reads them."""
+    scenes = digit_scenes(split, task.layout, size, seed, *stream)
+    texts = scene_captions(split, task.layout, size, seed, *stream) if task.modality == "text" else None
+    return read(task, backbone, Pairs(scenes.images, texts)), targets(task.name, scenes)
+
+
+def read(task, backbone, pairs):
+    """What a client sees of image-caption `Pairs`: the images (n, 3, 32, 32), or the captions' token ids (n, L)."""
+    return token_ids(load_tokenizer(backbone), pairs.captions) if task.modality == "text" else pairs.images
 
 
 def flat_optimizers(model, local_lr, contrastive_lr):
@@ -66,8 +93,15 @@ def flat_optimizers(model, local_lr, contrastive_lr):
     return optimizers
 
 
+def public_batch(client, rows, augmented, *stream):
+    """Rows of the public data as the client reads them; `augmented`: through a random view of the stream (the same view
+    for all clients of a modality, unless the stream names the client)."""
+    batch = client.public.index_select(0, rows)
+    return augment(batch, generator(client.seed, "augment", *stream)) if augmented else batch
+
+
 def embed(client, images, *stream):
-    """Unit-length representations (B, dim) of public images, with their graph; `stream` names the dropout's randomness."""
+    """Unit-length representations (B, dim) of public inputs, with their graph; `stream` names the dropout's randomness."""
     if not client.model.training:
         client.model.train()
     with dropout_from(client, "embed", *stream):
@@ -87,22 +121,25 @@ def step(optimizer, loss):
     return loss.item()
 
 
-def local_phase(client, settings, round):
+def local_phase(client, settings, round, extend=None):
     """Passes of the task loss over the private set, the whole model learning; returns the mean loss.
 
     `local_epochs` passes, or as many whole ones as give `min_local_steps` steps: a client with 40 scenes would else make
     three steps a round, and its head could not follow the representation (our choice; Local gets the same).
+    extend: function (loss, samples, step, num_steps) -> loss, for methods whose local objective has a further term.
     """
     images, wanted = client.data["train"]
     batch_size = settings.local_batch_size
     epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / math.ceil(len(images) / batch_size)))
     order = generator(client.seed, "client", client.index, "local", round)
-    losses = []
+    losses, num_steps = [], epochs * math.ceil(len(images) / batch_size)
     client.model.train()
     with dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
                 loss = client.task.loss(client.model(images.index_select(0, rows)), wanted[rows])
+                if extend is not None:
+                    loss = extend(loss, len(rows), len(losses), num_steps)
                 losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)
 

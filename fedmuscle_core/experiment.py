@@ -19,6 +19,7 @@ from . import federation
 from .checks import positive_int
 from .methods import METHODS
 from .paths import BACKBONES
+from .settings import Settings
 from .setups import SETUPS
 from .store import environment, load_run, now, run_path, save_run
 
@@ -45,7 +46,8 @@ def run(settings, folder, progress=True):
         history, alignment = federation.train(built, progress)
     record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
               "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),
-              "ledger": built.ledger.table().values.tolist(), "alignment": alignment}
+              "ledger": built.ledger.table().values.tolist(), "alignment": alignment,
+              "masks": federation.predicted_masks(built)}
     save_run(run_path(folder, settings), record, history)
     return record, history
 
@@ -61,15 +63,17 @@ def is_stored(settings, folder):
     if not path.is_file():
         return False
     record, _ = load_run(path)
+    if Settings(**record["settings"]) != canonical(settings):
+        return False
     return record["fingerprint"] == fingerprint(settings.setup) and record["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
 
 
 @cache
 def fingerprint(setup):
-    """Short hash of what a setup's name stands for: its clients and the weights of their backbones."""
+    """Short hash of what a setup's name stands for: its clients, the weights and tokenizers of their backbones."""
     digest = hashlib.sha256(repr(SETUPS[setup]).encode())
     for name in sorted({spec.backbone for spec in SETUPS[setup]}):
-        for path in sorted((BACKBONES / name).glob("*.safetensors")):
+        for path in sorted((BACKBONES / name).glob("*.safetensors")) + sorted((BACKBONES / name).glob("tokenizer.json")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:10]
 

@@ -1,5 +1,6 @@
 """The round loop: build the clients of a setup, play the rounds of a method, keep the history."""
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -8,33 +9,42 @@ from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of
-from .client import Client, evaluate, make_client
+from .client import Client, evaluate, make_client, read
 from .exchange import Ledger
 from .methods import METHODS
 from .models import in_batches
-from .scenes import digit_scenes, public_scenes
+from .pairs import CAPTIONED, Pairs, held_out_data, public_data
+from .scenes import digit_scenes
 from .settings import Settings
 from .setups import SETUPS
+from .tasks import TASKS
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 ALIGNMENT_SCENES = 256
+MASKS = 6
 
 
 @dataclass
 class Federation:
-    """The clients, the public images (public_size, 3, 32, 32) and the ledger of one run."""
+    """The clients, each with its private and the public data, and the ledger of one run."""
 
     settings: Settings
     clients: list[Client]
-    public: torch.Tensor
     ledger: Ledger
 
 
 def check(settings):
-    """Raise ValueError, before any work, where the setup or method does not exist or M does not fit the setup."""
-    one_of("method", settings.method, METHODS)
-    num_clients = len(SETUPS[one_of("setup", settings.setup, SETUPS)])
-    if settings.num_peers >= num_clients and "num_peers" in METHODS[settings.method].reads:
+    """Raise ValueError, before any work, where setup or method do not exist, or settings do not fit them."""
+    reads = METHODS[one_of("method", settings.method, METHODS)].reads
+    if "tau_prev" in reads and settings.tau_prev > settings.tau:
+        raise ValueError(f"tau_prev: got {settings.tau_prev}, expected at most tau = {settings.tau}")
+    specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
+    num_clients = len(specs)
+    texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]
+    if texts and settings.public_domain != CAPTIONED and "public_domain" in reads:
+        raise ValueError(f"public_domain: got {settings.public_domain!r}, expected {CAPTIONED!r}: clients {texts} of "
+                         f"{settings.setup} read captions")
+    if settings.num_peers >= num_clients and "num_peers" in reads:
         raise ValueError(f"num_peers: got {settings.num_peers}, expected 1 to {num_clients - 1}: "
                          f"{settings.setup} has {num_clients} clients")
     return settings
@@ -43,8 +53,16 @@ def check(settings):
 def build(settings):
     """The federation of `settings` before its first round."""
     specs = SETUPS[check(settings).setup]
-    clients = [make_client(index, spec, settings) for index, spec in enumerate(specs, 1)]
-    return Federation(settings, clients, public_scenes(settings.public_domain, settings.public_size, settings.seed), Ledger())
+    domain = settings.public_domain if "public_domain" in METHODS[settings.method].reads else default_domain(specs)
+    public = public_data(domain, settings.public_size, settings.seed)
+    clients = [make_client(index, spec, settings, public) for index, spec in enumerate(specs, 1)]
+    return Federation(settings, clients, Ledger())
+
+
+def default_domain(specs):
+    """A public domain that every client of `specs` can read."""
+    texts = any(TASKS[spec.task].modality == "text" for spec in specs)
+    return CAPTIONED if texts else Settings().public_domain
 
 
 def train(federation, progress=True):
@@ -78,9 +96,37 @@ def train(federation, progress=True):
 
 
 def representations(federation):
-    """Every client's representations, by client index, of 256 single-digit scenes of test handwriting: list of (256, dim)."""
-    images = digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images
-    ordered = sorted(federation.clients, key=lambda client: client.index)
-    for client in ordered:
+    """Every client's representations, by client index, of 256 held-out samples that nobody trains on: list of (256, dim).
+
+    Single-digit scenes of test handwriting; where text clients take part, image-caption pairs of test handwriting.
+    """
+    specs = SETUPS[federation.settings.setup]
+    if default_domain(specs) == CAPTIONED:
+        held_out = held_out_data(ALIGNMENT_SCENES)
+    else:
+        held_out = Pairs(digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images, None)
+    found = []
+    for client in sorted(federation.clients, key=lambda client: client.index):
         client.model.eval()
-    return [in_batches(client.model.representation, images) for client in ordered]
+        found.append(in_batches(client.model.representation, read(client.task, specs[client.index - 1].backbone, held_out)))
+    return found
+
+
+def predicted_masks(federation, count=MASKS):
+    """{client index: predicted classes of its first `count` test scenes} of every client with a dense task: a text of one
+    hexadecimal digit a pixel for each scene, row by row; {} where the settings have no test scenes."""
+    found = {}
+    for client in federation.clients:
+        if client.task.dense and "test" in client.data:
+            client.model.eval()
+            classes = in_batches(client.model, client.data["test"][0][:count]).argmax(1)
+            found[client.index] = ["".join(f"{value:x}" for value in mask.flatten().tolist()) for mask in classes]
+    return found
+
+
+def mask_from_text(text):
+    """(side, side) classes from a text of `predicted_masks`; ValueError where it is not square or not hexadecimal."""
+    side = math.isqrt(len(text))
+    if side * side != len(text):
+        raise ValueError(f"text: got {len(text)} digits, expected a square number")
+    return torch.tensor([int(digit, 16) for digit in text]).view(side, side)

@@ -107,6 +107,39 @@ def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction=
     return loss.mean() if reduction == "mean" else loss
 
 
+def nt_xent(first, second, *, tau=0.2):
+    """NT-Xent (SimCLR) of two views of the same B samples: every view must find its twin among the 2B - 1 others, in nats.
+
+        L = mean over the 2B views a of  logsumexp_{b != a}(z_a . z_b / tau) - z_a . z_twin(a) / tau
+
+    first, second: (B, d), scaled to unit length here; gradients flow to both.  Errors as for `info_nce`.
+    """
+    first = checks.finite("first", checks.embeddings("first", first))
+    second = checks.finite("second", checks.embeddings("second", second, like=first))
+    views = F.normalize(torch.cat([first, second]), dim=1)                    # (2B, d)
+    logits = views @ views.T / checks.temperature("tau", tau, 1, like=views).to(views)
+    logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(views), device=views.device).roll(len(first)))
+
+
+def cka_loss(features, kernel):
+    """1 - CKA(K, kernel) for the linear kernel K = features features^T: in [0, 1], 0 where the kernels agree.
+
+        CKA(K, L) = <HKH, HLH> / (|HKH| |HLH|),  H = I - 1/B, Frobenius products
+
+    features: (B, d); kernel: (B, B), constant.  Gradients flow to `features`.  Raises ValueError on shapes, NaN or infinity.
+    """
+    features = checks.finite("features", checks.embeddings("features", features))
+    if kernel.shape != (len(features), len(features)):
+        raise ValueError(f"kernel: got shape {tuple(kernel.shape)}, expected ({len(features)}, {len(features)}) as features "
+                         "has rows")
+    checks.finite("kernel", kernel)
+    own = features - features.mean(0)
+    own, other = own @ own.T, kernel.detach()                                 # centring one side centres the product
+    other = other - other.mean(0) - other.mean(1, keepdim=True) + other.mean()
+    return 1 - (own * other).sum() / (own.norm() * other.norm()).clamp(min=torch.finfo(own.dtype).tiny)
+
+
 def mi_lower_bound(loss, batch_size, num_peers):
     """M log B - E[L], in nats: the paper's Theorem 1 states it as a lower bound of I(z^n; {z^m}).
 

@@ -42,7 +42,7 @@ def _no_loading_bar():
 
 
 def feature_width(config):
-    """Number of channels of the last feature map of a Hugging Face vision configuration."""
+    """Number of channels of the last features of a Hugging Face vision or text configuration."""
     return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
 
 
@@ -78,17 +78,34 @@ def feature_map(backbone, images):
     return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
 
 
-class ClientModel(nn.Module):
-    """Representation model and task head; the head reads the representation itself.  images -> (B, num_outputs)."""
+class TextRepresentationModel(nn.Module):
+    """w_n of a text client: backbone, mean over the tokens, linear projection.  token ids (B, L), 0 = padding -> (B, dim)."""
 
-    def __init__(self, backbone, dim, num_outputs):
+    def __init__(self, backbone, dim):
         super().__init__()
-        self.representation = RepresentationModel(backbone, dim)
+        self.backbone = backbone
+        self.projection = nn.Linear(feature_width(backbone.config), dim)
+
+    def forward(self, ids):
+        mask = ids != 0
+        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state      # (B, L, C)
+        return self.projection((tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+
+class ClientModel(nn.Module):
+    """Representation model and task head; the head reads the representation itself.  inputs -> (B, num_outputs).
+
+    inputs: images (B, 3, H, W), or token ids (B, L) where `representation` is a `TextRepresentationModel`.
+    """
+
+    def __init__(self, backbone, dim, num_outputs, text=False):
+        super().__init__()
+        self.representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim)
         self.head = nn.Linear(dim, num_outputs)
         self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
-    def forward(self, images):
-        return self.head(self.representation(images))
+    def forward(self, inputs):
+        return self.head(self.representation(inputs))
 
     def train(self, mode=True):
         """Batch statistics stay those of pretraining (our choice): private and public batches would mix them."""
@@ -99,6 +116,35 @@ class ClientModel(nn.Module):
         return self
 
 
+class DenseClientModel(ClientModel):
+    """Client with an answer for every pixel: images (B, 3, H, W) -> (B, num_outputs, H, W).
+
+    The head is SegFormer's: every stage's features through a linear layer to one width, resized to the finest stage, joined,
+    mixed, classified, and resized to the image.  It reads the backbone, whose last stage also gives the representation.
+    Expects a hierarchical backbone (`config.hidden_sizes`), e.g. SegFormer; ValueError for another.
+    """
+
+    WIDTH = 32
+
+    def __init__(self, backbone, dim, num_outputs):
+        super().__init__(backbone, dim, num_outputs)
+        widths = getattr(backbone.config, "hidden_sizes", None)
+        if widths is None:
+            raise ValueError(f"backbone: got {type(backbone).__name__}, expected one with stages (config.hidden_sizes) "
+                             "for a dense task")
+        self.head = nn.ModuleDict({
+            "stages": nn.ModuleList(nn.Conv2d(width, self.WIDTH, 1) for width in widths),
+            "mix": nn.Sequential(nn.Conv2d(self.WIDTH * len(widths), self.WIDTH, 1), nn.ReLU(),
+                                 nn.Conv2d(self.WIDTH, num_outputs, 1))})
+
+    def forward(self, images):
+        outputs = self.representation.backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD, output_hidden_states=True)
+        stages = [layer(stage) for layer, stage in zip(self.head["stages"], outputs.hidden_states, strict=True)]
+        finest = [F.interpolate(stage, size=stages[0].shape[-2:], mode="bilinear", align_corners=False) for stage in stages]
+        return F.interpolate(self.head["mix"](torch.cat(finest, 1)), size=images.shape[-2:], mode="bilinear",
+                             align_corners=False)
+
+
 def num_parameters(module):
     """Number of trainable scalars."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -106,5 +152,5 @@ def num_parameters(module):
 
 @torch.no_grad()
 def in_batches(function, images, batch_size=256):
-    """`function` over `images` in slices, without gradients, results concatenated."""
+    """`function` over `images` (or any inputs) in slices, without gradients, results concatenated."""
     return torch.cat([function(part) for part in images.split(batch_size)])

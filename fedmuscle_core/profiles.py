@@ -2,6 +2,7 @@
 
 from .checks import one_of
 from .settings import Settings
+from .setups import SETUP_SETTINGS
 from .tuning import tuned
 
 PROFILES = {
@@ -20,16 +21,17 @@ def check_profile(profile):
 
 def profile_seeds(profile, seeds):
     """`seeds` as a list, or those of the profile when there are none."""
-    return list(seeds) or PROFILES[check_profile(profile)]["seeds"]
+    return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"]
 
 
 def profile_settings(profile, setup, method, seeds, **changes):
-    """One `Settings` a seed: the tuned values of the method, at the scale of `profile` ("quick" or "mini"), with `changes`.
+    """One `Settings` a seed: what the setup needs, the tuned values of the method, the scale of `profile`, and `changes`.
 
-    Raises ValueError for an unknown profile, no seeds, or an unknown field.
+    Where `changes` fix a value that was tuned, the others are the best found with that value, or the best of all where it
+    was not tried.  Raises ValueError for an unknown profile, no seeds, or an unknown field.
     """
     scale = PROFILES[check_profile(profile)]["settings"]
     if not seeds:
         raise ValueError("seeds: got none, expected at least one")
-    values = {**tuned(setup, method), **scale, **changes}
+    values = {**SETUP_SETTINGS.get(setup, {}), **tuned(setup, method, **changes), **scale, **changes}
     return [Settings(setup=setup, method=method, seed=seed).replace(**values) for seed in seeds]

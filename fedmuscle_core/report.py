@@ -1,10 +1,21 @@
 """What the notebooks print: published numbers, intervals as text, and sentences computed from results."""
 
+from itertools import combinations
+
 import pandas as pd
 
+from .comparison import (
+    balanced_gain,
+    interquartile_mean,
+    log_odds_change,
+    paired_tables,
+    probability_of_improvement,
+    seed_client_table,
+    stratified_bootstrap,
+)
 from .methods import METHODS
 from .paths import PUBLISHED
-from .statistics import delta, final_scores, mean_interval, paired_difference, relative_change, verdict
+from .statistics import delta, final_scores, mean_interval, paired_difference, relative_change, seeds_needed, verdict
 
 
 def published(**where):
@@ -86,6 +97,95 @@ def delta_sentence(history, method, other):
     return (f"{METHODS[method].label} improves {better} of {clients} clients on average over {seeds} seed(s); "
             f"Delta {interval_text(delta_interval(history, method))} %; "
             f"paired difference to {METHODS[other].label} {interval_text(difference)} points: {verdict(difference)}.")
+
+
+def comparison_table(history, methods, baseline="local", reference=None):
+    """One row a method, in the order given and without the baseline: several summaries of its gains, as text.
+
+    Student-t intervals over seeds; that of the interquartile mean (IQM) over seeds and clients is a stratified bootstrap.
+    `reference`, a method: one more column, the paired difference of Delta to it, in points.
+    Raises ValueError where a method has no runs, lacks a client on a seed, or the baseline lacks a seed.
+    """
+    scores = final_scores(history)
+    changes = relative_change(scores, baseline)
+    summary, gains = delta(changes), balanced_gain(log_odds_change(scores, baseline))
+    rows = []
+    for method in (method for method in methods if method != baseline):
+        middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
+        table, gain = (table[table["method"] == method] for table in (summary, gains))
+        row = {"method": METHODS[method].label, "Delta (%)": interval_text(mean_interval(table["delta"])),
+               "IQM (%)": interval_text(middle), "worst client (%)": interval_text(mean_interval(table["worst"])),
+               "worst third (%)": interval_text(mean_interval(table["worst_third"])),
+               "clients improved": f"{100 * table['improved'].mean():.0f} %",
+               "balanced gain (log-odds)": interval_text(mean_interval(gain["balanced_gain"]), 2), "seeds": len(table)}
+        if reference is not None:
+            difference = interval_text(paired_difference(summary, "delta", method, reference))
+            row[f"Delta - {METHODS[reference].label} (points)"] = "" if method == reference else difference
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pairwise_differences(history, first, others, baseline="local", effect=1.0):
+    """`first` against each of `others` on the seeds both have, one row each, as numbers.
+
+    Columns: label; mean, low, high of the paired difference of Delta in points (Student-t, not adjusted for the number of
+    rows); probability, probability_low, probability_high of improvement; seeds; seeds_needed to show `effect` points.
+    """
+    changes = relative_change(final_scores(history), baseline)
+    rows = []
+    for other in others:
+        tables = paired_tables(changes, first, other)
+        differences = (tables[0] - tables[1]).mean(axis=1)
+        rows.append((METHODS[other].label, *mean_interval(differences), *probability_of_improvement(*tables),
+                     len(differences), seeds_needed(differences, effect)))
+    return pd.DataFrame(rows, columns=["label", "mean", "low", "high", "probability", "probability_low", "probability_high",
+                                       "seeds", "seeds_needed"])
+
+
+def pairwise_table(history, first, others, baseline="local"):
+    """`pairwise_differences` as text: `first` minus each of `others`, what that shows, and the seeds one point would take."""
+    rows = [{f"{METHODS[first].label} against": row.label, "difference of Delta (points)": interval_text(row[2:5]),
+             "shown": verdict(row[2:5]), "probability of improvement": _probability_text(row), "seeds": row.seeds,
+             "seeds to show 1 point": row.seeds_needed}
+            for row in pairwise_differences(history, first, others, baseline).itertuples()]
+    return pd.DataFrame(rows)
+
+
+def improvement_sentence(history, method, other):
+    """`delta_sentence` and the probability that `method` improves on `other`, on a client and seed drawn at random."""
+    row = next(pairwise_differences(history, method, [other]).itertuples())
+    return f"{delta_sentence(history, method, other)[:-1]}; probability of improvement {_probability_text(row)}."
+
+
+def _probability_text(row):
+    return interval_text((row.probability, row.probability_low, row.probability_high), 2).replace("+", "")
+
+
+def rank_disagreements(history, methods, baseline="local"):
+    """Pairs of methods that Delta and the balanced gain order differently, by their means over their seeds: one row a pair.
+
+    `former` is the method better by Delta.  Ties are no disagreement; the frame is empty where there is none.
+    """
+    scores = final_scores(history)
+    deltas = delta(relative_change(scores, baseline)).groupby("method")["delta"].mean()
+    gains = balanced_gain(log_odds_change(scores, baseline)).groupby("method")["balanced_gain"].mean()
+    rows = []
+    for pair in combinations(methods, 2):
+        former, latter = sorted(pair, key=lambda name: deltas[name], reverse=True)
+        if deltas[former] > deltas[latter] and gains[former] < gains[latter]:
+            rows.append((METHODS[former].label, METHODS[latter].label, deltas[former], deltas[latter], gains[former],
+                         gains[latter]))
+    return pd.DataFrame(rows, columns=["better by Delta", "better by balanced gain", "Delta of former (%)",
+                                       "Delta of latter (%)", "gain of former", "gain of latter"])
+
+
+def exchange_table(history):
+    """One row a method: what travels each round, its bytes by the ledger (mean over clients and rounds), what it needs."""
+    sent = history[history["round"] > 0].groupby(["method", "seed", "client", "round"])["bytes"].max()
+    means = sent.groupby("method").mean()
+    return pd.DataFrame([{"method": method.label, "exchanged": method.exchanges,
+                          "KiB per client and round": f"{means[name] / 1024:,.1f}", "needs": method.needs}
+                         for name, method in METHODS.items() if name in means])
 
 
 def agreement(published_number, interval):

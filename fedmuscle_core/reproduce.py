@@ -14,18 +14,22 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from .checks import positive_int
-from .experiment import RECOMPUTE_BEFORE
+from .experiment import RECOMPUTE_BEFORE, sweep
 from .paths import NOTEBOOKS, results, runs
+from .plans import PLANS
 from .profiles import check_profile
 from .store import now
+from .tuning import table_path, tune
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     """Run the notebooks through papermill; a failed one does not stop the others.  Returns 0 if none failed, else 1.
 
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
-    force: compute again what was stored before now.  Raises ValueError before anything runs when no notebook matches, or
-    a parameter is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
+    Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
+    force: compute again what was stored before now; for profile "mini" that includes the tuning.
+    Raises ValueError before anything runs when no notebook matches, or a parameter
+    is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
     """
     positive_int("workers", workers)
     check_profile(profile)
@@ -40,10 +44,25 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
         runs(profile).mkdir(parents=True, exist_ok=True)
         report = []
         with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: now()} if force else {})):
+            compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
             for notebook, _, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
                 bar.set_postfix_str(notebook.stem)
                 report.append((notebook.stem, *_execute(notebook, runs(profile) / notebook.name, values)))
     return _summarise(report, profile, figures)
+
+
+def compute(profile, numbers, seeds=None, workers=1, force=False):
+    """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
+
+    With `force` and profile "mini" the setups' hyperparameters are tuned again first.
+    """
+    planned = [PLANS[number] for number in numbers if number in PLANS]
+    if force and profile == "mini":
+        for setup in sorted({settings.setup for plan in planned for settings in plan(profile, seeds)}):
+            print(f"tuning {setup} -> {table_path(setup)}")
+            tune(setup, workers=workers)
+    if wanted := [settings for plan in planned for settings in plan(profile, seeds)]:
+        sweep(wanted, results(profile), workers)
 
 
 def _value(name, text):

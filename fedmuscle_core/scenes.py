@@ -12,16 +12,21 @@ from .seeds import generator
 SIZE = 32
 SLOTS = 4
 LAYOUTS = ("single", "number", "multi")  # one glyph; two side by side; one to four on a 2x2 grid
-PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise")  # most to least to see in one
+PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise",    # most to least to see in one
+                  "pairs")                                              # single digits with captions, see `public_pairs`
 
 
 class Scenes(NamedTuple):
     """`images` (n, 3, 32, 32) in [0, 1]; `classes` (n, 4) glyph class per slot in reading order, -1 where empty;
-    `masks` (n, 32, 32) per-pixel class, 0 = background and c + 1 = glyph class c."""
+    `masks` (n, 32, 32) per-pixel class, 0 = background and c + 1 = glyph class c.  Per slot, of no meaning where empty:
+    `centre` (n, 4, 2) as (x, y) in [-1, 1], y downwards; `side` (n, 4) as a fraction of the scene's; `ink` (n, 4, 3) RGB."""
 
     images: torch.Tensor
     classes: torch.Tensor
     masks: torch.Tensor
+    centre: torch.Tensor
+    side: torch.Tensor
+    ink: torch.Tensor
 
 
 @lru_cache(maxsize=64)
@@ -33,6 +38,8 @@ def digit_scenes(split, layout, n, seed, *names):
 @lru_cache(maxsize=16)
 def public_scenes(domain, n, seed):
     """Images (n, 3, 32, 32) of a public domain; digits come from the public split only.  Labels do not exist."""
+    if domain == "pairs":
+        return public_pairs(n, seed).images
     rng = generator(seed, "public", domain)
     if domain == "scenes":
         return compose(digit_pool("public"), "multi", n, rng).images
@@ -45,6 +52,26 @@ def public_scenes(domain, n, seed):
     if domain == "noise":
         return torch.rand(n, 3, SIZE, SIZE, generator=rng)
     raise ValueError(f"domain: got {domain!r}, expected one of {PUBLIC_DOMAINS}")
+
+
+@lru_cache(maxsize=16)
+def public_pairs(n, seed):
+    """The `n` scenes of the public domain "pairs", to be captioned: single digits (our choice: see notebook 05)."""
+    return compose(digit_pool("public"), "single", n, generator(seed, "public", "pairs"))
+
+
+@lru_cache(maxsize=16)
+def held_out_pairs(n, seed):
+    """As `public_pairs`, in test handwriting and from a stream of its own: to evaluate on."""
+    return compose(digit_pool("test"), "single", n, generator(seed, "held-out pairs"))
+
+
+def undrawn_scenes(layout, n, rng):
+    """`n` scenes of uniformly random digits with all that a caption tells but no pixels: `images`, `masks` are (n, 0)."""
+    centre, side, present = _place(layout, n, rng)
+    classes = torch.where(present, torch.randint(10, (n, SLOTS), generator=rng), -1)
+    ink = _bright_ink(_base_colour(n, rng), n, rng)
+    return Scenes(torch.empty(n, 0), classes, torch.empty(n, 0, dtype=torch.long), centre, side, ink)
 
 
 def compose(pool, layout, n, rng):
@@ -75,7 +102,7 @@ def _compose_chunk(pool, layout, n, rng):
         images = images * (1 - a) + ink[:, slot, :, None, None] * a
         masks = torch.where(alpha[:, slot] > 0.4, classes[:, slot, None, None] + 1, masks)
     images = images + 0.03 * torch.randn(images.shape, generator=rng)
-    return Scenes(images.clamp(0, 1), classes, masks)
+    return Scenes(images.clamp(0, 1), classes, masks, centre, side, ink)
 
 
 def _place(layout, n, rng):
@@ -119,10 +146,14 @@ def _background(n, rng):
     Muted on purpose: with free colours the background alone tells the scenes of a batch apart, and a contrastive loss
     aligns models on that instead of on what the scene shows.
     """
-    brightness = 0.2 + 0.2 * torch.rand(n, 1, generator=rng)
-    base = brightness + 0.15 * (torch.rand(n, 3, generator=rng) - 0.5)
+    base = _base_colour(n, rng)
     soft = F.interpolate(torch.randn(n, 3, 4, 4, generator=rng), size=SIZE, mode="bicubic", align_corners=False)
     return base[:, :, None, None] + 0.06 * soft, base
+
+
+def _base_colour(n, rng):
+    brightness = 0.2 + 0.2 * torch.rand(n, 1, generator=rng)
+    return brightness + 0.15 * (torch.rand(n, 3, generator=rng) - 0.5)
 
 
 def _bright_ink(base, n, rng):

@@ -1,8 +1,6 @@
-"""The server's part of a contrastive step: draw every client's peers and send what their loss needs."""
+"""The server's part: draw every client's peers, set the temperatures of their pairs, aggregate kernels and votes."""
 
 import torch
-
-from .exchange import downlink
 
 
 def choose_peers(clients, num_peers, rng):
@@ -21,7 +19,33 @@ def choose_peers(clients, num_peers, rng):
     return chosen
 
 
-def serve(uploads, peers_of, client, settings, weighting="learned"):
-    """Payload for `client` from its peers' uploads ({client index: (B, d)}), in the protocol of the settings."""
-    peers = torch.stack([uploads[peer] for peer in peers_of[client]])
-    return downlink(peers, settings.protocol, settings.tau, settings.tau_prev, weighting)
+def pair_temperatures(settings, modalities):
+    """(tau, tau_prev) for a client and its M peers, whose modalities come in that order, the client's own first.
+
+    Numbers, unless `settings.tau_cross` gives pairs of different modality a temperature of their own: then the (M+1, M+1)
+    and (M, M) matrices that `losses.muscle_loss` takes, with tau_prev in the same ratio to tau for every pair.
+    """
+    if settings.tau_cross is None or len(set(modalities)) == 1:
+        return settings.tau, settings.tau_prev
+    differ = torch.tensor([[own != other for other in modalities] for own in modalities])
+    tau = torch.where(differ, settings.tau_cross, settings.tau).double()
+    return tau, tau[1:, 1:] * (settings.tau_prev / settings.tau)
+
+
+def kernel_mean(kernels):
+    """FedHeNN's aggregate: the mean of the clients' kernel matrices, a list of (B, B)."""
+    return torch.stack(kernels).mean(0)
+
+
+def count_votes(votes, share):
+    """Pseudo-labels from the votes of the clients of one label space, a list of equal-shaped integer tensors.
+
+    votes: class indices, -1 for no vote; labels have their type.  A class becomes the label where strictly more clients
+    chose it than any other and more than `share` of all these clients did; else -1.
+    """
+    stacked = torch.stack(votes)                                              # (clients, ...)
+    counts = torch.stack([(stacked == name).sum(0) for name in range(int(stacked.max()) + 1)] or
+                         [torch.zeros_like(stacked[0])])                      # (classes, ...)
+    most, label = counts.max(0)
+    unique = (counts == most).sum(0) == 1
+    return torch.where(unique & (most > share * len(votes)), label, -1).to(stacked.dtype)

@@ -9,7 +9,7 @@ from .exchange import PROTOCOLS
 from .scenes import PUBLIC_DOMAINS
 
 EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
-                   "contrastive_lr", "contrastive_epochs")
+                   "contrastive_lr", "contrastive_epochs", "augment", "tau_cross", "eta", "vote_margin", "vote_share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Settings:
     setup, method: names, see `setups.SETUPS` and `methods.METHODS`.  num_peers [M], batch_size [B] of the public
     batches, dim [d], tau, tau_prev: the loss.  rounds [R], local_epochs [E], contrastive_epochs [T].
     local_lr, contrastive_lr: AdamW; local_batch_size: private batches; min_local_steps: see `client.local_phase`.
-    public_domain, public_size: the public data.
+    tau_cross: temperature of pairs of clients of different modality, their tau_prev in the same ratio; None: as the others.
+    public_domain, public_size: the public data.  augment: every public batch is seen through one random augmentation.
+    eta: weight of FedHeNN's kernel term.  vote_margin, vote_share: see `methods.cofed`.
     validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
     Raises ValueError naming the field, what came and what was expected.
     """
@@ -38,6 +40,11 @@ class Settings:
     protocol: str = "matrices"
     public_domain: str = "single"
     public_size: int = 512
+    augment: bool = False
+    tau_cross: float | None = None
+    eta: float = 1.0
+    vote_margin: float = 0.3
+    vote_share: float = 0.3
     local_lr: float = 1e-3
     contrastive_lr: float = 1e-3
     local_batch_size: int = 16
@@ -53,12 +60,17 @@ class Settings:
             positive_int(name, getattr(self, name), least=0)
         one_of("protocol", self.protocol, PROTOCOLS)
         one_of("public_domain", self.public_domain, PUBLIC_DOMAINS)
-        for name in ("tau", "tau_prev", "local_lr", "contrastive_lr"):
+        cross = ("tau_cross",) if self.tau_cross is not None else ()
+        for name in ("tau", "tau_prev", *cross, "eta", "local_lr", "contrastive_lr"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: got {value!r}, expected a finite number above 0")
-        if self.tau_prev > self.tau:
-            raise ValueError(f"tau_prev: got {self.tau_prev}, expected at most tau = {self.tau}")
+        for name in ("vote_margin", "vote_share"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a number from 0 to below 1")
+        if not isinstance(self.augment, bool):
+            raise ValueError(f"augment: got {self.augment!r}, expected True or False")
         if self.public_size < self.batch_size:
             raise ValueError(f"public_size: got {self.public_size}, expected at least batch_size = {self.batch_size}")
 
@@ -73,11 +85,10 @@ class Settings:
         """The same settings with every exchange field that the method does not read (`reads`) at its default."""
         unread = {field.name: field.default for field in dataclasses.fields(self)
                   if field.name in EXCHANGE_FIELDS and field.name not in reads}
-        if "tau_prev" in unread:
-            unread["tau_prev"] = min(unread["tau_prev"], unread.get("tau", self.tau))
         return self.replace(**unread)
 
     def key(self):
-        """Short hash of all fields but the seed."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "seed"}
+        """Short hash of all fields but the seed that differ from their defaults: a new field leaves stored runs valid."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+                  if field.name != "seed" and getattr(self, field.name) != field.default}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]

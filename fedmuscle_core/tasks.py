@@ -5,12 +5,21 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torchmetrics.functional.classification import multiclass_accuracy, multilabel_average_precision
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_jaccard_index,
+    multilabel_average_precision,
+)
 
 
 @dataclass(frozen=True)
 class Task:
-    """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better."""
+    """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better.
+
+    modality: "image", the scene is read, or "text", its caption.  dense: an answer for every pixel.
+    multilabel: `num_outputs` yes-or-no answers instead of one class.
+    lr_scale: factor of `local_lr` (our choice: at one rate for all, pixel and caption clients learn next to nothing).
+    """
 
     name: str
     layout: str
@@ -18,6 +27,10 @@ class Task:
     metric: str
     loss: Callable
     score: Callable
+    modality: str = "image"
+    dense: bool = False
+    multilabel: bool = False
+    lr_scale: float = 1.0
 
 
 def targets(task_name, scenes):
@@ -25,18 +38,21 @@ def targets(task_name, scenes):
 
     mlc: (n, 10) float, which digits occur.  ic10: (n,) the single digit, -1 where there are more.
     ic100: (n,) the two-digit number in reading order, -1 where there are not two.  ss: (n, 32, 32) class per pixel.
+    tc10: as ic10, of a caption.  tcleft: (n,) the digit on the left of two, its tens digit, -1 where there are not two.
     """
     present = scenes.classes >= 0
     if task_name == "mlc":
         return F.one_hot(scenes.classes.clamp(min=0), 10).mul(present[:, :, None]).amax(1).float()
-    if task_name == "ic10":
+    if task_name in ("ic10", "tc10"):
         return torch.where(present.sum(1) == 1, scenes.classes.amax(1), -1)
     if task_name == "ic100":
         first_two = scenes.classes.gather(1, (~present).int().argsort(dim=1, stable=True)[:, :2])
         return torch.where(present.sum(1) == 2, 10 * first_two[:, 0] + first_two[:, 1], -1)
+    if task_name == "tcleft":
+        return targets("ic100", scenes).div(10, rounding_mode="floor")
     if task_name == "ss":
         return scenes.masks
-    raise ValueError(f"task: got {task_name!r}, expected 'mlc', 'ic10', 'ic100' or 'ss'")
+    raise ValueError(f"task: got {task_name!r}, expected one of {tuple(TASKS)}")
 
 
 def _mean_average_precision(logits, target):
@@ -47,8 +63,16 @@ def _accuracy(logits, target):
     return 100 * multiclass_accuracy(logits, target, num_classes=logits.shape[1], average="micro").item()
 
 
+def _mean_iou(logits, target):
+    num_classes = logits.shape[1]
+    return 100 * multiclass_jaccard_index(logits.argmax(1), target, num_classes=num_classes, average="macro").item()
+
+
 TASKS = {task.name: task for task in (
-    Task("mlc", "multi", 10, "mAP", F.binary_cross_entropy_with_logits, _mean_average_precision),
+    Task("mlc", "multi", 10, "mAP", F.binary_cross_entropy_with_logits, _mean_average_precision, multilabel=True),
     Task("ic100", "number", 100, "accuracy", F.cross_entropy, _accuracy),
     Task("ic10", "single", 10, "accuracy", F.cross_entropy, _accuracy),
+    Task("ss", "multi", 11, "mIoU", F.cross_entropy, _mean_iou, dense=True, lr_scale=4.0),
+    Task("tc10", "single", 10, "accuracy", F.cross_entropy, _accuracy, modality="text", lr_scale=4.0),
+    Task("tcleft", "number", 10, "accuracy", F.cross_entropy, _accuracy, modality="text", lr_scale=4.0),
 )}

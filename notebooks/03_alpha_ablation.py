@@ -29,11 +29,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import plots, report
+from fedmuscle_core import plans, plots, report
 from fedmuscle_core.experiment import sweep
-from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_seeds, profile_settings
+from fedmuscle_core.profiles import profile_seeds
 from fedmuscle_core.statistics import delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
 
 plots.use_style()
@@ -46,8 +45,7 @@ seeds = profile_seeds(profile, seeds)
 # same budget; if the chosen learning rates differ, the comparison is of two tuned methods, not of alpha alone.
 
 # %%
-wanted = [settings for method in METHODS for settings in profile_settings(profile, "setup1", method, seeds)]
-records, history = sweep(wanted, results(profile), workers)
+records, history = sweep(plans.setup1(profile, seeds), results(profile), workers)
 used = {record["settings"]["method"]: record["settings"] for record in records}
 print("same contrastive learning rate:", used["pairwise"]["contrastive_lr"] == used["fedmuscle"]["contrastive_lr"])
 pd.DataFrame(used).loc[["num_peers", "batch_size", "tau", "tau_prev", "local_lr", "contrastive_lr", "rounds"]]

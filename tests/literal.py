@@ -83,3 +83,37 @@ def gramian_loops(anchor, peers, tau, eps):
         column = torch.log(torch.exp(-volume[:, i] / tau).sum()) + volume[i, i] / tau
         losses.append((row + column) / 2)
     return torch.stack(losses)
+
+
+def nt_xent_loops(first, second, tau):
+    """Scalar NT-Xent by loops over the 2B views, each against every view but itself."""
+    views = [unit(row) for row in (*first, *second)]
+    count, losses = len(first), []
+    for a, view in enumerate(views):
+        twin = (a + count) % len(views)
+        others = torch.stack([torch.exp(view @ other / tau) for b, other in enumerate(views) if b != a])
+        losses.append(torch.log(others.sum()) - view @ views[twin] / tau)
+    return torch.stack(losses).mean()
+
+
+def cka_by_definition(features, kernel):
+    """Centred kernel alignment with the centring matrix written out."""
+    count = len(features)
+    centring = torch.eye(count, dtype=features.dtype) - 1 / count
+    own, other = centring @ features @ features.T @ centring, centring @ kernel @ centring
+    product = sum((own[i] * other[i]).sum() for i in range(count))
+    return product / (torch.sqrt((own ** 2).sum()) * torch.sqrt((other ** 2).sum()))
+
+
+def votes_by_hand(votes, share):
+    """Pseudo-label of each sample from lists of votes (clients x samples), by counting; -1: none."""
+    labels = []
+    for ballot in zip(*votes, strict=True):
+        counts = {}
+        for vote in ballot:
+            if vote != -1:
+                counts[vote] = counts.get(vote, 0) + 1
+        ranked = sorted(counts.items(), key=lambda item: -item[1])
+        wins = ranked and ranked[0][1] > share * len(ballot) and (len(ranked) == 1 or ranked[0][1] > ranked[1][1])
+        labels.append(ranked[0][0] if wins else -1)
+    return labels

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedmuscle_core.alignment import alignment_matrices, linear_cka, retrieval
+from fedmuscle_core.alignment import alignment_matrices, linear_cka, retrieval, squared_distance, summaries, uniformity
 
 
 def draw(seed=0):
@@ -36,5 +36,29 @@ def test_retrieval_finds_the_same_row():
 
 def test_matrices_have_one_row_a_client():
     matrices = alignment_matrices([draw(0), draw(1), draw(2)])
-    assert set(matrices) == {"cka", "retrieval"}
-    assert all(len(rows) == 3 and rows[n][n] == 1 for rows in matrices.values() for n in range(3))
+    assert set(matrices) == {"cka", "retrieval", "distance", "uniformity"}
+    assert all(len(rows) == 3 for rows in matrices.values())
+    assert all(matrices[name][n][n] == 1 for name in ("cka", "retrieval") for n in range(3))
+    assert all(matrices["distance"][n][n] == 0 for n in range(3))
+
+
+def test_distance_and_uniformity_equal_their_definitions():
+    x, y = draw(0), draw(1)
+    unit = [table / table.norm(dim=1, keepdim=True) for table in (x, y)]
+    by_hand = sum(((unit[0][i] - unit[1][i]) ** 2).sum() for i in range(len(x))) / len(x)
+    assert squared_distance(x, y) == pytest.approx(by_hand.item(), abs=1e-10)
+    pairs = [torch.exp(-2 * ((unit[0][i] - unit[0][j]) ** 2).sum()) for i in range(len(x)) for j in range(i)]
+    assert uniformity(x) == pytest.approx(torch.log(sum(pairs) / len(pairs)).item(), abs=1e-10)
+
+
+def test_distance_and_uniformity_where_the_answer_is_known():
+    x = draw()
+    assert squared_distance(x, 3 * x) == pytest.approx(0) and squared_distance(x, -x) == pytest.approx(4)
+    assert uniformity(torch.ones(5, 3)) == pytest.approx(0) and uniformity(draw()) < -1
+    two = torch.tensor([[1.0, 0], [-1, 0]])
+    assert uniformity(two) == pytest.approx(-8)
+
+
+def test_summaries_are_means_over_pairs_of_different_clients():
+    table = summaries({"cka": [[1.0, 0.2], [0.4, 1.0]], "uniformity": [-1.0, -2.0]}).set_index("measure")["value"]
+    assert table.to_dict() == pytest.approx({"cka": 0.3, "uniformity": -1.5})

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from fedmuscle_core.benchmarks import loss, round
+from fedmuscle_core import plans
+from fedmuscle_core.benchmarks import loss, losses, round, sweep
 from fedmuscle_core.paths import results
 
 
@@ -35,3 +36,22 @@ def test_the_round_benchmark_prints_a_ratio_per_repeat(monkeypatch, capsys, tiny
     assert round.main(["--repeats", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and all("ratio" in line for line in lines)
+
+
+def test_the_losses_benchmark_times_every_contrastive_method(tmp_path, capsys):
+    assert losses.main(["--repeats", "3", "--save", str(tmp_path / "losses.json")]) == 0
+    stored = json.loads((tmp_path / "losses.json").read_text())["milliseconds"]
+    assert set(stored) == set(plans.LOSSES) - {"local"} and min(stored.values()) > 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_the_sweep_benchmark_computes_the_same_runs_with_one_worker_and_with_two(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(sweep, "sweep", lambda wanted, folder, workers: asked.append((wanted, workers)))
+    assert sweep.main(["--runs", "3"]) == 0
+    assert asked[0][0] == asked[1][0] and len(asked[0][0]) == 3 and [workers for _, workers in asked] == [1, 2]
+    assert "times faster" in capsys.readouterr().out
+
+
+def test_the_stored_sweep_benchmark_keeps_what_the_readme_says():
+    assert json.loads((results("mini") / "benchmark_sweep.json").read_text())["times_faster"] >= 1.6

@@ -5,9 +5,14 @@ import torch
 from transformers import AutoModel
 
 from fedmuscle_core import client as client_module
-from fedmuscle_core.client import embed, flat_optimizers, local_phase, make_client, step
+from fedmuscle_core.client import embed, flat_optimizers, local_phase, step
 from fedmuscle_core.models import ClientModel, load_backbone
+from fedmuscle_core.pairs import public_data
 from fedmuscle_core.setups import ClientSpec
+
+
+def make_client(index, spec, settings):
+    return client_module.make_client(index, spec, settings, public_data("single", settings.public_size, settings.seed))
 
 
 def test_flat_optimizers_update_as_ordinary_ones_do():
@@ -76,3 +81,11 @@ def test_private_sets_belong_to_seed_and_client_and_test_scenes_to_nobody(tiny):
     assert not torch.equal(private[0], private[1]) and not torch.equal(private[0], private[2])
     assert all(torch.equal(client.data["test"][0], clients[0, 1].data["test"][0]) for client in clients.values())
     assert torch.equal(private[0], make_client(1, spec, tiny()).data["train"][0])
+
+
+def test_a_further_term_of_the_local_objective_sees_every_step(tiny, monkeypatch):
+    client, calls = make_client(1, ClientSpec("ic10", "resnet_small", 40), tiny()), []
+    taken = []
+    monkeypatch.setattr(client_module, "step", lambda optimizer, loss: taken.append(loss.item()) or loss.item())
+    local_phase(client, tiny(), 1, lambda loss, samples, step, steps: calls.append((samples, step, steps)) or loss * 0 + step)
+    assert calls == [(size, number, 12) for number, size in enumerate([16, 16, 8] * 4)] and taken == list(range(12))

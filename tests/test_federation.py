@@ -6,7 +6,8 @@ from fedmuscle_core import federation
 from fedmuscle_core.exchange import bytes_per_step
 from fedmuscle_core.experiment import one_thread
 from fedmuscle_core.methods import METHODS
-from fedmuscle_core.methods.fedmuscle import contrastive_phase, full_batches
+from fedmuscle_core.methods.contrastive import full_batches
+from fedmuscle_core.methods.fedmuscle import muscle_phase
 from fedmuscle_core.seeds import generator, stream_seed
 from fedmuscle_core.settings import Settings
 
@@ -70,8 +71,8 @@ def test_local_exchanges_nothing_and_methods_differ_only_in_the_contrastive_phas
 def test_contrastive_phase_leaves_the_heads_alone_and_lowers_the_loss(tiny):
     built = federation.build(tiny(method="fedmuscle", contrastive_epochs=6))
     heads = [client.model.head.weight.clone() for client in built.clients]
-    first = contrastive_phase(built, 1, "learned")
-    second = contrastive_phase(built, 2, "learned")
+    first = muscle_phase(built, 1)
+    second = muscle_phase(built, 2)
     assert all(torch.equal(head, client.model.head.weight) for head, client in zip(heads, built.clients, strict=True))
     assert all(second[index] < first[index] for index in first)
 
@@ -98,6 +99,8 @@ def test_streams_are_distinct_and_repeatable():
 @pytest.mark.parametrize(("change", "message"), [
     ({"method": "sage"}, "method: got 'sage', expected one of"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of"),
+    ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
+    ({"setup": "setup2"}, r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] of setup2 read captions"),
     ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: setup1 has 6 clients"),
 ])
 def test_bad_settings_are_refused_before_any_work(change, message):

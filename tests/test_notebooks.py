@@ -10,11 +10,9 @@ import pandas as pd
 import papermill
 import pytest
 
-from fedmuscle_core import plots
+from fedmuscle_core import plans, plots
 from fedmuscle_core.experiment import sweep
-from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
-from fedmuscle_core.profiles import profile_seeds, profile_settings
 from fedmuscle_core.statistics import delta, final_scores, relative_change
 
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
@@ -102,8 +100,7 @@ def test_figures_are_the_notebooks_own():
 
 def test_figures_show_the_stored_runs():
     """The numbers under two figures, recomputed from the store."""
-    wanted = [settings for method in METHODS
-              for settings in profile_settings("mini", "setup1", method, profile_seeds("mini", []))]
+    wanted = plans.setup1("mini")
     _, history = sweep(wanted, results("mini"), progress=False)
     drawn = pd.read_csv(ROOT / "figures" / "02_setup1_learning_curves.csv")
     again = plots.learning_curves(history)[1].reset_index(drop=True)

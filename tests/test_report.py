@@ -1,3 +1,5 @@
+import re
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -32,6 +34,76 @@ def test_tables_have_a_row_a_method_and_a_row_a_client():
     assert table["clients improved"].tolist() == ["0 %", "100 %", "100 %"] and set(table["seeds"]) == {3}
     scores = report.score_table(history({"fedmuscle": 0.2}))
     assert scores["client"].tolist() == [1, 2] and scores["FedMuscle"][0].startswith("60.1 [")
+
+
+def test_the_comparison_table_by_hand():
+    """Both clients change alike, +20 % and 0.2 points more a seed: mean and worst agree; 50 to 60 % is 0.41 log-odds."""
+    runs = history({"fedmuscle": 0.2, "pairwise": -0.1})
+    table = report.comparison_table(runs, ["fedmuscle", "local", "pairwise"]).set_index("method")
+    assert table.index.tolist() == ["FedMuscle", "Pairwise"] and table["seeds"].tolist() == [3, 3]
+    texts = table.loc["FedMuscle"]
+    assert texts["Delta (%)"] == texts["worst client (%)"] == texts["worst third (%)"] == "+20.2 [+19.7, +20.7]"
+    assert re.fullmatch(r"\+20\.2 \[\+20\.[01], \+20\.[34]\]", texts["IQM (%)"])       # between the seeds' 20.0 and 20.4
+    assert texts["balanced gain (log-odds)"] == "+0.41 [+0.40, +0.42]"
+    assert table["clients improved"].tolist() == ["100 %", "0 %"] and table["Delta (%)"].iloc[1].startswith("-9.8 [")
+    paired = report.comparison_table(runs, ["fedmuscle", "pairwise"], reference="pairwise")
+    assert paired["Delta - Pairwise (points)"].tolist() == ["+30.0 [+30.0, +30.0]", ""]
+
+
+def test_the_comparison_table_does_not_hide_a_missing_client():
+    runs = history({"fedmuscle": 0.2})
+    with pytest.raises(ValueError, match=r"'fedmuscle' lacks a client on seeds \[1\]"):
+        report.comparison_table(runs.query("not (method == 'fedmuscle' and client == 2 and seed == 1)"), ["fedmuscle"])
+    with pytest.raises(ValueError, match="method: got 'pairwise', expected one of"):
+        report.comparison_table(runs, ["pairwise"])
+
+
+def test_pairwise_differences_agree_with_delta_difference():
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    runs.loc[(runs["method"] == "pairwise") & (runs["client"] == 1), "value"] += 7.5 * runs["seed"]
+    row = report.pairwise_differences(runs, "fedmuscle", ["pairwise"]).iloc[0]
+    assert row[["mean", "low", "high"]].tolist() == pytest.approx(report.delta_difference(runs, "fedmuscle", "pairwise"))
+    assert row["mean"] == pytest.approx(2.5) and row["seeds"] == 3
+    assert row["probability"] == pytest.approx((1 + 1 / 3) / 2)              # client 2 on all seeds, client 1 on the first
+    assert row["seeds_needed"] == 442                                        # sd 7.5: (2.8016 * 7.5)^2 = 441.5
+
+
+def test_the_pairwise_table_is_those_numbers_as_text():
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    table = report.pairwise_table(runs, "fedmuscle", ["pairwise", "local"])
+    assert table["FedMuscle against"].tolist() == ["Pairwise", "Local"]
+    assert table.iloc[0].tolist()[1:] == ["+10.0 [+10.0, +10.0]", "higher", "1.00 [1.00, 1.00]", 3, 2]
+    single = report.pairwise_table(runs.query("seed == 0"), "fedmuscle", ["pairwise"]).iloc[0].tolist()
+    assert single == ["Pairwise", "+10.0", "one seed: no interval", "1.00", 1, "?"]
+
+
+def test_the_improvement_sentence_adds_the_probability():
+    text = report.improvement_sentence(history({"fedmuscle": -0.2, "pairwise": 0.1}), "fedmuscle", "pairwise")
+    assert "improves 0 of 2 clients" in text
+    assert text.endswith("points: lower; probability of improvement 0.00 [0.00, 0.00].")
+
+
+def test_rank_disagreements_name_the_pair_that_delta_and_balanced_gain_order_differently():
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    names = ["local", "pairwise", "fedmuscle"]
+    assert report.rank_disagreements(runs, names).empty
+    runs.loc[(runs["method"] == "fedmuscle") & (runs["client"] == 1), "value"] -= 12      # loses, and
+    runs.loc[(runs["method"] == "fedmuscle") & (runs["client"] == 2), "value"] += 20      # is outweighed
+    table = report.rank_disagreements(runs, names)
+    assert table.iloc[:, :2].to_numpy().tolist() == [["FedMuscle", "Local"], ["FedMuscle", "Pairwise"]]
+    row = table.iloc[1]
+    assert row["Delta of former (%)"] == pytest.approx(28.2) and row["Delta of latter (%)"] == pytest.approx(10.2)
+    assert row["gain of former"] < 0 < row["gain of latter"]
+    assert report.rank_disagreements(runs, names[::-1]).shape == table.shape
+    assert report.rank_disagreements(runs, ["local", "pairwise"]).columns.equals(table.columns)
+
+
+def test_a_tie_is_no_rank_disagreement():
+    runs = history({"pairwise": 0.2, "fedmuscle": 0.2}, seeds=1)
+    runs.loc[runs["method"] == "fedmuscle", "value"] += runs["client"].map({1: 10, 2: -10})       # +40 % and 0 %: Delta 20 too
+    for names in (["pairwise", "fedmuscle"], ["fedmuscle", "pairwise"]):
+        assert report.rank_disagreements(runs, names).empty
+    assert report.comparison_table(runs, ["pairwise", "fedmuscle"])["Delta (%)"].tolist() == ["+20.0", "+20.0"]
 
 
 @pytest.mark.parametrize(("interval", "text"), [((9.06, 7, 11), "+9.1 [+7.0, +11.0]"), ((-1, np.nan, np.nan), "-1.0")])

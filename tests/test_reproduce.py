@@ -88,3 +88,17 @@ def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
     made = sorted(path.name.split("-")[0] for path in (tmp_path / "quick" / "results").rglob("*-seed77.json"))
     assert made == ["fedmuscle", "local"]
     assert (tmp_path / "quick" / "figures" / "00_quickstart.png").exists()
+
+
+def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path, monkeypatch):
+    """`--force` on "mini" tunes the plan's setups first; the runs of all chosen notebooks make one sweep."""
+    calls = []
+    monkeypatch.setattr(reproduce, "PLANS", {"04": lambda profile, seeds: [tiny(seed=seed) for seed in seeds or (0, 1)],
+                                             "05": lambda profile, seeds: [tiny(seed=5)]})
+    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: calls.append(("tune", setup, workers)))
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: calls.append([one.seed for one in wanted]))
+    reproduce.compute("mini", ["01", "04", "05"], workers=2)
+    reproduce.compute("mini", ["04"], seeds=[7], workers=2, force=True)
+    reproduce.compute("quick", ["04"], force=True)
+    reproduce.compute("mini", ["01"], force=True)
+    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1]]

@@ -1,12 +1,10 @@
 from collections import Counter
 from itertools import combinations
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from fedmuscle_core.seeds import generator
-from fedmuscle_core.server import choose_peers, serve
+from fedmuscle_core.server import choose_peers
 
 
 def test_peers_are_other_clients_without_repetition_and_do_not_depend_on_the_order_of_clients():
@@ -29,10 +27,3 @@ def test_every_set_of_peers_is_equally_likely():
 def test_impossible_numbers_of_peers_are_refused(num_peers):
     with pytest.raises(ValueError, match=rf"num_peers: got {num_peers}, expected 1 to 2 with 3 clients"):
         choose_peers([1, 2, 3], num_peers, generator(0))
-
-
-def test_serve_sends_the_peers_uploads_in_their_order():
-    uploads = {client: torch.full((2, 3), float(client)) for client in (1, 2, 3)}
-    settings = SimpleNamespace(protocol="matrices", tau=0.2, tau_prev=0.15)
-    (payload,) = serve(uploads, {1: [2, 3]}, 1, settings)
-    assert torch.equal(payload, torch.stack([uploads[2], uploads[3]]))

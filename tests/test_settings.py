@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
+from fedmuscle_core import federation
 from fedmuscle_core.experiment import canonical
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.profiles import PROFILES, profile_seeds, profile_settings
 from fedmuscle_core.settings import EXCHANGE_FIELDS, Settings
 
@@ -16,7 +18,11 @@ from fedmuscle_core.settings import EXCHANGE_FIELDS, Settings
     ({"tau": 0}, "tau: got 0"),
     ({"local_lr": "1e-3"}, "local_lr: got '1e-3'"),
     ({"contrastive_lr": float("inf")}, "contrastive_lr: got inf"),
-    ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
+    ({"augment": 1}, "augment: got 1, expected True or False"),
+    ({"tau_cross": -1.0}, "tau_cross: got -1.0"),
+    ({"eta": 0}, "eta: got 0"),
+    ({"vote_share": 1.0}, "vote_share: got 1.0, expected a number from 0 to below 1"),
+    ({"vote_margin": -0.1}, "vote_margin: got -0.1"),
     ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
 ])
 def test_bad_settings_name_the_field(change, message):
@@ -29,28 +35,37 @@ def test_unknown_fields_are_refused():
         Settings().replace(temperature=0.1)
 
 
+def changed(field):
+    """Another valid value of a field of `Settings`."""
+    other = {"setup": "quickstart", "method": "local", "protocol": "tuples", "public_domain": "noise", "augment": True,
+             "tau_cross": 0.4, "tau_prev": 0.1, "seed": 5}
+    return other.get(field.name) or (field.default * 2 if isinstance(field.default, int) or field.name == "tau"
+                                     else field.default / 2)
+
+
 def test_the_key_depends_on_every_field_but_the_seed():
-    other = {"setup": "quickstart", "method": "local", "protocol": "tuples", "public_domain": "noise"}
-    for field in dataclasses.fields(Settings):
-        value = other.get(field.name, field.default / 2 if isinstance(field.default, float) and field.name != "tau"
-                          else field.default * 2 if field.name != "seed" else 5)
-        same = Settings().replace(**{field.name: value}).key() == Settings().key()
-        assert same == (field.name == "seed"), field.name
+    keys = {field.name: Settings().replace(**{field.name: changed(field)}).key() for field in dataclasses.fields(Settings)}
+    assert keys.pop("seed") == Settings().key()
+    assert len(set(keys.values()) | {Settings().key()}) == len(keys) + 1
 
 
 def test_settings_a_method_does_not_read_share_one_stored_run():
-    for name in EXCHANGE_FIELDS:
-        default = getattr(Settings(), name)
-        changed = {name: {"protocol": "tuples", "public_domain": "noise"}.get(name) or
-                   (default * 2 if name != "tau_prev" else 0.1)}
-        assert canonical(Settings(method="local", **changed)) == canonical(Settings(method="local"))
-        assert canonical(Settings(method="fedmuscle", **changed)) != canonical(Settings(method="fedmuscle"))
-        same = canonical(Settings(method="pairwise", **changed)) == canonical(Settings(method="pairwise"))
-        assert same == (name == "tau_prev")
+    reads = {"local": (), "fedmuscle": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share"},
+             "pairwise": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share", "tau_prev"},
+             "gramian": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share", "tau_prev", "tau_cross", "protocol"},
+             "simclr": {"public_domain", "public_size", "batch_size", "contrastive_lr", "contrastive_epochs", "tau"},
+             "fedhenn": {"public_domain", "public_size", "batch_size", "eta", "augment"},
+             "cofed": {"public_domain", "public_size", "vote_margin", "vote_share"}}
+    assert set(reads) == set(METHODS)
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    for method, read in reads.items():
+        for name in EXCHANGE_FIELDS:
+            other = Settings(method=method, **{name: changed(fields[name])})
+            assert (canonical(other) != canonical(Settings(method=method))) == (name in read), (method, name)
 
 
 def test_pairwise_runs_at_any_temperature():
-    canonical(Settings(method="pairwise", tau=0.1, tau_prev=0.05))
+    federation.check(Settings(method="pairwise", tau=0.1))
     assert canonical(Settings(method="pairwise", tau=0.1, tau_prev=0.05)) == canonical(
         Settings(method="pairwise", tau=0.1, tau_prev=0.1))
 

@@ -2,20 +2,26 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core import tuning
+from fedmuscle_core.experiment import canonical
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.profiles import PROFILES, profile_settings
+from fedmuscle_core.settings import Settings
 from fedmuscle_core.store import load_run
+
+SETUPS = sorted(tuning.SEEDS)
 
 
 def test_the_best_validation_delta_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "FOLDER", tmp_path)
     assert tuning.tuned("setup1", "local") == {}
-    pd.DataFrame([("local", 1e-3, None, 0.0), ("local", 2e-3, None, 1.5), ("fedmuscle", 2e-3, 3e-4, 7.0),
-                  ("fedmuscle", 2e-3, 3e-3, 6.0)], columns=["method", "local_lr", "contrastive_lr", "delta"]
-                 ).to_csv(tmp_path / "setup1.csv", index=False)
+    pd.DataFrame([("local", 1e-3, None, None, 0.0), ("local", 2e-3, None, None, 1.5), ("fedmuscle", 2e-3, 3e-4, None, 6.5),
+                  ("fedmuscle", 2e-3, 3e-3, None, 6.0), ("fedmuscle", 2e-3, 3e-4, 0.5, 7.0)],
+                 columns=["method", "local_lr", "contrastive_lr", "tau", "delta"]).to_csv(tmp_path / "setup1.csv", index=False)
     assert tuning.tuned("setup1", "local") == {"local_lr": 2e-3}
-    assert tuning.tuned("setup1", "fedmuscle") == {"local_lr": 2e-3, "contrastive_lr": 3e-4}
-    assert profile_settings("mini", "setup1", "fedmuscle", [0])[0].contrastive_lr == 3e-4
+    assert tuning.tuned("setup1", "fedmuscle") == {"local_lr": 2e-3, "contrastive_lr": 3e-4, "tau": 0.5}
+    assert tuning.tuned("setup1", "fedmuscle", tau=0.2) == {"local_lr": 2e-3, "contrastive_lr": 3e-4}
+    assert tuning.tuned("setup1", "fedmuscle", tau=0.9)["tau"] == 0.5          # never tried: the best of all
+    assert profile_settings("mini", "setup1", "fedmuscle", [0], tau=0.2)[0].tau == 0.2
     with pytest.raises(ValueError, match="method: got 'pairwise', expected one that was tuned"):
         tuning.tuned("setup1", "pairwise")
 
@@ -28,42 +34,75 @@ def test_validation_delta_compares_the_last_round_only():
     assert tuning.validation_delta(history("fedmuscle", 60.0), history("local", 50.0)) == pytest.approx(20)
 
 
-def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs():
-    table = pd.read_csv(tuning.table_path("setup1"))
-    assert table.groupby("method").size().to_dict() == {"local": 4} | {name: 3 for name in METHODS if name != "local"}
-    stored = [load_run(path) for path in sorted((tuning.FOLDER / "setup1").glob("*.json"))]
-    assert {history["split"].eq("test").any() for _, history in stored} == {False}
-    by_values = {}
-    for record, history in stored:
-        settings = record["settings"]
-        key = (settings["method"], settings["local_lr"], settings["contrastive_lr"] if settings["method"] != "local" else None)
-        by_values.setdefault(key, []).append(history)
-    reference = pd.concat(by_values["local", 1e-3, None])
-    assert all(len(histories) == len(tuning.SEEDS) for histories in by_values.values())
-    for row in table.itertuples():
-        rate = None if row.method == "local" else row.contrastive_lr
-        again = tuning.validation_delta(pd.concat(by_values[row.method, row.local_lr, rate]), reference)
-        assert again == pytest.approx(row.delta, abs=1e-3)
+@pytest.mark.parametrize("setup", SETUPS)
+def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs(setup):
+    table = pd.read_csv(tuning.table_path(setup))
+    assert table.groupby("method").size().to_dict() == dict.fromkeys(METHODS, 3 if setup in tuning.BUILDS_ON else 4)
+    stored = {}
+    for path in (tuning.FOLDER / setup).glob("*.json"):
+        record, history = load_run(path)
+        assert not history["split"].eq("test").any()
+        stored[Settings(**record["settings"])] = history
+    fields = [name for name in table.columns if name in Settings.__dataclass_fields__ and name != "method"]
+
+    def histories(method, values):
+        return pd.concat([stored[canonical(one)] for one in tuning.settings(setup, method, values)])
+
+    for row in table.to_dict("records"):
+        values = {name: row[name] for name in fields if pd.notna(row[name])}
+        again = tuning.validation_delta(histories(row["method"], values), histories("local", {}))
+        assert again == pytest.approx(row["delta"], abs=1e-3)
+        assert row["method"] == "local" or row["local_lr"] == tuning.tuned(setup, "local")["local_lr"]
 
 
-def test_the_best_values_are_inside_their_grids():
-    table = pd.read_csv(tuning.table_path("setup1"))
-    for method, grid in [("local", tuning.LOCAL_GRID["local_lr"]),
-                         *((name, tuning.CONTRASTIVE_GRID["contrastive_lr"]) for name in METHODS if name != "local")]:
-        field = "local_lr" if method == "local" else "contrastive_lr"
-        assert min(grid) < tuning.tuned("setup1", method)[field] < max(grid)
-    assert set(table["method"]) == set(METHODS)
+def test_the_best_learning_rates_are_inside_their_grids():
+    grids = {"local_lr": [values["local_lr"] for values in tuning.LOCAL_GRID],
+             "contrastive_lr": [values["contrastive_lr"] for values in tuning.RATES]}
+    for method, field in [("local", "local_lr"), ("pairwise", "contrastive_lr"), ("fedmuscle", "contrastive_lr")]:
+        assert min(grids[field]) < tuning.tuned("setup1", method)[field] < max(grids[field])
+
+
+def test_the_table_for_people_marks_one_row_a_method():
+    for setup in SETUPS:
+        table = tuning.tuning_table(setup)
+        assert table[table["chosen"] == "x"]["method"].tolist() == list(dict.fromkeys(table["method"]))
+        assert not table.isna().any(axis=None)
 
 
 def test_tuning_seeds_are_not_result_seeds():
-    assert not set(tuning.SEEDS) & {seed for profile in PROFILES.values() for seed in profile["seeds"]}
+    used = {seed for seeds in tuning.SEEDS.values() for seed in seeds}
+    assert used and not used & {seed for profile in PROFILES.values() for seed in profile["seeds"]}
 
 
-def test_a_small_grid_is_tuned_and_stored(tiny, tmp_path, monkeypatch):
+@pytest.fixture
+def small(tiny, tmp_path, monkeypatch):
+    """Tuning of the tiny federation into tmp_path, one seed and one round."""
     monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    monkeypatch.setattr(tuning, "SEEDS", (100,))
+    monkeypatch.setitem(tuning.SEEDS, "tiny", (100,))
     monkeypatch.setattr(tuning, "Settings", lambda **fields: tiny(rounds=1, **fields))
-    table = tuning.tune("tiny", ("fedmuscle",))
-    assert table["method"].tolist() == ["local"] * 4 + ["fedmuscle"] * 3
+    return tmp_path
+
+
+def test_a_small_grid_is_tuned_and_stored(small):
+    table = tuning.tune("tiny", ("fedmuscle", "cofed"))
+    assert table["method"].tolist() == ["local"] * 4 + ["fedmuscle"] * 4 + ["cofed"] * 4
     assert table.query("method == 'local' and local_lr == 1e-3")["delta"].tolist() == [0.0]
-    assert pd.read_csv(tmp_path / "tiny.csv")["delta"].tolist() == pytest.approx(table["delta"].tolist())
+    assert pd.read_csv(small / "tiny.csv")["delta"].tolist() == pytest.approx(table["delta"].tolist())
+    assert table.query("method == 'fedmuscle'")["tau"].notna().sum() == 1
+
+
+def test_a_setup_that_builds_on_another_is_tuned_around_its_choice(small, monkeypatch):
+    monkeypatch.setitem(tuning.BUILDS_ON, "tiny", "setup1")
+    asked = []
+
+    def score(setup, configurations, workers):
+        asked.extend(configurations)
+        return [{"method": method, **values, "delta": -position} for position, (method, values) in enumerate(configurations)]
+
+    monkeypatch.setattr(tuning, "score", score)
+    monkeypatch.setattr(tuning, "tuned", lambda setup, method: {"local": {"local_lr": 1e-3}, "fedmuscle": {
+        "local_lr": 5.0, "contrastive_lr": 3e-3, "tau": 0.4}}[method])
+    tuning.tune("tiny", ("fedmuscle",))
+    assert [values["local_lr"] for method, values in asked] == [1e-3, 5e-4, 2e-3, 1e-3, 1e-3, 1e-3]
+    assert [values.get("tau_cross") for method, values in asked[3:]] == [None, 0.6, 1.0]
+    assert all(values["contrastive_lr"] == 3e-3 for method, values in asked[3:])

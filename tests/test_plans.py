@@ -1,0 +1,33 @@
+from collections import Counter
+
+from fedmuscle_core import plans
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.paths import NOTEBOOKS
+
+
+def test_every_plan_is_of_a_notebook_and_named_in_it():
+    for number, plan in plans.PLANS.items():
+        (source,) = NOTEBOOKS.glob(f"{number}_*.py")
+        assert "plans." in source.read_text() and plan("quick")
+
+
+def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
+    wanted = plans.table1("mini")
+    counts = Counter((settings.method, settings.public_domain) for settings in wanted)
+    assert counts == {(method, domain): 5 for method in METHODS for domain in plans.DOMAINS}
+    assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
+
+
+def test_table_2_has_every_method_on_captioned_pairs():
+    wanted = plans.table2("mini")
+    assert {settings.method for settings in wanted} == set(METHODS) and len(wanted) == 5 * len(METHODS)
+    assert {(settings.setup, settings.public_domain) for settings in wanted} == {("setup2", "pairs")}
+
+
+def test_setup_1_keeps_the_temperatures_of_the_paper():
+    assert {(settings.tau, settings.tau_prev) for settings in plans.setup1("mini")} == {(0.2, 0.15)}
+    assert len(plans.setup1("mini")) == 3 * 8
+
+
+def test_the_loss_table_is_part_of_table_1():
+    assert set(plans.loss_table("mini")) < set(plans.table1("mini"))

@@ -1,0 +1,123 @@
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedmuscle_core import plots
+from fedmuscle_core.methods import METHODS
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def history(methods, clients, seeds=3):
+    rows = [(method, client, "mlc", "mAP", "validation", round, seed, 10 * round + client + seed)
+            for method in methods for client in range(1, clients + 1) for round in (0, 1) for seed in range(seeds)]
+    return pd.DataFrame(rows, columns=["method", "client", "task", "metric", "split", "round", "seed", "value"])
+
+
+def changes(values, seeds=3):
+    """{method: [change of client 1, 2, ...]}, the same on every seed but for +-1 %."""
+    rows = [(method, client, "mlc", seed, change + seed - (seeds - 1) / 2)
+            for method, column in values.items() for client, change in enumerate(column, 1) for seed in range(seeds)]
+    return pd.DataFrame(rows, columns=["method", "client", "task", "seed", "change"])
+
+
+def overlapping(texts, figure):
+    """Pairs of non-empty texts whose boxes overlap on the drawn figure."""
+    figure.canvas.draw()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text() and text.get_visible()]
+    return [(first, second) for (first, a), (second, b) in combinations(boxes, 2) if a.overlaps(b)]
+
+
+def test_every_method_has_a_colour_that_the_colour_blind_tell_apart():
+    """CIELAB distances, as seen normally and with protanopia, deuteranopia and tritanopia (Machado et al. 2009)."""
+    assert set(METHODS) <= set(plots.COLOURS)
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in plots.COLOURS.values()])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = {"normal": np.eye(3),
+            "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+            "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+            "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]}
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    for vision, matrix in seen.items():
+        xyz = np.clip(linear @ np.transpose(matrix), 0, 1) @ to_xyz.T / [0.9505, 1, 1.089]
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+        assert min(np.linalg.norm(a - b) for a, b in combinations(lab, 2)) > 20, vision
+
+
+def test_learning_curves_of_many_methods_and_clients_stay_readable():
+    methods = list(METHODS)
+    fig, table = plots.learning_curves(history(methods, 10))
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    assert len(shown) == 10 and all(ax.get_legend() is None for ax in shown)
+    legend, = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == [METHODS[method].label for method in methods]
+    assert len(table) == 10 * len(methods) * 2 and "3 seeds" in fig.get_suptitle()
+    texts = [*legend.get_texts(), fig._suptitle, *(ax.xaxis.label for ax in shown), *(ax.yaxis.label for ax in shown),
+             *(ax._left_title for ax in shown), *(ax.title for ax in shown)]
+    assert not overlapping(texts, fig)
+    fig.canvas.draw()
+    assert not any(ax.get_tightbbox().overlaps(legend.get_window_extent()) for ax in shown)
+
+
+def test_learning_curves_choose_and_order_methods():
+    fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 4), ["fedmuscle", "local"])
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["FedMuscle", "Local"]
+    assert [line.get_color() for line in fig.axes[0].get_lines()] == [plots.COLOURS["fedmuscle"], plots.COLOURS["local"]]
+    assert set(table["method"]) == {"fedmuscle", "local"}
+    visible = [ax.get_visible() for ax in fig.axes]
+    assert visible == [True] * 4 + [False] * 2 and [bool(ax.get_xlabel()) for ax in fig.axes[:4]] == [False, True, True, True]
+    with pytest.raises(ValueError, match=r"methods: got \['simclr'\] without rows"):
+        plots.learning_curves(history(["local"], 1), ["local", "simclr"])
+
+
+def test_the_heat_map_writes_the_means_and_one_client_does_not_wash_out_the_others():
+    values = {"local": [0, 0, 0], "pairwise": [0.5, -3, 400], "fedmuscle": [4, -8, 900]}
+    fig, table = plots.change_heatmap(changes(values))
+    ax, bar = fig.axes
+    assert [text.get_text() for text in ax.texts] == ["+0.5", "-3.0", "+400.0", "+4.0", "-8.0", "+900.0"]
+    assert [text.get_weight() for text in ax.texts] == ["normal", "bold", "bold", "bold", "bold", "bold"]   # half-width 2.5
+    assert ax.images[0].get_clim() == (-8, 8)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1 MLC", "2 MLC", "3 MLC"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Pairwise", "FedMuscle"]
+    assert table.set_index(["method", "client"])["mean"][("fedmuscle", 2)] == pytest.approx(-8) and len(table) == 6
+    assert not overlapping([*ax.texts, *ax.get_xticklabels(), fig._suptitle], fig)
+
+
+def test_the_heat_map_of_one_client_and_one_seed():
+    fig, table = plots.change_heatmap(changes({"local": [0], "fedmuscle": [0.25]}, seeds=1), ["fedmuscle", "local"])
+    assert fig.axes[0].images[0].get_clim() == (-1, 1) and table["low"].isna().all()
+    assert [text.get_text() for text in fig.axes[0].texts] == ["+0.2", "+0.0"] and "1 seed\n" in fig.get_suptitle()
+
+
+ROWS = pd.DataFrame([("A", 2.0, 1.0, 3.0), ("B", 0.5, -1.0, 2.0), ("C", -4.0, -5.0, -3.0), ("D", 1.0, np.nan, np.nan)],
+                    columns=["label", "mean", "low", "high"])
+
+
+def test_the_forest_plot_draws_the_intervals_in_the_order_given():
+    fig = plots.forest_plot(ROWS, "title")
+    ax, = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B", "C", "D"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]                                   # the first on top
+    intervals = [line for line in ax.get_lines() if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
+    assert [list(line.get_xdata()) for line in intervals] == [[1, 3], [-1, 2], [-5, -3]]
+    assert [line.get_color() for line in intervals] == [plots.GAIN, plots.UNCLEAR, plots.LOSS]
+    assert [text.get_text() for text in ax.texts] == ["+2.0 [+1.0, +3.0]", "+0.5 [-1.0, +2.0]", "-4.0 [-5.0, -3.0]", "+1.0"]
+    assert not overlapping([*ax.texts, *ax.get_yticklabels(), ax.xaxis.label, fig._suptitle], fig)
+    assert min(text.get_window_extent().x0 for text in ax.texts) > ax.get_window_extent().x1
+
+
+def test_the_forest_plot_heads_its_groups():
+    rows = pd.concat([ROWS.assign(group="digits"), ROWS.head(1).assign(group="photos")])
+    ax, = plots.forest_plot(rows, "title").axes
+    labels = [(label.get_text(), label.get_weight()) for label in ax.get_yticklabels()]
+    assert labels[0] == ("digits", "bold") and labels[5:] == [("photos", "bold"), ("A", "normal")] and len(ax.texts) == 5

@@ -30,6 +30,7 @@ notebooks: setup  ## execute the committed notebooks from their .py sources, in 
 
 backbones: setup  ## make data/backbones again (an hour and more)
 	$(BIN)/python -m fedmuscle_core.pretrain
+	$(BIN)/python -m fedmuscle_core.pretrain_text
 
 setup: $(INSTALLED)
 	@$(BIN)/python -m fedmuscle_core.doctor

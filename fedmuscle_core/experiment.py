@@ -83,6 +83,7 @@ def sweep(settings_list, folder, workers=1, progress=True):
 
     workers: processes, one run and one thread each.  A run that fails does not stop the others; what they computed is
     stored, and the first error is raised at the end.  Interrupted, it resumes: every finished run is already on disk.
+    With more than one worker a script must call this under `if __name__ == "__main__":`, as each worker imports the script.
     """
     positive_int("workers", workers)
     wanted = list(dict.fromkeys(canonical(federation.check(settings)) for settings in settings_list))

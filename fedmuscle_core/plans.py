@@ -26,6 +26,16 @@ def table1(profile, seeds=None, domains=DOMAINS, methods=tuple(METHODS)):
             for settings in profile_settings(profile, "setup1", method, seeds, public_domain=domain)]
 
 
+def augmented(profile, seeds=None):
+    """FedMuscle with public batches seen through the augmentation that SimCLR has, with Table 1's first public domain."""
+    return profile_settings(profile, "setup1", "fedmuscle", table_seeds(profile, seeds), public_domain=DOMAINS[0], augment=True)
+
+
+def notebook_04(profile, seeds=None):
+    """Table 1 and the experiment on one explanation of its order."""
+    return table1(profile, seeds) + augmented(profile, seeds)
+
+
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
     seeds = table_seeds(profile, seeds)
@@ -42,4 +52,4 @@ def table_seeds(profile, seeds=None):
     return profile_seeds(profile, seeds)[:None if seeds else TABLE_SEEDS]
 
 
-PLANS = {"02": setup1, "03": setup1, "04": table1, "05": table2, "06": loss_table}
+PLANS = {"02": setup1, "03": setup1, "04": notebook_04, "05": table2, "06": loss_table}

@@ -18,7 +18,7 @@ from .experiment import RECOMPUTE_BEFORE, sweep
 from .paths import NOTEBOOKS, results, runs
 from .plans import PLANS
 from .profiles import check_profile
-from .store import now
+from .store import now, write_atomically
 from .tuning import table_path, tune
 
 
@@ -27,7 +27,8 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
 
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
-    force: compute again what was stored before now; for profile "mini" that includes the tuning.
+    force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
+    command goes on: the time it began is kept in the runs folder until all is done.
     Raises ValueError before anything runs when no notebook matches, or a parameter
     is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
     """
@@ -43,12 +44,25 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
             raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
         runs(profile).mkdir(parents=True, exist_ok=True)
         report = []
-        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: now()} if force else {})):
+        since = runs(profile) / "recomputing_since.txt"
+        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: _begun(since)} if force else {})):
             compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
             for notebook, _, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
                 bar.set_postfix_str(notebook.stem)
                 report.append((notebook.stem, *_execute(notebook, runs(profile) / notebook.name, values)))
+    since.unlink(missing_ok=True)
     return _summarise(report, profile, figures)
+
+
+def _begun(path):
+    """The time in `path`, which an interrupted `force` left there, or now, which is kept there."""
+    if path.is_file():
+        begun = path.read_text().strip()
+        print(f"going on with what was begun {begun} (to begin anew, delete {path})")
+        return begun
+    begun = now()
+    write_atomically(path, begun + "\n")
+    return begun
 
 
 def compute(profile, numbers, seeds=None, workers=1, force=False):
@@ -57,12 +71,17 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     With `force` and profile "mini" the setups' hyperparameters are tuned again first.
     """
     planned = [PLANS[number] for number in numbers if number in PLANS]
+    if not planned:
+        return
     if force and profile == "mini":
         for setup in sorted({settings.setup for plan in planned for settings in plan(profile, seeds)}):
             print(f"tuning {setup} -> {table_path(setup)}")
             tune(setup, workers=workers)
-    if wanted := [settings for plan in planned for settings in plan(profile, seeds)]:
+    wanted = [settings for plan in planned for settings in plan(profile, seeds)]
+    try:
         sweep(wanted, results(profile), workers)
+    except RuntimeError as error:
+        print(f"{error}; the notebooks that need them will say so")
 
 
 def _value(name, text):

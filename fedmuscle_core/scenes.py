@@ -56,7 +56,7 @@ def public_scenes(domain, n, seed):
 
 @lru_cache(maxsize=16)
 def public_pairs(n, seed):
-    """The `n` scenes of the public domain "pairs", to be captioned: single digits (our choice: see notebook 05)."""
+    """The `n` scenes of the public domain "pairs", to be captioned: single digits (our choice)."""
     return compose(digit_pool("public"), "single", n, generator(seed, "public", "pairs"))
 
 

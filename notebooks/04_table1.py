@@ -32,7 +32,7 @@ from fedmuscle_core.experiment import sweep
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
 from fedmuscle_core.scenes import public_scenes
-from fedmuscle_core.statistics import final_scores, relative_change
+from fedmuscle_core.statistics import delta, final_scores, paired_difference, relative_change, verdict
 from fedmuscle_core.tuning import tuning_table
 
 plots.use_style()
@@ -147,6 +147,20 @@ plots.save_figure(fig, rows, "04_table1_forest", profile)
 # %%
 for domain in plans.DOMAINS:
     print(f"{domain:8}", against_paper.order_sentence(history[domain]))
+
+# %% [markdown]
+# ## One explanation, tested: is it the augmentation?
+#
+# SimCLR is the one method whose definition augments the public data, which costs nothing and may be worth much where private sets are
+# small. If that were what carries it, FedMuscle should gain from the same augmentation. So FedMuscle again, on the same seeds, every public
+# batch seen through one random view (the same for all clients).
+
+# %%
+augmented = sweep(plans.augmented(profile, seeds), results(profile), workers)[1].assign(method="augmented")
+summary = delta(relative_change(final_scores(pd.concat([history[main], augmented]))))
+for other in ("fedmuscle", "simclr"):
+    difference = paired_difference(summary, "delta", "augmented", other)
+    print(f"FedMuscle with augmentation minus {METHODS[other].label}: Delta {report.interval_text(difference)} points: {verdict(difference)}")
 
 # %% [markdown]
 # ## Deviations from the paper

@@ -60,8 +60,8 @@ clients.T
 # %% [markdown]
 # ## Public pairs, and what the text clients have to read
 #
-# 512 pairs of one or two digits. The captions say which digits, and sometimes where, how large and in which colour; in numerals and in
-# words, and sometimes in a roundabout way.
+# 512 pairs, one digit each. A caption says which digit, and sometimes where, how large and in which colour; in numerals, in words, and
+# sometimes in a roundabout way ("the digit after six"). The private captions of client 10 tell of two digits: no public one does.
 
 # %%
 public = public_data("pairs", 512, 0)
@@ -186,6 +186,8 @@ for method in ("pairwise", "fedmuscle"):
 # - Embedded world: captions are generated with the scene, and two caption tasks take the place of AG News and the like. Ten rounds.
 # - Segmentation and caption clients train with four times the local learning rate of the others, for every method: at one rate for
 #   all they learn next to nothing in ten rounds.
+# - Public pairs show one digit each. Pairs of which half showed two digits were tried first, on validation data with one seed,
+#   and taught the image clients less.
 # - Temperature between modalities: one number, `tau_cross`, with tau_prev in the same ratio; the paper's values were not found.
 # - SimCLR's augmentation of a caption drops words. CoFED's segmentation clients vote pixel by pixel.
 

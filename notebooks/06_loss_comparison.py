@@ -67,7 +67,7 @@ pd.DataFrame(values).map(float).round(3)
 records, history = sweep(plans.table1(profile, seeds, plans.DOMAINS[:1], plans.LOSSES), results(profile), workers)
 measured = pd.concat([summaries(record["alignment"][when]).assign(
     method=record["settings"]["method"], seed=record["settings"]["seed"], when=when)
-    for record in records for when in ("before", "after")], ignore_index=True)
+    for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
 print(len(records), "runs, seeds", seeds)
 
 # %% [markdown]
@@ -86,15 +86,15 @@ def interval(values):
 
 order = [method for method in plans.LOSSES if method != "local"]
 after = measured.query("when == 'after'").groupby(["method", "measure"])["value"].apply(interval).unstack()
-before = measured.query("when == 'before' and method == 'local'").groupby("measure")["value"].apply(interval)
-pd.concat([before.to_frame("before training").T, after.loc[["local", *order]].rename(index=lambda name: METHODS[name].label)])
+before = measured.query("when == 'before' and method == 'fedmuscle'").groupby("measure")["value"].apply(interval)
+pd.concat([before.to_frame("before training").T, after.loc[order].rename(index=lambda name: METHODS[name].label)])
 
 # %%
 def mean_matrix(method, when, measure):
     return np.mean([record["alignment"][when][measure] for record in records if record["settings"]["method"] == method], axis=0)
 
 
-panels = {"before": mean_matrix("local", "before", "cka")}
+panels = {"before": mean_matrix("fedmuscle", "before", "cka")}
 panels |= {f"after, {METHODS[method].label}": mean_matrix(method, "after", "cka") for method in order}
 fig = plots.heatmaps(panels, f"Centred kernel alignment between clients, mean over {len(seeds)} seeds")
 rows = [(panel, i + 1, j + 1, value) for panel, matrix in panels.items() for (i, j), value in np.ndenumerate(matrix)]

@@ -16,6 +16,8 @@ def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
     counts = Counter((settings.method, settings.public_domain) for settings in wanted)
     assert counts == {(method, domain): 5 for method in METHODS for domain in plans.DOMAINS}
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
+    twins = [settings.replace(augment=False) for settings in plans.augmented("mini")]
+    assert len(twins) == 5 and set(twins) < set(wanted)
 
 
 def test_table_2_has_every_method_on_captioned_pairs():

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fedmuscle_core import plots
 from fedmuscle_core.methods import METHODS
@@ -121,3 +122,14 @@ def test_the_forest_plot_heads_its_groups():
     ax, = plots.forest_plot(rows, "title").axes
     labels = [(label.get_text(), label.get_weight()) for label in ax.get_yticklabels()]
     assert labels[0] == ("digits", "bold") and labels[5:] == [("photos", "bold"), ("A", "normal")] and len(ax.texts) == 5
+
+
+def test_mask_rows_draws_a_row_for_the_scenes_and_one_for_each_name():
+    masks = [torch.randint(0, 11, (32, 32)) for _ in range(3)]
+    fig = plots.mask_rows(torch.rand(3, 3, 32, 32), {"truth": masks, "client 7, Local": masks[::-1]})
+    assert len(fig.axes) == 9 and fig.axes[6].get_ylabel() == "client 7\nLocal"
+    assert (fig.axes[6].images[0].get_array() == masks[2].numpy()).all()
+
+
+def test_many_heat_maps_wrap():
+    assert len([ax for ax in plots.heatmaps({str(n): np.eye(2) for n in range(5)}, "x").axes if ax.get_visible()]) == 5

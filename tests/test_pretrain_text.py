@@ -16,7 +16,7 @@ from fedmuscle_core.text import load_tokenizer, token_ids
 
 @pytest.fixture(scope="module")
 def lines():
-    return corpus(3000, "test")
+    return corpus(1500, "test")
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +74,18 @@ def test_the_stored_probe_covers_both_backbones_and_each_is_worth_its_place():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_stored_weights_fill_gaps_better_than_untrained_ones(name, lines, tokenizer):
-    """The language-model head is not stored: a fresh linear one learns on frozen features, 2,000 captions for each."""
+    """The language-model head is not stored: a fresh linear one learns on frozen features, 1,000 captions for each."""
     inputs, wanted = masked(token_ids(tokenizer, lines), tokenizer, generator(0, "test"))
     accuracy = []
     for backbone in (load_backbone(name), untrained(name, tokenizer).base_model):
         with torch.no_grad():
             features = backbone.eval()(input_ids=inputs, attention_mask=inputs != 0).last_hidden_state
         fit, score = ((features[rows][wanted[rows] >= 0], wanted[rows][wanted[rows] >= 0])
-                      for rows in (slice(2000), slice(2000, None)))
+                      for rows in (slice(1000), slice(1000, None)))
         with seeded(0, "test"):
             head = nn.Linear(64, len(tokenizer))
         optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
-        for _ in range(100):
+        for _ in range(60):
             optimizer.zero_grad()
             F.cross_entropy(head(fit[0]), fit[1]).backward()
             optimizer.step()
@@ -94,7 +94,7 @@ def test_the_stored_weights_fill_gaps_better_than_untrained_ones(name, lines, to
 
 
 def test_pretraining_learns_and_gives_the_same_weights_twice(lines, tokenizer):
-    first, second = (pretrain_text.pretrain("distilbert_small", tokenizer, lines[:1280], epochs=2) for _ in range(2))
+    first, second = (pretrain_text.pretrain("distilbert_small", tokenizer, lines[:960], epochs=2) for _ in range(2))
     assert all(torch.equal(first.state_dict()[key], second.state_dict()[key]) for key in first.state_dict())
     held_out = lines[-400:]
     before, after = (pretrain_text.masked_accuracy(model, tokenizer, held_out)
@@ -133,7 +133,7 @@ def test_main_writes_both_folders_and_the_probe(tmp_path, monkeypatch, capsys):
     small = {name: (config, 1) for name, (config, _) in CONFIGS.items()}
     monkeypatch.setattr(pretrain_text, "CONFIGS", small)
     monkeypatch.setattr(pretrain_text, "BACKBONES", tmp_path)
-    monkeypatch.setattr(pretrain_text, "corpus", lambda n=0, name="corpus": corpus(640, name))
+    monkeypatch.setattr(pretrain_text, "corpus", lambda n=0, name="corpus": corpus(960, name))
     pretrain_text.main([])
     table = pd.read_csv(tmp_path / "probe_text.csv")
     assert table.columns.tolist() == ["backbone", "weights", "parameters", "masked_accuracy"]

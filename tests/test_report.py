@@ -139,3 +139,12 @@ def test_a_saved_figure_has_its_numbers_beside_it_and_stable_bytes(tmp_path, mon
     assert written[0] == written[1]
     assert written[0][1] == b"x\n1\n0.333333\n"
     assert sorted(path.name for path in (tmp_path / "quick").iterdir()) == ["99_test.csv", "99_test.png"]
+
+
+def test_the_exchange_table_counts_the_bytes_of_the_runs():
+    rows = [(method, client, "mlc", metric, "train", round, 0, 1.0, size) for method, size in (("local", 0), ("fedhenn", 2048))
+            for client in (1, 2) for metric in ("local_loss", "mAP") for round in (0, 1, 2)]
+    table = report.exchange_table(pd.DataFrame(rows, columns=["method", "client", "task", "metric", "split", "round", "seed",
+                                                              "value", "bytes"]))
+    assert table["method"].tolist() == ["Local", "FedHeNN"] and table["KiB per client and round"].tolist() == ["0.0", "2.0"]
+    assert "kernels" in table["exchanged"].iloc[1] and "averages" in table["needs"].iloc[1]

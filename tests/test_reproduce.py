@@ -102,3 +102,33 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
     reproduce.compute("quick", ["04"], force=True)
     reproduce.compute("mini", ["01"], force=True)
     assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1]]
+
+
+def test_a_failed_run_does_not_keep_the_notebooks_from_running(tiny, monkeypatch, capsys):
+    def fail(wanted, folder, workers):
+        raise RuntimeError("1 of 2 runs failed (tiny local seed 0); the others are stored")
+
+    monkeypatch.setattr(reproduce, "PLANS", {"04": lambda profile, seeds: [tiny()]})
+    monkeypatch.setattr(reproduce, "sweep", fail)
+    reproduce.compute("quick", ["04"])
+    assert "1 of 2 runs failed (tiny local seed 0)" in capsys.readouterr().out
+
+
+def test_an_interrupted_force_goes_on_and_a_finished_one_begins_anew(workplace, monkeypatch, capsys):
+    seen = []
+
+    def stop(*arguments):
+        seen.append(os.environ[reproduce.RECOMPUTE_BEFORE])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce, "compute", stop)
+    clock = iter(["2030-01-01T00:00:00", "2031-01-01T00:00:00"])
+    monkeypatch.setattr(reproduce, "now", lambda: next(clock))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            reproduce.reproduce("quick", force=True)
+    assert "going on with what was begun 2030" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce, "compute", lambda *arguments: seen.append(os.environ[reproduce.RECOMPUTE_BEFORE]))
+    assert reproduce.reproduce("quick", force=True) == 0 == reproduce.reproduce("quick", force=True)
+    assert seen == ["2030-01-01T00:00:00"] * 3 + ["2031-01-01T00:00:00"]
+    assert reproduce.RECOMPUTE_BEFORE not in os.environ

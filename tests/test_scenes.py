@@ -2,7 +2,17 @@ import pytest
 import torch
 
 from fedmuscle_core.glyphs import DIGIT_POOLS, LETTERS, digit_indices, digit_pool, letter_pool
-from fedmuscle_core.scenes import LAYOUTS, PUBLIC_DOMAINS, compose, digit_scenes, public_scenes, textures
+from fedmuscle_core.scenes import (
+    LAYOUTS,
+    PUBLIC_DOMAINS,
+    compose,
+    digit_scenes,
+    held_out_pairs,
+    public_pairs,
+    public_scenes,
+    textures,
+    undrawn_scenes,
+)
 from fedmuscle_core.seeds import generator
 from fedmuscle_core.tasks import TASKS, targets
 
@@ -73,7 +83,7 @@ def test_every_task_has_its_answer_in_one_scene():
 def test_a_perfect_prediction_scores_100_and_a_constant_one_little(name):
     task = TASKS[name]
     wanted = targets(name, digit_scenes("test", task.layout, 500, 0))
-    perfect = wanted if wanted.ndim == 2 else torch.nn.functional.one_hot(wanted, task.num_outputs).float()
+    perfect = wanted if wanted.ndim == 2 else torch.nn.functional.one_hot(wanted, task.num_outputs).movedim(-1, 1).float()
     assert task.score(20 * perfect - 10, wanted) == pytest.approx(100)
     assert task.score(torch.zeros_like(perfect), wanted) < 40
     assert task.loss(20 * perfect - 10, wanted) < 0.01 < task.loss(torch.zeros_like(perfect), wanted)
@@ -104,3 +114,75 @@ def test_textures_are_smooth_compared_to_noise():
     waves, noise = textures(32, generator(0)), public_scenes("noise", 32, 0)
     steps = [(images[..., 1:] - images[..., :-1]).abs().mean() for images in (waves, noise)]
     assert steps[0] < 0.6 * steps[1]
+
+
+@pytest.mark.parametrize(("images", "mean", "pixels"), [
+    (lambda: public_scenes("scenes", 64, 0), 0.36521, [0.24288, 0.34361, 0.2674]),
+    (lambda: public_scenes("single", 64, 0), 0.34364, [0.38254, 0.28125, 0.28946]),
+    (lambda: public_scenes("letters", 64, 0), 0.35563, [0.27387, 0.48205, 0.11852]),
+    (lambda: public_scenes("textures", 64, 0), 0.32606, [0.48092, 0.01104, 0.2542]),
+    (lambda: public_scenes("noise", 64, 0), 0.49911, [0.87899, 0.09247, 0.59538]),
+    (lambda: digit_scenes("train", "single", 64, 3, "client", 1).images, 0.34136, [0.60707, 0.54933, 0.36803]),
+    (lambda: digit_scenes("train", "number", 64, 3, "client", 1).images, 0.34135, [0.2878, 0.35337, 0.13613]),
+    (lambda: digit_scenes("train", "multi", 64, 3, "client", 1).images, 0.34526, [0.34196, 0.63797, 0.25283]),
+])
+def test_scenes_stay_those_of_the_stored_runs(images, mean, pixels):
+    """A draw added, left out or moved changes every pixel; another processor changes the last digits only."""
+    images = images()
+    assert images.mean().item() == pytest.approx(mean, abs=1e-4)
+    assert [images[63, 2, 16, 16], images[31, 0, 5, 20], images[0, 1, 30, 3]] == pytest.approx(pixels, abs=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_centre_side_and_ink_are_those_of_what_is_drawn(layout):
+    """Measured in the pixels: the glyph's middle, its height, its colour against that of the scene."""
+    scenes = digit_scenes("train", layout, 400, 0)
+    axis, measured, told = (torch.arange(32) + 0.5) / 16 - 1, [], []
+    for image, classes, mask, centre, side, ink in zip(*scenes, strict=True):
+        digits = classes[classes >= 0]
+        if len(digits.unique()) < len(digits):
+            continue                                              # the mask cannot tell two threes apart
+        for slot in (classes >= 0).nonzero()[:, 0].tolist():
+            stroke = mask == classes[slot] + 1
+            middle = torch.stack([(stroke.sum(0) * axis).sum(), (stroke.sum(1) * axis).sum()]) / stroke.sum()
+            assert (middle - centre[slot]).abs().max() < 0.6 * side[slot]
+            colour = image[:, stroke].mean(1)
+            measured.append(torch.cat([middle, stroke.any(1).sum()[None] / 32, colour - colour.mean()]))
+            told.append(torch.cat([centre[slot], side[slot, None], ink[slot] - ink[slot].mean()]))
+    for name, ours, theirs in zip(("x", "y", "side", "red", "green", "blue"), torch.stack(measured).T, torch.stack(told).T,
+                                  strict=True):
+        least = 0.6 if name == "side" and layout != "single" else 0.9         # sides differ by three pixels at most there
+        assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > least, name
+
+
+def test_pairs_are_single_digits_and_keep_what_a_caption_needs():
+    scenes = public_pairs(101, 0)
+    assert public_pairs(101, 0) is scenes and public_scenes("pairs", 101, 0) is scenes.images
+    assert ((scenes.classes >= 0).sum(1) == 1).all() and all(len(field) == 101 for field in scenes)
+    public_pairs.cache_clear()
+    assert all(torch.equal(*both) for both in zip(public_pairs(101, 0), scenes, strict=True))
+    assert not torch.equal(public_pairs(101, 1).images, scenes.images)
+    assert not torch.equal(public_scenes("single", 101, 0), scenes.images)
+
+
+def test_the_two_kinds_of_pairs_are_drawn_with_their_own_handwriting(monkeypatch):
+    from fedmuscle_core import scenes as module
+    asked = []
+    monkeypatch.setattr(module, "digit_pool", lambda split: asked.append(split) or digit_pool(split))
+    public = public_pairs.__wrapped__(64, 0)
+    assert set(asked) == {"public"}
+    held_out = held_out_pairs.__wrapped__(64, 0)
+    assert set(asked) == {"public", "test"}
+    assert not torch.equal(public.images, held_out.images) and not torch.equal(public.centre, held_out.centre)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_undrawn_scenes_are_like_drawn_ones_without_pixels(layout):
+    undrawn, drawn = undrawn_scenes(layout, 3000, generator(0, "test")), digit_scenes("train", layout, 3000, 0)
+    assert undrawn.images.shape == undrawn.masks.shape == (3000, 0)
+    for one, other in zip(undrawn[3:], drawn[3:], strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one.mean(0), other.mean(0), atol=0.03) and torch.allclose(one.std(0), other.std(0), atol=0.03)
+    assert torch.equal((undrawn.classes >= 0).sum(1).unique(), (drawn.classes >= 0).sum(1).unique())
+    digits = undrawn.classes[undrawn.classes >= 0]
+    assert digits.unique().tolist() == list(range(10)) and torch.bincount(digits).min() > 0.08 * len(digits)

@@ -110,6 +110,15 @@ def test_figures_show_the_stored_runs():
     assert (drawn["difference"] - (summary["fedmuscle"] - summary["pairwise"])).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("04_table1", lambda: plans.table1("mini", domains=plans.DOMAINS[:1])),
+                                              ("05_table2", lambda: plans.table2("mini"))])
+def test_the_tables_figures_show_the_stored_runs(name, wanted):
+    _, history = sweep(wanted(), results("mini"), progress=False)
+    again = plots.change_heatmap(relative_change(final_scores(history)))[1].reset_index(drop=True)
+    drawn = pd.read_csv(ROOT / "figures" / f"{name}_heatmap.csv")
+    pd.testing.assert_frame_equal(drawn, again, check_dtype=False, rtol=1e-5)
+
+
 def test_no_notebook_names_a_path_of_the_machine_it_ran_on(source):
     text = Path(source.with_suffix(".ipynb")).read_text()
     assert str(ROOT) not in text and str(Path.home()) + "/" not in text

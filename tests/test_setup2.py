@@ -70,18 +70,18 @@ def test_padding_does_not_change_a_text_representation():
 
 
 def test_a_dense_client_answers_for_every_pixel_and_learns_masks():
-    inputs, wanted = private_data(TASKS["ss"], "segformer_medium", "train", 16, 0)
-    assert inputs.shape == (16, 3, 32, 32) and wanted.shape == (16, 32, 32) and wanted.max() <= 10
+    """Four scenes by heart: far above calling everything background, which scores below 10."""
+    inputs, wanted = private_data(TASKS["ss"], "segformer_medium", "train", 4, 0)
+    assert inputs.shape == (4, 3, 32, 32) and wanted.shape == (4, 32, 32) and wanted.max() <= 10
     torch.manual_seed(0)
     model = make_model(TASKS["ss"], "segformer_medium", 8)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    first = TASKS["ss"].score(model(inputs).detach(), wanted)
-    for _ in range(60):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
         optimizer.zero_grad()
         TASKS["ss"].loss(model(inputs), wanted).backward()
         optimizer.step()
-    assert TASKS["ss"].score(model(inputs).detach(), wanted) > first + 15
-    assert model.representation(inputs).shape == (16, 8)
+    assert TASKS["ss"].score(model(inputs).detach(), wanted) > 25
+    assert model.representation(inputs).shape == (4, 8)
 
 
 def test_a_dense_task_needs_a_backbone_with_stages():

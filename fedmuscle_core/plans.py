@@ -1,13 +1,13 @@
 """Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
 
-seeds: None or empty for those of the profile; Setup 1's first table takes all of them, the tables of every method five.
+seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
 """
 
 from .methods import METHODS
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
-DOMAINS = ("single", "scenes", "letters")            # of Table 1: three public data sets
+DOMAINS = {"single": 5, "scenes": 2, "letters": 2}   # public data of Table 1, and how many seeds of the profile each gets
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 TABLE_SEEDS = 5
@@ -19,16 +19,17 @@ def setup1(profile, seeds=None):
     return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
 
 
-def table1(profile, seeds=None, domains=DOMAINS, methods=tuple(METHODS)):
+def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=tuple(METHODS)):
     """Every method, as tuned, with every public domain; Local once, as it reads none."""
-    seeds = table_seeds(profile, seeds)
     return [settings for domain in domains for method in methods
-            for settings in profile_settings(profile, "setup1", method, seeds, public_domain=domain)]
+            for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
+                                             public_domain=domain)]
 
 
 def augmented(profile, seeds=None):
     """FedMuscle with public batches seen through the augmentation that SimCLR has, with Table 1's first public domain."""
-    return profile_settings(profile, "setup1", "fedmuscle", table_seeds(profile, seeds), public_domain=DOMAINS[0], augment=True)
+    return profile_settings(profile, "setup1", "fedmuscle", table_seeds(profile, seeds), public_domain=next(iter(DOMAINS)),
+                            augment=True)
 
 
 def notebook_04(profile, seeds=None):
@@ -47,9 +48,9 @@ def loss_table(profile, seeds=None):
     return table1(profile, seeds, methods=LOSSES)
 
 
-def table_seeds(profile, seeds=None):
-    """`seeds`, or the first five of the profile."""
-    return profile_seeds(profile, seeds)[:None if seeds else TABLE_SEEDS]
+def table_seeds(profile, seeds=None, most=TABLE_SEEDS):
+    """`seeds`, or the first `most` of the profile."""
+    return profile_seeds(profile, seeds)[:None if seeds else most]
 
 
 PLANS = {"02": setup1, "03": setup1, "04": notebook_04, "05": table2, "06": loss_table}

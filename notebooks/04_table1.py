@@ -36,8 +36,8 @@ from fedmuscle_core.statistics import delta, final_scores, paired_difference, re
 from fedmuscle_core.tuning import tuning_table
 
 plots.use_style()
-seeds = plans.table_seeds(profile, seeds)
-main, others = plans.DOMAINS[0], [name for name in METHODS if name not in ("local", "fedmuscle")]
+used = plans.table_seeds(profile, seeds)
+main, others = "single", [name for name in METHODS if name not in ("local", "fedmuscle")]
 
 # %% [markdown]
 # ## The public data
@@ -68,7 +68,7 @@ tuning_table("setup1")
 # %%
 runs = {domain: sweep(plans.table1(profile, seeds, [domain]), results(profile), workers) for domain in plans.DOMAINS}
 history = {domain: table for domain, (_, table) in runs.items()}
-print({domain: f"{len(records)} runs" for domain, (records, _) in runs.items()}, "seeds", seeds)
+print({domain: f"{len(records)} runs, seeds {sorted(table['seed'].unique().tolist())}" for domain, (records, table) in runs.items()})
 
 # %% [markdown]
 # ## What each method exchanges, and what it asks for
@@ -135,7 +135,7 @@ report.pairwise_table(history[main], "fedmuscle", others)
 # %%
 rows = pd.concat([report.pairwise_differences(history[domain], "fedmuscle", others).assign(group=f"public data: {domain}")
                   for domain in plans.DOMAINS])
-fig = plots.forest_plot(rows, f"FedMuscle minus each method: Delta, paired over {len(seeds)} seeds, 95 % intervals")
+fig = plots.forest_plot(rows, "FedMuscle minus each method: Delta, paired over seeds, 95 % intervals")
 plots.save_figure(fig, rows, "04_table1_forest", profile)
 
 # %% [markdown]
@@ -179,7 +179,7 @@ for other in ("fedmuscle", "simclr"):
 # Published: Pascal VOC, foundation models, from secondary summaries. Ours: single digits as public data.
 
 # %%
-against_paper.table1_beside(history[main], seeds)
+against_paper.table1_beside(history[main], used)
 
 # %%
 against_paper.domains_beside(history, plans.DOMAINS)

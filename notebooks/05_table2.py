@@ -42,7 +42,7 @@ from fedmuscle_core.tasks import TASKS
 from fedmuscle_core.tuning import tuning_table
 
 plots.use_style()
-seeds = plans.table_seeds(profile, seeds)
+used = plans.table_seeds(profile, seeds)
 texts = [index for index, spec in enumerate(SETUPS["setup2"], 1) if TASKS[spec.task].modality == "text"]
 others = [name for name in METHODS if name not in ("local", "fedmuscle")]
 
@@ -95,7 +95,7 @@ tuning_table("setup2")
 
 # %%
 records, history = sweep(plans.table2(profile, seeds), results(profile), workers)
-print(len(records), "runs:", history["method"].nunique(), "methods, seeds", seeds)
+print(len(records), "runs:", history["method"].nunique(), "methods, seeds", used)
 
 # %%
 fig, drawn = plots.learning_curves(history)
@@ -131,7 +131,7 @@ table.loc[[name for name in METHODS if name != "local"]].rename(index=lambda nam
 
 # %%
 rows = report.pairwise_differences(history, "fedmuscle", others)
-fig = plots.forest_plot(rows, f"FedMuscle minus each method: Delta, paired over {len(seeds)} seeds, 95 % intervals")
+fig = plots.forest_plot(rows, f"FedMuscle minus each method: Delta, paired over {len(used)} seeds, 95 % intervals")
 plots.save_figure(fig, rows, "05_table2_forest", profile)
 
 # %%
@@ -148,7 +148,7 @@ report.exchange_table(history)
 
 # %%
 scenes = digit_scenes("test", "multi", records[0]["settings"]["test_size"], 0)
-said = {record["settings"]["method"]: record["masks"] for record in records if record["settings"]["seed"] == seeds[0]}
+said = {record["settings"]["method"]: record["masks"] for record in records if record["settings"]["seed"] == used[0]}
 shown = {"truth": list(scenes.masks[:6])}
 shown |= {f"client {client}, {METHODS[method].label}": [mask_from_text(text) for text in said[method][client]]
           for client in ("7", "8") for method in ("local", "fedmuscle")}
@@ -198,7 +198,7 @@ for method in ("pairwise", "fedmuscle"):
 # seeds of the same group of clients. Scores of other data cannot agree or disagree; Delta can.
 
 # %%
-against_paper.table2_beside(history, seeds)
+against_paper.table2_beside(history, used)
 
 # %%
 for other in others:

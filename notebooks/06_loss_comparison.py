@@ -37,7 +37,7 @@ from fedmuscle_core.paths import DATA, results
 from fedmuscle_core.statistics import delta, final_scores, mean_interval, relative_change, verdict
 
 plots.use_style()
-seeds = plans.table_seeds(profile, seeds)
+used = plans.table_seeds(profile, seeds)
 
 # %% [markdown]
 # ## The losses, on representations that can be looked at
@@ -64,11 +64,11 @@ pd.DataFrame(values).map(float).round(3)
 # every client before the first round and after the last.
 
 # %%
-records, history = sweep(plans.table1(profile, seeds, plans.DOMAINS[:1], plans.LOSSES), results(profile), workers)
+records, history = sweep(plans.table1(profile, seeds, ["single"], plans.LOSSES), results(profile), workers)
 measured = pd.concat([summaries(record["alignment"][when]).assign(
     method=record["settings"]["method"], seed=record["settings"]["seed"], when=when)
     for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
-print(len(records), "runs, seeds", seeds)
+print(len(records), "runs, seeds", used)
 
 # %% [markdown]
 # ## Four measures
@@ -96,7 +96,7 @@ def mean_matrix(method, when, measure):
 
 panels = {"before": mean_matrix("fedmuscle", "before", "cka")}
 panels |= {f"after, {METHODS[method].label}": mean_matrix(method, "after", "cka") for method in order}
-fig = plots.heatmaps(panels, f"Centred kernel alignment between clients, mean over {len(seeds)} seeds")
+fig = plots.heatmaps(panels, f"Centred kernel alignment between clients, mean over {len(used)} seeds")
 rows = [(panel, i + 1, j + 1, value) for panel, matrix in panels.items() for (i, j), value in np.ndenumerate(matrix)]
 plots.save_figure(fig, pd.DataFrame(rows, columns=["panel", "client", "other", "cka"]), "06_loss_comparison_cka", profile)
 

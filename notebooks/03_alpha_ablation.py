@@ -88,6 +88,17 @@ differences = (scores["fedmuscle"] - scores["pairwise"]).groupby(["client", "tas
 pd.DataFrame({"learned - uniform (points)": differences.map(report.interval_text), "shown": differences.map(verdict)})
 
 # %% [markdown]
+# ## Is it alpha, or a temperature that does not suit alpha = 1?
+#
+# Above both use the paper's temperatures. In notebook 04 each method also has its temperature tuned, with the same budget; alpha = 1 then
+# takes another one. The same comparison with those runs:
+
+# %%
+tuned, again = sweep(plans.table1(profile, seeds[:plans.TABLE_SEEDS], ["single"], plans.FIRST_THREE), results(profile), workers)
+print({record["settings"]["method"]: record["settings"]["tau"] for record in tuned if record["settings"]["method"] != "local"})
+print(report.delta_sentence(again, "fedmuscle", "pairwise"))
+
+# %% [markdown]
 # ## What the weights do to the representations
 #
 # Retrieval of the same scene between clients, after training, per seed. Alignment is what the loss asks for; whether it helps

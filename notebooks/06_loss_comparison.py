@@ -42,20 +42,24 @@ used = plans.table_seeds(profile, seeds)
 # %% [markdown]
 # ## The losses, on representations that can be looked at
 #
-# Three samples, an anchor and two peers, in the plane. The first pair of peers agrees with the anchor; the second is turned by a
-# quarter. Each loss in nats: low when the anchor finds its own tuple.
+# Three samples, each on an axis of its own; an anchor and two peers. A peer is *off* where its rows belong to other samples. Each loss in
+# nats: low when the anchor finds its own tuple. `opposed`: the peers agree, but all their signs are turned.
 
 # %%
 import torch
 
 from fedmuscle_core import gramian_loss, muscle_loss
 
-angles = torch.tensor([0.0, 2.1, 4.2])
-turned = [torch.stack([(angles + turn).cos(), (angles + turn).sin()], 1) for turn in (0.0, 0.3, 1.57)]
-cases = {"peers agree": (turned[0], turned[0]), "one is off": (turned[0], turned[2]), "both are off": (turned[2], turned[2])}
-values = {name: {"Muscle": muscle_loss(turned[0], list(peers)), "Pairwise": muscle_loss(turned[0], list(peers), weighting="uniform"),
-                 "Gramian": gramian_loss(turned[0], list(peers))} for name, peers in cases.items()}
-pd.DataFrame(values).map(float).round(3)
+own = torch.eye(4)[:3]
+off, elsewhere = own.roll(1, 0), own.roll(2, 0)
+cases = {"peers agree": [own, own], "one is off": [own, off], "both off, alike": [off, off], "both off, apart": [off, elsewhere],
+         "opposed": [-own, -own]}
+pd.DataFrame({name: {"Muscle": muscle_loss(own, peers).item(), "Pairwise": muscle_loss(own, peers, weighting="uniform").item(),
+                     "Gramian": gramian_loss(own, peers).item()} for name, peers in cases.items()}).round(3)
+
+# %% [markdown]
+# Two things about a volume. It does not see signs, so opposed vectors count as agreeing. And where two peers agree exactly it is zero
+# whatever the anchor does: the Gramian loss is then log 3 and has nothing to teach, just where the other two teach most.
 
 # %% [markdown]
 # ## The runs

@@ -1,6 +1,6 @@
 """Captions: what a scene of digits shows, in English; the text of image-caption pairs and of the text tasks.
 
-The digits are always told, size, colour and position only now and then.  About half of the digits of scenes with one or
+The digits are always told, size, colour and position often but not always.  About half of the digits of scenes with one or
 two are told by way of another number ("the digit after six", "not a three but a seven"), and which of two digits stands
 left often has to be worked out ("a seven to the right of a three"): words alone do not give the answer away.
 """

@@ -22,6 +22,7 @@ from .paths import BACKBONES
 from .settings import Settings
 from .setups import SETUPS
 from .store import environment, load_run, now, run_path, save_run
+from .tasks import TASKS
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
 
@@ -70,8 +71,11 @@ def is_stored(settings, folder):
 
 @cache
 def fingerprint(setup):
-    """Short hash of what a setup's name stands for: its clients, the weights and tokenizers of their backbones."""
+    """Short hash of what a setup's name stands for: its clients, the rates of their tasks, their backbones' weights and
+    tokenizers."""
     digest = hashlib.sha256(repr(SETUPS[setup]).encode())
+    scaled = sorted({(task.name, task.lr_scale) for spec in SETUPS[setup] if (task := TASKS[spec.task]).lr_scale != 1})
+    digest.update(repr(scaled).encode() if scaled else b"")
     for name in sorted({spec.backbone for spec in SETUPS[setup]}):
         for path in sorted((BACKBONES / name).glob("*.safetensors")) + sorted((BACKBONES / name).glob("tokenizer.json")):
             digest.update(path.read_bytes())

@@ -38,6 +38,8 @@ def check(settings):
     reads = METHODS[one_of("method", settings.method, METHODS)].reads
     if "tau_prev" in reads and settings.tau_prev > settings.tau:
         raise ValueError(f"tau_prev: got {settings.tau_prev}, expected at most tau = {settings.tau}")
+    if "batch_size" in reads and settings.public_size < settings.batch_size:
+        raise ValueError(f"public_size: got {settings.public_size}, expected at least batch_size = {settings.batch_size}")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
     texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]

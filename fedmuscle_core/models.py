@@ -121,17 +121,16 @@ class DenseClientModel(ClientModel):
 
     The head is SegFormer's: every stage's features through a linear layer to one width, resized to the finest stage, joined,
     mixed, classified, and resized to the image.  It reads the backbone, whose last stage also gives the representation.
-    Expects a hierarchical backbone (`config.hidden_sizes`), e.g. SegFormer; ValueError for another.
+    Expects a SegFormer backbone; ValueError for another.
     """
 
     WIDTH = 32
 
     def __init__(self, backbone, dim, num_outputs):
         super().__init__(backbone, dim, num_outputs)
-        widths = getattr(backbone.config, "hidden_sizes", None)
-        if widths is None:
-            raise ValueError(f"backbone: got {type(backbone).__name__}, expected one with stages (config.hidden_sizes) "
-                             "for a dense task")
+        if backbone.config.model_type != "segformer":
+            raise ValueError(f"backbone: got {type(backbone).__name__}, expected a SegformerModel for a dense task")
+        widths = backbone.config.hidden_sizes
         self.head = nn.ModuleDict({
             "stages": nn.ModuleList(nn.Conv2d(width, self.WIDTH, 1) for width in widths),
             "mix": nn.Sequential(nn.Conv2d(self.WIDTH * len(widths), self.WIDTH, 1), nn.ReLU(),

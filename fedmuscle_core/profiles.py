@@ -20,7 +20,9 @@ def check_profile(profile):
 
 
 def profile_seeds(profile, seeds):
-    """`seeds` as a list, or those of the profile when there are none."""
+    """`seeds` as a list, or those of the profile when there are none (None or empty)."""
+    if seeds is not None and not (isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)):
+        raise ValueError(f"seeds: got {seeds!r}, expected a list of integers")
     return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"]
 
 

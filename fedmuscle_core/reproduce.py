@@ -1,6 +1,7 @@
 """`fedmuscle reproduce`: the notebooks of one profile, each executed from its .py source into `data/runs/<profile>`."""
 
 import contextlib
+import json
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from .paths import NOTEBOOKS, results, runs
 from .plans import PLANS
 from .profiles import check_profile
 from .store import now, write_atomically
-from .tuning import table_path, tune
+from .tuning import BUILDS_ON, table_path, tune
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
@@ -28,7 +29,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
     force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
-    command goes on: the time it began is kept in the runs folder until all is done.
+    command goes on: the time it began is kept in the runs folder until all went well.
     Raises ValueError before anything runs when no notebook matches, or a parameter
     is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
     """
@@ -44,37 +45,41 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
             raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
         runs(profile).mkdir(parents=True, exist_ok=True)
         report = []
-        since = runs(profile) / "recomputing_since.txt"
-        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: _begun(since)} if force else {})):
+        since, asked = runs(profile) / "recomputing.json", {"notebooks": [source.stem for source in sources], "given": given}
+        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: _begun(since, asked)} if force else {})):
             compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
             for notebook, _, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
                 bar.set_postfix_str(notebook.stem)
                 report.append((notebook.stem, *_execute(notebook, runs(profile) / notebook.name, values)))
-    since.unlink(missing_ok=True)
-    return _summarise(report, profile, figures)
+    status = _summarise(report, profile, figures)
+    if force and status == 0:
+        since.unlink(missing_ok=True)
+    return status
 
 
-def _begun(path):
-    """The time in `path`, which an interrupted `force` left there, or now, which is kept there."""
-    if path.is_file():
-        begun = path.read_text().strip()
-        print(f"going on with what was begun {begun} (to begin anew, delete {path})")
-        return begun
+def _begun(path, asked):
+    """When the `force` that `path` tells of began, if it asked for the same and was not finished; else now, noted there."""
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if kept.get("asked") == asked:
+        print(f"going on with what was begun {kept['begun']} (to begin anew, delete {path})")
+        return kept["begun"]
     begun = now()
-    write_atomically(path, begun + "\n")
+    write_atomically(path, json.dumps({"begun": begun, "asked": asked}) + "\n")
     return begun
 
 
 def compute(profile, numbers, seeds=None, workers=1, force=False):
     """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
 
-    With `force` and profile "mini" the setups' hyperparameters are tuned again first.
+    With `force` and profile "mini" the setups' hyperparameters are tuned again first, those they build on included.
     """
     planned = [PLANS[number] for number in numbers if number in PLANS]
     if not planned:
         return
     if force and profile == "mini":
-        for setup in sorted({settings.setup for plan in planned for settings in plan(profile, seeds)}):
+        setups = {settings.setup for plan in planned for settings in plan(profile, seeds)}
+        setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
+        for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
             print(f"tuning {setup} -> {table_path(setup)}")
             tune(setup, workers=workers)
     wanted = [settings for plan in planned for settings in plan(profile, seeds)]

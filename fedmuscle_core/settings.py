@@ -71,8 +71,6 @@ class Settings:
                 raise ValueError(f"{name}: got {value!r}, expected a number from 0 to below 1")
         if not isinstance(self.augment, bool):
             raise ValueError(f"augment: got {self.augment!r}, expected True or False")
-        if self.public_size < self.batch_size:
-            raise ValueError(f"public_size: got {self.public_size}, expected at least batch_size = {self.batch_size}")
 
     def replace(self, **changes):
         """A copy with some fields changed; an unknown field is a ValueError."""

@@ -18,7 +18,7 @@ class Task:
 
     modality: "image", the scene is read, or "text", its caption.  dense: an answer for every pixel.
     multilabel: `num_outputs` yes-or-no answers instead of one class.
-    lr_scale: factor of `local_lr` (our choice: at one rate for all, pixel and caption clients learn next to nothing).
+    lr_scale: factor of `local_lr` (our choice: heads for pixels and models of captions have further to go).
     """
 
     name: str

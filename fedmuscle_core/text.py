@@ -34,6 +34,8 @@ def token_ids(tokenizer, captions, max_length=MAX_LENGTH):
     """
     if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"captions: got {captions!r:.80}, expected a list of strings")
+    if tokenizer.pad_token_id != 0:
+        raise ValueError(f"tokenizer: got padding with token {tokenizer.pad_token_id}, expected 0: clients take 0 for padding")
     if not len(captions):
         raise ValueError("captions: got an empty list, expected at least one string")
     rows = tokenizer(list(captions))["input_ids"]

@@ -1,7 +1,8 @@
 """Tuning with the same budget for every method, on validation scenes and seeds of its own: `python -m fedmuscle_core.tuning`.
 
 Four configurations a method.  Local: four local learning rates; all methods then share the best.  Every other method: three
-values of its first hyperparameter, then a further value of its second at the best of the first.  A setup that builds on
+values of its first hyperparameter, then a further value of its second at the best of the first (FedHeNN has one: four values
+of it).  A setup that builds on
 another (Setup 2 on Setup 1): three configurations a method, what was chosen there and two neighbours of one hyperparameter.
 Chosen is the best Delta on validation scenes, against Local at its default.
 """
@@ -68,6 +69,17 @@ def tuning_table(setup):
     best = table.groupby("method")["delta"].transform("max")
     table["chosen"] = (table["delta"] == best).map({True: "x", False: ""})
     return table.astype(object).fillna("")
+
+
+def choices_at_an_edge(setup):
+    """[(method, field, value)] of the choices that lie at an end of the three or more values tried of a hyperparameter."""
+    table, found = pd.read_csv(table_path(setup)), []
+    for method, rows in table.groupby("method", sort=False):
+        for field, value in tuned(setup, method).items():
+            tried = rows[field].dropna().unique()
+            if len(tried) >= 3 and value in (tried.min(), tried.max()):
+                found.append((method, field, value))
+    return found
 
 
 def validation_delta(history, reference):

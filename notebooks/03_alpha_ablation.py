@@ -90,8 +90,8 @@ pd.DataFrame({"learned - uniform (points)": differences.map(report.interval_text
 # %% [markdown]
 # ## Is it alpha, or a temperature that does not suit alpha = 1?
 #
-# Above both use the paper's temperatures. In notebook 04 each method also has its temperature tuned, with the same budget; alpha = 1 then
-# takes another one. The same comparison with those runs:
+# Above both use the paper's temperatures. In notebook 04 each method also has its temperature tuned, with the same budget. The
+# temperatures that were chosen, and the same comparison with those runs:
 
 # %%
 tuned, again = sweep(plans.table1(profile, seeds[:plans.TABLE_SEEDS], ["single"], plans.FIRST_THREE), results(profile), workers)

@@ -13,13 +13,13 @@
 # %% [markdown]
 # # 06 Four losses for the same exchange: what do they do to the representations, and does better aligned mean better taught?
 #
-# Muscle, pairwise (alpha = 1) and Gramian get the same representations of the same public batches; SimCLR gets the same batches and no
-# peers. They differ in the loss alone. Here is what each leaves behind: alignment, uniformity, retrieval between clients,
+# Muscle, pairwise (alpha = 1) and Gramian exchange representations of the same public batches; SimCLR gets the same batches, augments
+# them, and has no peers. Each runs with the learning rate and temperature tuned for it. Here is what each leaves behind: alignment, uniformity, retrieval between clients,
 # similarity of their kernels, and the time of a step.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
-seeds: list = []  # empty: the first five of the profile
+seeds: list = []  # empty: the first ones of the profile, see plans.DOMAINS
 workers: int = 2  # processes, one run each
 
 # %%
@@ -43,7 +43,7 @@ used = plans.table_seeds(profile, seeds)
 # ## The losses, on representations that can be looked at
 #
 # Three samples, each on an axis of its own; an anchor and two peers. A peer is *off* where its rows belong to other samples. Each loss in
-# nats: low when the anchor finds its own tuple. `opposed`: the peers agree, but all their signs are turned.
+# nats: low when the anchor finds its own tuple. `opposed`: as the case before it, with all signs of the peers turned.
 
 # %%
 import torch
@@ -52,14 +52,14 @@ from fedmuscle_core import gramian_loss, muscle_loss
 
 own = torch.eye(4)[:3]
 off, elsewhere = own.roll(1, 0), own.roll(2, 0)
-cases = {"peers agree": [own, own], "one is off": [own, off], "both off, alike": [off, off], "both off, apart": [off, elsewhere],
-         "opposed": [-own, -own]}
+cases = {"peers agree": [own, own], "both off, alike": [off, off], "both off, apart": [off, elsewhere],
+         "one is off": [own, off], "opposed": [-own, -off]}
 pd.DataFrame({name: {"Muscle": muscle_loss(own, peers).item(), "Pairwise": muscle_loss(own, peers, weighting="uniform").item(),
                      "Gramian": gramian_loss(own, peers).item()} for name, peers in cases.items()}).round(3)
 
 # %% [markdown]
-# Two things about a volume. It does not see signs, so opposed vectors count as agreeing. And where two peers agree exactly it is zero
-# whatever the anchor does: the Gramian loss is then log 3 and has nothing to teach, just where the other two teach most.
+# Two things about a volume. It does not see signs: the last two columns are one to the Gramian loss. And where two peers agree exactly
+# it is zero whatever the anchor does: the Gramian loss is log 3 for the right peers and for the wrong ones alike.
 
 # %% [markdown]
 # ## The runs
@@ -72,7 +72,9 @@ records, history = sweep(plans.table1(profile, seeds, ["single"], plans.LOSSES),
 measured = pd.concat([summaries(record["alignment"][when]).assign(
     method=record["settings"]["method"], seed=record["settings"]["seed"], when=when)
     for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
+chosen = pd.DataFrame([{"method": METHODS[record["settings"]["method"]].label, **record["settings"]} for record in records])
 print(len(records), "runs, seeds", used)
+chosen.drop_duplicates("method").set_index("method")[["contrastive_lr", "tau", "tau_prev", "local_lr"]]
 
 # %% [markdown]
 # ## Four measures
@@ -150,7 +152,7 @@ pd.DataFrame({METHODS[name].label: {"ms per loss": value, "times pairwise": roun
 # ## Published, and ours
 #
 # Published is Muscle's gain over Gramian on three public data sets (relative or in points: not stated in our source). Ours: difference of
-# Delta, paired over seeds, on three public domains.
+# Delta, paired over seeds.
 
 # %%
 runs = {domain: sweep(plans.table1(profile, seeds, [domain], plans.LOSSES), results(profile), workers)[1] for domain in plans.DOMAINS}

@@ -39,13 +39,14 @@ def test_table_1_has_a_row_for_every_method_published_or_run():
 def test_domains_stand_beside_one_another():
     table = against_paper.domains_beside({"single": history({"fedmuscle": 5.0, "cofed": 1.0})}, ["single"])
     assert table["method"].tolist() == ["FedMuscle", "CoFED"] and table["published, COCO (%)"].tolist() == [28.65, 9.85]
-    assert table.loc[0, "ours, single (%)"].startswith("+10.1")
+    assert table.loc[0, "ours, single (%), 2 seeds"].startswith("+10.1")
 
 
 def test_the_gain_over_gramian_is_paired():
     table = against_paper.loss_gains_beside({"single": history({"fedmuscle": 5.0, "gramian": 2.0})}, ["single"])
     assert table["published"].tolist() == [11.2, 28.4, 11.1, "-"]
-    assert table["ours"].iloc[-1] == "+6.0 [+6.0, +6.0]" and table["agrees?"].iloc[-1] == "same sign, other size"
+    assert table["ours"].iloc[-1] == "+6.0 [+6.0, +6.0]" and table["agrees?"].iloc[-1] == "same sign"
+    assert table["seeds"].tolist() == ["-", "-", "-", 2]
 
 
 def test_table_2_shows_ranges_over_the_clients_of_a_group():

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import statistics
@@ -14,6 +15,7 @@ from fedmuscle_core.paths import results
 from fedmuscle_core.settings import Settings
 from fedmuscle_core.setups import SETUPS
 from fedmuscle_core.store import load_run, run_path
+from fedmuscle_core.tasks import TASKS
 
 
 def test_a_run_is_stored_with_settings_versions_times_and_history(tiny, tmp_path):
@@ -54,6 +56,16 @@ def test_a_run_of_other_clients_or_weights_does_not_count(tiny, tmp_path, monkey
     monkeypatch.setitem(SETUPS, "tiny", SETUPS["tiny"][::-1])
     experiment.fingerprint.cache_clear()
     assert not experiment.is_stored(settings, tmp_path)
+
+
+def test_a_run_at_another_rate_of_its_tasks_does_not_count(monkeypatch):
+    experiment.fingerprint.cache_clear()
+    before = experiment.fingerprint("setup1"), experiment.fingerprint("setup2")
+    monkeypatch.setitem(TASKS, "tc10", dataclasses.replace(TASKS["tc10"], lr_scale=2.0))
+    experiment.fingerprint.cache_clear()
+    after = experiment.fingerprint("setup1"), experiment.fingerprint("setup2")
+    experiment.fingerprint.cache_clear()
+    assert before[0] == after[0] and before[1] != after[1]
 
 
 def test_the_committed_runs_are_of_the_clients_and_weights_that_are_committed():

@@ -101,6 +101,7 @@ def test_streams_are_distinct_and_repeatable():
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of"),
     ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
     ({"setup": "setup2"}, r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] of setup2 read captions"),
+    ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
     ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: setup1 has 6 clients"),
 ])
 def test_bad_settings_are_refused_before_any_work(change, message):

@@ -101,7 +101,9 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
     reproduce.compute("mini", ["04"], seeds=[7], workers=2, force=True)
     reproduce.compute("quick", ["04"], force=True)
     reproduce.compute("mini", ["01"], force=True)
-    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1]]
+    monkeypatch.setitem(reproduce.BUILDS_ON, "tiny", "another")               # what it builds on comes first
+    reproduce.compute("mini", ["05"], force=True)
+    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1], ("tune", "another", 1), ("tune", "tiny", 1), [5]]
 
 
 def test_a_failed_run_does_not_keep_the_notebooks_from_running(tiny, monkeypatch, capsys):
@@ -122,13 +124,18 @@ def test_an_interrupted_force_goes_on_and_a_finished_one_begins_anew(workplace, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reproduce, "compute", stop)
-    clock = iter(["2030-01-01T00:00:00", "2031-01-01T00:00:00"])
+    clock = iter(f"{year}-01-01T00:00:00" for year in range(2030, 2040))
     monkeypatch.setattr(reproduce, "now", lambda: next(clock))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce("quick", force=True)
     assert "going on with what was begun 2030" in capsys.readouterr().out
-    monkeypatch.setattr(reproduce, "compute", lambda *arguments: seen.append(os.environ[reproduce.RECOMPUTE_BEFORE]))
-    assert reproduce.reproduce("quick", force=True) == 0 == reproduce.reproduce("quick", force=True)
-    assert seen == ["2030-01-01T00:00:00"] * 3 + ["2031-01-01T00:00:00"]
+    monkeypatch.setattr(reproduce, "compute", lambda *arguments: seen.append(os.environ.get(reproduce.RECOMPUTE_BEFORE, "none")))
+    assert reproduce.reproduce("quick") == 0                                  # without force: leaves it to be gone on with
+    assert reproduce.reproduce("quick", parameters={"number": "7"}, force=True) == 1    # anew; fails
+    assert reproduce.reproduce("quick", parameters={"number": "7"}, force=True) == 1    # so it goes on
+    assert reproduce.reproduce("quick", parameters={"number": "3"}, force=True) == 0
+    assert reproduce.reproduce("quick", parameters={"number": "3"}, force=True) == 0    # finished: anew
+    years = [begun[:4] for begun in seen]
+    assert years == ["2030", "2030", "none", "2031", "2031", "2032", "2033"]
     assert reproduce.RECOMPUTE_BEFORE not in os.environ

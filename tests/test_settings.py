@@ -23,7 +23,6 @@ from fedmuscle_core.settings import EXCHANGE_FIELDS, Settings
     ({"eta": 0}, "eta: got 0"),
     ({"vote_share": 1.0}, "vote_share: got 1.0, expected a number from 0 to below 1"),
     ({"vote_margin": -0.1}, "vote_margin: got -0.1"),
-    ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
 ])
 def test_bad_settings_name_the_field(change, message):
     with pytest.raises(ValueError, match=message):
@@ -64,6 +63,11 @@ def test_settings_a_method_does_not_read_share_one_stored_run():
             assert (canonical(other) != canonical(Settings(method=method))) == (name in read), (method, name)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_small_settings_stay_valid_when_what_a_method_does_not_read_is_at_its_default(tiny, method):
+    federation.check(canonical(federation.check(tiny(method=method, public_size=20, batch_size=8))))
+
+
 def test_pairwise_runs_at_any_temperature():
     federation.check(Settings(method="pairwise", tau=0.1))
     assert canonical(Settings(method="pairwise", tau=0.1, tau_prev=0.05)) == canonical(
@@ -75,7 +79,10 @@ def test_profiles():
     assert profile_settings("quick", "setup1", "local", [0])[0].rounds < Settings().rounds
     assert profile_settings("quick", "setup1", "local", [0], rounds=7)[0].rounds == 7
     assert profile_seeds("mini", []) == PROFILES["mini"]["seeds"] and len(PROFILES["mini"]["seeds"]) >= 5
-    assert profile_seeds("mini", [9]) == [9]
+    assert profile_seeds("mini", [9]) == [9] and profile_seeds("mini", None) == profile_seeds("mini", [])
+    for seeds in (0, 5, "abc", ["0"], [True]):
+        with pytest.raises(ValueError, match="seeds: got .* expected a list of integers"):
+            profile_seeds("mini", seeds)
     for profile, message in [("paper", "paper profile .* is not implemented"), ("huge", "profile: got 'huge'")]:
         with pytest.raises(ValueError, match=message):
             profile_settings(profile, "setup1", "local", [0])

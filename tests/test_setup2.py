@@ -84,9 +84,10 @@ def test_a_dense_client_answers_for_every_pixel_and_learns_masks():
     assert model.representation(inputs).shape == (4, 8)
 
 
-def test_a_dense_task_needs_a_backbone_with_stages():
-    with pytest.raises(ValueError, match="backbone: got ViTModel, expected one with stages"):
-        make_model(TASKS["ss"], "vit_small", 8)
+@pytest.mark.parametrize(("name", "kind"), [("vit_small", "ViTModel"), ("resnet_small", "ResNetModel")])
+def test_a_dense_task_needs_a_segformer(name, kind):
+    with pytest.raises(ValueError, match=f"backbone: got {kind}, expected a SegformerModel for a dense task"):
+        make_model(TASKS["ss"], name, 8)
 
 
 def test_mean_iou_where_the_answer_is_known():

@@ -68,3 +68,10 @@ def test_a_tokenizer_that_is_not_there_is_named_beside_those_that_are():
         load_tokenizer("bert_huge")
     with pytest.raises(ValueError, match="tokenizer: got 'vit_small'.*this backbone reads images"):
         load_tokenizer("vit_small")
+
+
+def test_padding_must_be_token_0():
+    class Other:
+        pad_token_id = 1
+    with pytest.raises(ValueError, match="tokenizer: got padding with token 1, expected 0"):
+        token_ids(Other(), ["a seven"])

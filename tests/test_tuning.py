@@ -69,6 +69,14 @@ def test_the_table_for_people_marks_one_row_a_method():
         assert not table.isna().any(axis=None)
 
 
+def test_choices_at_an_edge_of_what_was_tried_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    pd.DataFrame([("fedhenn", 5e-4, 0.1, 1.0), ("fedhenn", 5e-4, 1.0, 2.0), ("fedhenn", 5e-4, 10.0, 3.0),
+                  ("fedmuscle", 5e-4, 0.1, 1.0), ("fedmuscle", 5e-4, 1.0, 2.0), ("fedmuscle", 5e-4, 10.0, 1.0)],
+                 columns=["method", "local_lr", "eta", "delta"]).to_csv(tmp_path / "setup1.csv", index=False)
+    assert tuning.choices_at_an_edge("setup1") == [("fedhenn", "eta", 10.0)]
+
+
 def test_tuning_seeds_are_not_result_seeds():
     used = {seed for seeds in tuning.SEEDS.values() for seed in seeds}
     assert used and not used & {seed for profile in PROFILES.values() for seed in profile["seeds"]}

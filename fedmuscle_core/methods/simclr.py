@@ -10,7 +10,7 @@ from .contrastive import full_batches
 
 
 def play_round(federation, round):
-    """T epochs over the same public batches that the aligning methods get, then local phase."""
+    """T epochs over the public set, then local phase; with T = 1 the very batches that the aligning methods get."""
     settings = federation.settings
     losses = {client.index: simclr_phase(client, settings, round) for client in federation.clients}
     return {"contrastive_loss": losses, **local.play_round(federation, round)}

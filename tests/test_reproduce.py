@@ -130,7 +130,8 @@ def test_an_interrupted_force_goes_on_and_a_finished_one_begins_anew(workplace, 
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce("quick", force=True)
     assert "going on with what was begun 2030" in capsys.readouterr().out
-    monkeypatch.setattr(reproduce, "compute", lambda *arguments: seen.append(os.environ.get(reproduce.RECOMPUTE_BEFORE, "none")))
+    monkeypatch.setattr(reproduce, "compute",
+                        lambda *arguments: seen.append(os.environ.get(reproduce.RECOMPUTE_BEFORE, "none")))
     assert reproduce.reproduce("quick") == 0                                  # without force: leaves it to be gone on with
     assert reproduce.reproduce("quick", parameters={"number": "7"}, force=True) == 1    # anew; fails
     assert reproduce.reproduce("quick", parameters={"number": "7"}, force=True) == 1    # so it goes on

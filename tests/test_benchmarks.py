@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_the_losses_benchmark_times_every_contrastive_method(tmp_path, capsys):
 
 def test_the_sweep_benchmark_computes_the_same_runs_with_one_worker_and_with_two(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(sweep, "sweep", lambda wanted, folder, workers: asked.append((wanted, workers)))
+    monkeypatch.setattr(sweep, "sweep", lambda wanted, folder, workers: asked.append((wanted, workers)) or time.sleep(0.05))
     assert sweep.main(["--runs", "3"]) == 0
     assert asked[0][0] == asked[1][0] and len(asked[0][0]) == 3 and [workers for _, workers in asked] == [1, 2]
     assert "times faster" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from .statistics import delta, final_scores, mean_interval, relative_change, ver
 
 SIGNS = {"higher": "same sign", "lower": "other sign"} | dict.fromkeys(("no difference shown", "one seed: no interval"),
                                                                       "sign not shown")
-SETUP_1_CLIENTS = {"client1_mlc": 1, "client4_ic100": 4, "client6_ic10": 6}
+SETUP_1_CLIENTS = ("client1_mlc", "client4_ic100", "client6_ic10")
 SETUP_2_GROUPS = {"mlc": (1, 2, 3), "ic100": (4, 5), "ic10": (6,), "ss": (7, 8), "tc": (9, 10)}
 PUBLIC_NAMES = {"pascal_voc": "Pascal VOC", "coco": "COCO", "cifar100": "CIFAR-100"}
 

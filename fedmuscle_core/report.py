@@ -99,11 +99,10 @@ def delta_sentence(history, method, other):
             f"paired difference to {METHODS[other].label} {interval_text(difference)} points: {verdict(difference)}.")
 
 
-def comparison_table(history, methods, baseline="local", reference=None):
+def comparison_table(history, methods, baseline="local"):
     """One row a method, in the order given and without the baseline: several summaries of its gains, as text.
 
     Student-t intervals over seeds; that of the interquartile mean (IQM) over seeds and clients is a stratified bootstrap.
-    `reference`, a method: one more column, the paired difference of Delta to it, in points.
     Raises ValueError where a method has no runs, lacks a client on a seed, or the baseline lacks a seed.
     """
     scores = final_scores(history)
@@ -113,15 +112,12 @@ def comparison_table(history, methods, baseline="local", reference=None):
     for method in (method for method in methods if method != baseline):
         middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
         table, gain = (table[table["method"] == method] for table in (summary, gains))
-        row = {"method": METHODS[method].label, "Delta (%)": interval_text(mean_interval(table["delta"])),
-               "IQM (%)": interval_text(middle), "worst client (%)": interval_text(mean_interval(table["worst"])),
-               "worst third (%)": interval_text(mean_interval(table["worst_third"])),
-               "clients improved": f"{100 * table['improved'].mean():.0f} %",
-               "balanced gain (log-odds)": interval_text(mean_interval(gain["balanced_gain"]), 2), "seeds": len(table)}
-        if reference is not None:
-            difference = interval_text(paired_difference(summary, "delta", method, reference))
-            row[f"Delta - {METHODS[reference].label} (points)"] = "" if method == reference else difference
-        rows.append(row)
+        rows.append({
+            "method": METHODS[method].label, "Delta (%)": interval_text(mean_interval(table["delta"])),
+            "IQM (%)": interval_text(middle), "worst client (%)": interval_text(mean_interval(table["worst"])),
+            "worst third (%)": interval_text(mean_interval(table["worst_third"])),
+            "clients improved": f"{100 * table['improved'].mean():.0f} %",
+            "balanced gain (log-odds)": interval_text(mean_interval(gain["balanced_gain"]), 2), "seeds": len(table)})
     return pd.DataFrame(rows)
 
 

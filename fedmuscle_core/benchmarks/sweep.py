@@ -14,9 +14,9 @@ from ..settings import Settings
 from ..store import environment, now, write_atomically
 
 
-def measure(runs, rounds, setup="setup1"):
+def measure(runs, rounds):
     """{workers: seconds} of a sweep of `runs` runs, each into an empty folder."""
-    wanted = [Settings(setup=setup, seed=seed, rounds=rounds, num_peers=2, test_size=0) for seed in range(runs)]
+    wanted = [Settings(seed=seed, rounds=rounds, test_size=0) for seed in range(runs)]
     seconds = {}
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:

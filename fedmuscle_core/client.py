@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from .augment import augment
 from .models import ClientModel, DenseClientModel, in_batches, load_backbone
 from .pairs import Pairs, scene_captions
+from .partition import first_digits, like, split_by_class
 from .scenes import digit_scenes
 from .seeds import generator, seeded
+from .setups import SETUPS
 from .tasks import TASKS, Task, targets
 from .text import load_tokenizer, token_ids
 
@@ -41,16 +43,12 @@ def make_client(index, spec, settings, public):
     The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task.
     """
     task = TASKS[spec.task]
-    scenes = {"train": ("train", spec.train_size, settings.seed, "client", index),
-              "validation": ("validation", settings.validation_size, 0)}
-    if settings.test_size:
-        scenes["test"] = ("test", settings.test_size, 0)
-    data = {split: private_data(task, spec.backbone, *drawn) for split, drawn in scenes.items()}
     with seeded(settings.seed, "client", index, "weights"):
         model = make_model(task, spec.backbone, settings.dim)
     local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
     config = model.representation.backbone.config.to_dict()
     has_dropout = any(value for name, value in config.items() if "drop" in name)
+    data = private_sets(index, spec, settings)
     return Client(index, task, settings.seed, model, data, read(task, spec.backbone, public), local, contrastive, has_dropout)
 
 
@@ -59,6 +57,29 @@ def make_model(task, backbone, dim):
     if task.dense:
         return DenseClientModel(load_backbone(backbone), dim, task.num_outputs)
     return ClientModel(load_backbone(backbone), dim, task.num_outputs, text=task.modality == "text")
+
+
+def private_sets(index, spec, settings):
+    """{split: (inputs, targets)} of client `index`: train, validation and, where the settings have any, test scenes.
+
+    With `settings.dirichlet` the clients of a task split one pool of train scenes, see `partition`; the validation and test
+    scenes of each are those of the task, as many as can be had in the class proportions of its own.
+    """
+    task = TASKS[spec.task]
+    drawn = {"validation": ("validation", settings.validation_size, 0), "test": ("test", settings.test_size, 0)}
+    drawn = {split: pool for split, pool in drawn.items() if pool[1]}
+    if settings.dirichlet is None:
+        drawn["train"] = ("train", spec.train_size, settings.seed, "client", index)
+        return {split: private_data(task, spec.backbone, *pool) for split, pool in drawn.items()}
+    together = [other for other, twin in enumerate(SETUPS[settings.setup], 1) if twin.task == spec.task]
+    sizes = [SETUPS[settings.setup][other - 1].train_size for other in together]
+    drawn["train"] = ("train", sum(sizes), settings.seed, "pool", spec.task)
+    digits = {split: first_digits(digit_scenes(split, task.layout, *pool[1:])) for split, pool in drawn.items()}
+    rows, shares = split_by_class(digits["train"], sizes, settings.dirichlet, settings.seed, "partition", spec.task)
+    place = together.index(index)
+    chosen = {split: rows[place] if split == "train" else like(digits[split], shares[:, place]) for split in drawn}
+    whole = {split: private_data(task, spec.backbone, *pool) for split, pool in drawn.items()}
+    return {split: (inputs[chosen[split]], wanted[chosen[split]]) for split, (inputs, wanted) in whole.items()}
 
 
 def private_data(task, backbone, split, size, seed, *stream):

@@ -21,11 +21,15 @@ def downlink(peers, protocol, tau, tau_prev, weighting="learned"):
     return (peers,) if protocol == "matrices" else tuple_payload(peers, tau, tau_prev, weighting)
 
 
-def loss_from_downlink(anchor, payload, protocol, tau, tau_prev, weighting="learned"):
-    """Muscle loss of `anchor` (B, d), unit rows, from what `downlink` sent; the same scalar in both protocols."""
-    if protocol == "matrices":
-        return muscle_loss(anchor, *payload, tau=tau, tau_prev=tau_prev, weighting=weighting, normalize=False)
-    return tuple_loss(anchor, *payload)
+def loss_from_downlink(anchor, payload, protocol, tau, tau_prev, weighting="learned", num_samples=0, generator=None):
+    """Muscle loss of `anchor` (B, d), unit rows, from what `downlink` sent; the same scalar in both protocols.
+
+    num_samples: tuples drawn an anchor with `generator` ("matrices" only); 0 for the exact sum.
+    """
+    if protocol == "tuples":
+        return tuple_loss(anchor, *payload)
+    sampling = {"estimator": "sampled", "num_samples": num_samples, "generator": generator} if num_samples else {}
+    return muscle_loss(anchor, *payload, tau=tau, tau_prev=tau_prev, weighting=weighting, normalize=False, **sampling)
 
 
 def tuple_payload(peers, tau, tau_prev, weighting="learned"):

@@ -38,12 +38,15 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def run(settings, folder, progress=True):
-    """Run `settings`, store the result below `folder`, return (record, history); overwrites an earlier result."""
+def run(settings, folder, progress=True, parked=None):
+    """Run `settings`, store the result below `folder`, return (record, history); overwrites an earlier result.
+
+    parked: see `federation.build`.
+    """
     settings = canonical(federation.check(settings))
     started, clock = now(), time.perf_counter()
     with one_thread():
-        built = federation.build(settings)
+        built = federation.build(settings, parked)
         history, alignment = federation.train(built, progress)
     record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
               "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),

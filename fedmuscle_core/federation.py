@@ -1,7 +1,7 @@
 """The round loop: build the clients of a setup, play the rounds of a method, keep the history."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -14,6 +14,7 @@ from .exchange import Ledger
 from .methods import METHODS
 from .models import in_batches
 from .pairs import CAPTIONED, Pairs, held_out_data, public_data
+from .parked import ParkedClients
 from .scenes import digit_scenes
 from .settings import Settings
 from .setups import SETUPS
@@ -26,11 +27,18 @@ MASKS = 6
 
 @dataclass
 class Federation:
-    """The clients, each with its private and the public data, and the ledger of one run."""
+    """The clients, each with its private and the public data, the ledger of one run, and what the server remembers.
+
+    memory: {client: last upload of the whole public set}, with `refresh` "round".  gains, losses: of the peers and of the
+    round before, with `peer_choice` "bandit", see `peers.credit`.
+    """
 
     settings: Settings
-    clients: list[Client]
+    clients: list[Client] | ParkedClients
     ledger: Ledger
+    memory: dict = field(default_factory=dict)
+    gains: dict = field(default_factory=dict)
+    losses: dict = field(default_factory=dict)
 
 
 def check(settings):
@@ -40,6 +48,10 @@ def check(settings):
         raise ValueError(f"tau_prev: got {settings.tau_prev}, expected at most tau = {settings.tau}")
     if "batch_size" in reads and settings.public_size < settings.batch_size:
         raise ValueError(f"public_size: got {settings.public_size}, expected at least batch_size = {settings.batch_size}")
+    if settings.num_samples and settings.protocol == "tuples":
+        raise ValueError(f"num_samples: got {settings.num_samples}, expected 0 with protocol 'tuples', which sends every tuple")
+    if settings.refresh == "round" and settings.augment:
+        raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
     texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]
@@ -52,12 +64,23 @@ def check(settings):
     return settings
 
 
-def build(settings):
-    """The federation of `settings` before its first round."""
+def build(settings, parked=None):
+    """The federation of `settings` before its first round.
+
+    parked: a folder for the clients' states, so that one network at a time is in memory; the results are the same.  Raises
+    ValueError where the method needs all networks at once: aligning ones do unless `refresh` is "round".
+    """
     specs = SETUPS[check(settings).setup]
+    if parked is not None and "refresh" in METHODS[settings.method].reads and settings.refresh == "batch":
+        raise ValueError(f"parked: got a folder with {settings.method} and refresh 'batch', which needs the networks of all "
+                         "clients at every batch; expected refresh 'round'")
     domain = settings.public_domain if "public_domain" in METHODS[settings.method].reads else default_domain(specs)
     public = public_data(domain, settings.public_size, settings.seed)
-    clients = [make_client(index, spec, settings, public) for index, spec in enumerate(specs, 1)]
+
+    def make(index):
+        return make_client(index, specs[index - 1], settings, public)
+
+    clients = [make(index) for index in range(1, len(specs) + 1)] if parked is None else ParkedClients(make, len(specs), parked)
     return Federation(settings, clients, Ledger())
 
 
@@ -89,7 +112,8 @@ def train(federation, progress=True):
         losses = play_round(federation, round)
         for client in federation.clients:
             for metric, values in losses.items():
-                note(client, metric, "train", round, values[client.index])
+                if client.index in values:                                    # an absent client has no contrastive loss
+                    note(client, metric, "train", round, values[client.index])
             note(client, client.task.metric, "validation", round, evaluate(client, "validation"))
     for client in federation.clients if settings.test_size else ():
         note(client, client.task.metric, "test", settings.rounds, evaluate(client, "test"))
@@ -107,11 +131,12 @@ def representations(federation):
         held_out = held_out_data(ALIGNMENT_SCENES)
     else:
         held_out = Pairs(digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images, None)
-    found = []
-    for client in sorted(federation.clients, key=lambda client: client.index):
+    found = {}
+    for client in federation.clients:
         client.model.eval()
-        found.append(in_batches(client.model.representation, read(client.task, specs[client.index - 1].backbone, held_out)))
-    return found
+        inputs = read(client.task, specs[client.index - 1].backbone, held_out)
+        found[client.index] = in_batches(client.model.representation, inputs)
+    return [found[index] for index in sorted(found)]
 
 
 def predicted_masks(federation, count=MASKS):

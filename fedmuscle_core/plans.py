@@ -3,14 +3,16 @@
 seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
 """
 
+from . import ablations
 from .methods import METHODS
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
-DOMAINS = {"single": 5}                              # public data of Table 1, and how many seeds of the profile each gets
+DOMAINS = {"single": 5, "scenes": 5, "letters": 5}   # public data of Table 1, and how many seeds of the profile each gets
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 TABLE_SEEDS = 5
+DISTANT_DOMAINS = ("scenes", "single")
 
 
 def setup1(profile, seeds=None):
@@ -58,4 +60,45 @@ def table_seeds(profile, seeds=None, most=TABLE_SEEDS):
     return profile_seeds(profile, seeds)[:None if seeds else most]
 
 
-PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table}
+def flat(*groups):
+    """All runs of groups of `ablations`."""
+    return [settings for group in groups for runs in group.values() for settings in runs]
+
+
+def notebook_07(profile, seeds=None):
+    """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
+    return flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
+                ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
+                ablations.by_choice(profile, seeds, "setup2"))
+
+
+def notebook_08(profile, seeds=None):
+    """Which public data, how many, and the temperature of distant pairs."""
+    return flat(ablations.by_domain(profile, seeds), ablations.by_public_size(profile, seeds),
+                *(ablations.by_distant_tau(profile, seeds, domain) for domain in DISTANT_DOMAINS))
+
+
+def notebook_09(profile, seeds=None):
+    """Unequal private data and clients that are absent."""
+    return flat(ablations.by_concentration(profile, seeds), ablations.by_absence(profile, seeds))
+
+
+def notebook_10(profile, seeds=None):
+    """One factor at a time around the tuned point, the two temperatures together, batch size and temperature together."""
+    return flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
+                *(ablations.by_factor(profile, factor, seeds) for factor in ablations.FACTORS))
+
+
+def notebook_11(profile, seeds=None):
+    """The FedMuscle runs of Setup 1 on whose bound and Delta the notebook looks: those of the temperatures and of the peers."""
+    return flat(ablations.by_temperatures(profile, seeds), ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]))
+
+
+def notebook_12(profile, seeds=None):
+    """Other clients: their modalities, their models, their number."""
+    return flat(ablations.by_setup(profile, ablations.MODALITIES, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+                ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
+
+
+PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
+         "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12}

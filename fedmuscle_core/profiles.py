@@ -2,7 +2,7 @@
 
 from .checks import one_of
 from .settings import Settings
-from .setups import SETUP_SETTINGS
+from .setups import SETUP_SETTINGS, TUNED_AS
 from .tuning import tuned
 
 PROFILES = {
@@ -35,5 +35,5 @@ def profile_settings(profile, setup, method, seeds, **changes):
     scale = PROFILES[check_profile(profile)]["settings"]
     if not seeds:
         raise ValueError("seeds: got none, expected at least one")
-    values = {**SETUP_SETTINGS.get(setup, {}), **tuned(setup, method, **changes), **scale, **changes}
+    values = {**SETUP_SETTINGS.get(setup, {}), **tuned(TUNED_AS.get(setup, setup), method, **changes), **scale, **changes}
     return [Settings(setup=setup, method=method, seed=seed).replace(**values) for seed in seeds]

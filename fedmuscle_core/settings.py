@@ -9,7 +9,11 @@ from .exchange import PROTOCOLS
 from .scenes import PUBLIC_DOMAINS
 
 EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
-                   "contrastive_lr", "contrastive_epochs", "augment", "tau_cross", "eta", "vote_margin", "vote_share")
+                   "contrastive_lr", "contrastive_epochs", "contrastive_steps", "augment", "tau_cross", "distant", "eta",
+                   "vote_margin", "vote_share", "num_samples", "peer_choice", "absence", "refresh")
+PEER_CHOICES = ("random", "similar", "task", "bandit")
+REFRESHES = ("batch", "round")
+DISTANT = ("modality", "task")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +22,14 @@ class Settings:
 
     setup, method: names, see `setups.SETUPS` and `methods.METHODS`.  num_peers [M], batch_size [B] of the public
     batches, dim [d], tau, tau_prev: the loss.  rounds [R], local_epochs [E], contrastive_epochs [T].
+    contrastive_steps: public batches a round instead of whole epochs, as many passes as they take.  num_samples: tuples
+    drawn an anchor, 0 for the exact loss.  peer_choice: how the server picks peers, see `peers`.
+    absence: share of rounds that each client misses the exchange.  refresh: "batch", peers' representations are of this
+    very batch, or "round", of the beginning of the round (an absent client's: of the last round it took part in).
+    dirichlet: concentration of the clients' shares of each class, see `partition`; None: every client has all alike.
     local_lr, contrastive_lr: AdamW; local_batch_size: private batches; min_local_steps: see `client.local_phase`.
-    tau_cross: temperature of pairs of clients of different modality, their tau_prev in the same ratio; None: as the others.
+    tau_cross: temperature of pairs of clients that are distant, of another modality or task as `distant` says, their
+    tau_prev in the same ratio; None: as the others.
     public_domain, public_size: the public data.  augment: every public batch is seen through one random augmentation.
     eta: weight of FedHeNN's kernel term.  vote_margin, vote_share: see `methods.cofed`.
     validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
@@ -32,6 +42,7 @@ class Settings:
     rounds: int = 15
     local_epochs: int = 1
     contrastive_epochs: int = 1
+    contrastive_steps: int | None = None
     num_peers: int = 3
     batch_size: int = 32
     dim: int = 64
@@ -42,6 +53,12 @@ class Settings:
     public_size: int = 512
     augment: bool = False
     tau_cross: float | None = None
+    distant: str = "modality"
+    num_samples: int = 0
+    peer_choice: str = "random"
+    absence: float = 0.0
+    refresh: str = "batch"
+    dirichlet: float | None = None
     eta: float = 1.0
     vote_margin: float = 0.3
     vote_share: float = 0.3
@@ -56,16 +73,21 @@ class Settings:
         for name in ("rounds", "local_epochs", "contrastive_epochs", "num_peers", "batch_size", "dim", "public_size",
                      "local_batch_size", "min_local_steps", "validation_size"):
             positive_int(name, getattr(self, name))
-        for name in ("seed", "test_size"):
+        for name in ("seed", "test_size", "num_samples"):
             positive_int(name, getattr(self, name), least=0)
+        if self.contrastive_steps is not None:
+            positive_int("contrastive_steps", self.contrastive_steps)
         one_of("protocol", self.protocol, PROTOCOLS)
         one_of("public_domain", self.public_domain, PUBLIC_DOMAINS)
-        cross = ("tau_cross",) if self.tau_cross is not None else ()
-        for name in ("tau", "tau_prev", *cross, "eta", "local_lr", "contrastive_lr"):
+        one_of("distant", self.distant, DISTANT)
+        one_of("peer_choice", self.peer_choice, PEER_CHOICES)
+        one_of("refresh", self.refresh, REFRESHES)
+        given = [name for name in ("tau_cross", "dirichlet") if getattr(self, name) is not None]
+        for name in ("tau", "tau_prev", *given, "eta", "local_lr", "contrastive_lr"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: got {value!r}, expected a finite number above 0")
-        for name in ("vote_margin", "vote_share"):
+        for name in ("vote_margin", "vote_share", "absence"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a number from 0 to below 1")

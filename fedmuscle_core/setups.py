@@ -29,6 +29,20 @@ SETUPS = {
         ClientSpec("tc10", "bert_small", 200),
         ClientSpec("tcleft", "distilbert_small", 800),
     ),
+    "noniid": (                                                               # four tasks, three clients each
+        ClientSpec("mlc", "resnet_medium", 400),
+        ClientSpec("mlc", "segformer_medium", 400),
+        ClientSpec("mlc", "vit_medium", 400),
+        ClientSpec("ic100", "segformer_medium", 400),
+        ClientSpec("ic100", "vit_small", 400),
+        ClientSpec("ic100", "resnet_medium", 400),
+        ClientSpec("ic10", "resnet_small", 80),
+        ClientSpec("ic10", "vit_small", 80),
+        ClientSpec("ic10", "segformer_medium", 80),
+        ClientSpec("ss", "segformer_medium", 400),
+        ClientSpec("ss", "segformer_medium", 400),
+        ClientSpec("ss", "segformer_medium", 400),
+    ),
     "quickstart": (                                                           # clients 1, 5 and 6 of Setup 1
         ClientSpec("mlc", "resnet_medium", 800),
         ClientSpec("ic100", "vit_small", 400),
@@ -36,5 +50,31 @@ SETUPS = {
     ),
 }
 
+def with_backbones(specs, *backbones):
+    """The same clients with these backbones in turn."""
+    return tuple(spec._replace(backbone=backbones[place % len(backbones)]) for place, spec in enumerate(specs))
+
+
+SETUPS |= {
+    "clients12": SETUP_1 * 2,                                                 # private sets of their own
+    "clients24": SETUP_1 * 4,
+    "one_kind": with_backbones(SETUP_1, "resnet_medium"),
+    "two_kinds": with_backbones(SETUP_1, "resnet_medium", "vit_medium"),
+    "images_only": SETUP_1,
+    "one_text": (*SETUP_1, ClientSpec("tc10", "bert_small", 200)),
+    "texts_only": (
+        ClientSpec("tc10", "bert_small", 200),
+        ClientSpec("tcleft", "distilbert_small", 800),
+        ClientSpec("tc10", "distilbert_small", 200),
+        ClientSpec("tcleft", "bert_small", 800),
+    ),
+}
+
 # What a setup needs beside its clients; every other setting has the default of `Settings`.
-SETUP_SETTINGS = {"setup2": {"public_domain": "pairs", "rounds": 10}}
+CAPTIONED = {"public_domain": "pairs", "rounds": 10}
+SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAPTIONED, "texts_only": CAPTIONED,
+                  "noniid": {"rounds": 10}}
+
+# Setups that take over what was tuned for another.
+TUNED_AS = {"noniid": "setup1", "clients12": "setup1", "clients24": "setup1", "one_kind": "setup1", "two_kinds": "setup1",
+            "images_only": "setup2", "one_text": "setup2", "texts_only": "setup2"}

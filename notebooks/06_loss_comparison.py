@@ -14,8 +14,8 @@
 # # 06 Four losses for the same exchange: what do they do to the representations, and does better aligned mean better taught?
 #
 # Muscle, pairwise (alpha = 1) and Gramian exchange representations of the same public batches; SimCLR gets the same batches, augments
-# them, and has no peers. Each runs with the learning rate and temperature tuned for it. Here is what each leaves behind: alignment, uniformity, retrieval between clients,
-# similarity of their kernels, and the time of a step.
+# them, and has no peers. Each runs with the learning rate and temperature tuned for it. Here is what each leaves behind: alignment,
+# uniformity, retrieval between clients, similarity of their kernels, and the time of a step.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
@@ -152,7 +152,7 @@ pd.DataFrame({METHODS[name].label: {"ms per loss": value, "times pairwise": roun
 # ## Published, and ours
 #
 # Published is Muscle's gain over Gramian on three public data sets (relative or in points: not stated in our source). Ours: difference of
-# Delta, paired over seeds.
+# Delta, paired over seeds, with three public domains.
 
 # %%
 runs = {domain: sweep(plans.table1(profile, seeds, [domain], plans.LOSSES), results(profile), workers)[1] for domain in plans.DOMAINS}

@@ -46,6 +46,10 @@ def test_the_losses_benchmark_times_every_contrastive_method(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+def test_the_stored_sweep_benchmark_keeps_what_the_readme_says():
+    assert json.loads((results("mini") / "benchmark_sweep.json").read_text())["times_faster"] >= 1.6
+
+
 def test_the_sweep_benchmark_computes_the_same_runs_with_one_worker_and_with_two(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(sweep, "sweep", lambda wanted, folder, workers: asked.append((wanted, workers)) or time.sleep(0.05))

@@ -10,7 +10,7 @@ import yaml
 from fedmuscle_core import plans
 from fedmuscle_core.experiment import sweep
 from fedmuscle_core.paths import ROOT, results
-from fedmuscle_core.report import delta_sentence, delta_table, published, published_value
+from fedmuscle_core.report import delta_interval, delta_sentence, delta_table, interval_text, published, published_value
 
 
 def test_environment_yml_has_the_pins_of_the_lock():
@@ -42,12 +42,13 @@ def test_core_files_are_short():
 
 def test_imports_flow_one_way():
     """Every module can only import what stands before it here."""
-    order = ["paths", "seeds", "checks", "doctor", "tuple_sum", "losses", "gaussians", "exchange", "server", "glyphs",
-             "scenes", "augment", "captions", "pairs", "tasks", "models", "text", "pretrain", "pretrain_text", "settings",
-             "setups", "client", "alignment", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed",
-             "methods.fedhenn", "methods.gramian", "methods.fedmuscle", "methods", "store", "federation", "experiment",
-             "statistics", "comparison", "tuning", "profiles", "plans", "plots", "report", "against_paper", "verify",
-             "reproduce", "cli", "benchmarks.loss", "benchmarks.losses", "benchmarks.round", "benchmarks.sweep"]
+    order = ["paths", "seeds", "checks", "doctor", "tuple_sum", "losses", "gaussians", "exchange", "server", "glyphs", "scenes",
+             "augment", "captions", "pairs", "tasks", "models", "text", "pretrain", "pretrain_text", "settings", "setups",
+             "partition", "client", "alignment", "peers", "parked", "methods.local", "methods.contrastive", "methods.simclr",
+             "methods.cofed", "methods.fedhenn", "methods.gramian", "methods.fedmuscle", "methods", "store", "federation",
+             "experiment", "statistics", "comparison", "tuning", "profiles", "ablations", "plans", "plots", "report",
+             "against_paper", "verify", "reproduce", "cli", "benchmarks.loss", "benchmarks.losses", "benchmarks.round",
+             "benchmarks.sweep"]
     modules = {path.relative_to(ROOT / "fedmuscle_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
                for path in (ROOT / "fedmuscle_core").rglob("*.py")}
     assert modules - {"__init__", "benchmarks"} == set(order)
@@ -107,3 +108,7 @@ def test_the_readmes_results_are_those_of_the_stored_runs():
         for row in delta_table(history).itertuples(index=False):
             assert "| " + " | ".join(map(str, row)) + " |" in text
         assert delta_sentence(history, "fedmuscle", "pairwise") in text.replace("\n", " ")
+    for domain in ("scenes", "letters"):
+        _, history = sweep(plans.table1("mini", domains=[domain]), results("mini"), progress=False)
+        for method in ("fedmuscle", "simclr"):
+            assert f"{interval_text(delta_interval(history, method))} %" in text.replace("\n", " ")

@@ -37,7 +37,8 @@ def test_unknown_fields_are_refused():
 def changed(field):
     """Another valid value of a field of `Settings`."""
     other = {"setup": "quickstart", "method": "local", "protocol": "tuples", "public_domain": "noise", "augment": True,
-             "tau_cross": 0.4, "tau_prev": 0.1, "seed": 5}
+             "tau_cross": 0.4, "tau_prev": 0.1, "seed": 5, "contrastive_steps": 3, "distant": "task", "num_samples": 64,
+             "peer_choice": "task", "absence": 0.5, "refresh": "round", "dirichlet": 0.1}
     return other.get(field.name) or (field.default * 2 if isinstance(field.default, int) or field.name == "tau"
                                      else field.default / 2)
 
@@ -49,10 +50,11 @@ def test_the_key_depends_on_every_field_but_the_seed():
 
 
 def test_settings_a_method_does_not_read_share_one_stored_run():
-    reads = {"local": (), "fedmuscle": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share"},
-             "pairwise": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share", "tau_prev"},
-             "gramian": set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share", "tau_prev", "tau_cross", "protocol"},
-             "simclr": {"public_domain", "public_size", "batch_size", "contrastive_lr", "contrastive_epochs", "tau"},
+    muscle = set(EXCHANGE_FIELDS) - {"eta", "vote_margin", "vote_share"}
+    reads = {"local": (), "fedmuscle": muscle, "pairwise": muscle - {"tau_prev", "num_samples"},
+             "gramian": muscle - {"tau_prev", "num_samples", "tau_cross", "distant", "protocol"},
+             "simclr": {"public_domain", "public_size", "batch_size", "contrastive_lr", "contrastive_epochs",
+                        "contrastive_steps", "tau"},
              "fedhenn": {"public_domain", "public_size", "batch_size", "eta", "augment"},
              "cofed": {"public_domain", "public_size", "vote_margin", "vote_share"}}
     assert set(reads) == set(METHODS)

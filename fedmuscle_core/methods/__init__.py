@@ -10,8 +10,9 @@ from typing import NamedTuple
 from . import cofed, fedhenn, fedmuscle, gramian, local, simclr
 
 PUBLIC = ("public_domain", "public_size")
-CONTRASTIVE = (*PUBLIC, "batch_size", "contrastive_lr", "contrastive_epochs", "tau")
-PEERS = (*CONTRASTIVE, "num_peers", "augment")
+CONTRASTIVE = (*PUBLIC, "batch_size", "contrastive_lr", "contrastive_epochs", "contrastive_steps", "tau")
+PEERS = (*CONTRASTIVE, "num_peers", "augment", "peer_choice", "absence", "refresh")
+MUSCLE = (*PEERS, "protocol", "tau_cross", "distant")
 
 
 class Method(NamedTuple):
@@ -32,8 +33,8 @@ METHODS = {
                       "B x B kernels up, their mean down", "public data; a server that averages"),
     "gramian": Method("Gramian", gramian.play_round, PEERS,
                       "B x d representations up, those of M peers down", "public data; a server that relays"),
-    "pairwise": Method("Pairwise", fedmuscle.play_pairwise_round, (*PEERS, "protocol", "tau_cross"),
+    "pairwise": Method("Pairwise", fedmuscle.play_pairwise_round, MUSCLE,
                        "B x d representations up, those of M peers down", "public data; a server that relays"),
-    "fedmuscle": Method("FedMuscle", fedmuscle.play_round, (*PEERS, "protocol", "tau_cross", "tau_prev"),
+    "fedmuscle": Method("FedMuscle", fedmuscle.play_round, (*MUSCLE, "tau_prev", "num_samples"),
                         "B x d representations up, those of M peers down", "public data; a server that relays"),
 }

@@ -20,7 +20,7 @@ def play_round(federation, round):
     if round == 1:
         return local.play_round(federation, round)
     settings, ledger, votes, losses = federation.settings, federation.ledger, {}, {}
-    for client in sorted(federation.clients, key=lambda client: client.index):
+    for client in federation.clients:
         cast = ledger.send(client_votes(client, settings.vote_margin), round=round, client=client.index, direction="up")
         votes.setdefault(client.task.name, []).append(cast)
     labels = {name: count_votes(cast, settings.vote_share) for name, cast in votes.items()}

@@ -1,45 +1,101 @@
 """The contrastive phase that the methods which align representations between clients share."""
 
 import torch
+import torch.nn.functional as F
 
 from ..client import embed, public_batch, step
+from ..models import in_batches
+from ..peers import choose
 from ..seeds import generator
-from ..server import choose_peers
+from ..setups import SETUPS
 
 
 def contrastive_phase(federation, round, serve, loss_of):
-    """T epochs over the public set.  Every batch: all clients embed it once and upload; the server draws each one's M
-    peers and serves them; each client steps on the graph it already has.  Returns {client index: mean loss}.
+    """One round's batches of the public set, for the clients that take part.  Returns {client index: mean loss}.
 
+    Every batch: the clients embed it once and upload; the server draws each one's M peers (fewer where fewer are there) and
+    serves them; each client steps on the graph it already has.  With `refresh` "round" the clients upload the whole public set
+    once, before the first batch, and the server serves from its memory: see `_by_round`.
     serve(peers, members): payload, a tuple of tensors, from the peers' unit-length representations (M, B, d).
-    loss_of(anchor, payload, members): scalar, from the client's own (B, d) and what it was served.
-    members: the client and its M peers, as `Client`s.
+    loss_of(anchor, payload, members, number): scalar, from the client's own (B, d) and what it was served with batch `number`.
+    members: indices of the client and its M peers.
     """
-    settings, ledger, clients = federation.settings, federation.ledger, federation.clients
-    by_index = {client.index: client for client in clients}
-    rng = generator(settings.seed, "contrastive", round)
-    sums, steps = dict.fromkeys(by_index, 0.0), 0
-    for _ in range(settings.contrastive_epochs):
-        for rows in full_batches(settings.public_size, settings.batch_size, rng):
-            peers_of = choose_peers(by_index, settings.num_peers, rng)
-            graphs, uploads = {}, {}
-            for client in clients:
-                batch = public_batch(client, rows, settings.augment, round, steps)
-                graphs[client.index] = embed(client, batch, round, steps)
-                uploads[client.index] = ledger.send(graphs[client.index].detach(), round=round, client=client.index,
-                                                    direction="up")
-            for client in clients:
-                chosen = peers_of[client.index]
-                members = [client, *map(by_index.get, chosen)]
-                payload = ledger.send(serve(torch.stack([uploads[peer] for peer in chosen]), members), round=round,
-                                      client=client.index, direction="down")
-                loss = loss_of(graphs.pop(client.index), payload, members)
-                sums[client.index] += step(client.contrastive_optimizer, loss)
-            steps += 1
-    return {index: total / steps for index, total in sums.items()}
+    settings = federation.settings
+    batches, rng = public_batches(settings, round)
+    present = taking_part(settings, round)
+    phase = _by_batch if settings.refresh == "batch" else _by_round
+    sums = phase(federation, round, present, batches, rng, serve, loss_of)
+    return {index: total / len(batches) for index, total in sums.items()}
+
+
+def public_batches(settings, round):
+    """(the rows of every public batch of a round, the generator to go on with); the same for every method and client.
+
+    `contrastive_epochs` shuffled passes over the public set, or as many as `contrastive_steps` batches take.
+    """
+    rng, batches = generator(settings.seed, "contrastive", round), []
+    steps = settings.contrastive_steps or settings.contrastive_epochs * (settings.public_size // settings.batch_size)
+    while len(batches) < steps:
+        batches += full_batches(settings.public_size, settings.batch_size, rng)
+    return batches[:steps], rng
 
 
 def full_batches(size, batch_size, rng):
     """Shuffled row indices in batches of exactly `batch_size`; the incomplete rest of an epoch is left out."""
     order = torch.randperm(size, generator=rng)
     return order[:size - size % batch_size].split(batch_size)
+
+
+def taking_part(settings, round):
+    """Indices of the clients that do not miss this round's exchange; each misses a share `absence` of the rounds."""
+    clients = range(1, len(SETUPS[settings.setup]) + 1)
+    return [index for index in clients if not settings.absence or
+            torch.rand(1, generator=generator(settings.seed, "absence", round, index)).item() >= settings.absence]
+
+
+def _by_batch(federation, round, present, batches, rng, serve, loss_of):
+    settings, ledger = federation.settings, federation.ledger
+    if len(present) < 2:
+        return {}
+    clients = {client.index: client for client in federation.clients if client.index in present}
+    sums = dict.fromkeys(clients, 0.0)
+    for number, rows in enumerate(batches):
+        graphs, uploads = {}, {}
+        for index, client in clients.items():
+            graphs[index] = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
+            uploads[index] = ledger.send(graphs[index].detach(), round=round, client=index, direction="up")
+        peers_of = choose(settings, uploads, rng, federation.gains, round)
+        for index, client in clients.items():
+            members = [index, *peers_of[index]]
+            payload = ledger.send(serve(torch.stack([uploads[peer] for peer in members[1:]]), members), round=round,
+                                  client=index, direction="down")
+            sums[index] += step(client.contrastive_optimizer, loss_of(graphs.pop(index), payload, members, number))
+    return sums
+
+
+def _by_round(federation, round, present, batches, rng, serve, loss_of):
+    """The clients upload first and step later, one after the other: no two models are needed at the same time.
+
+    The server remembers what every client uploaded last, so one that is absent still serves as a peer.
+    """
+    settings, ledger, memory = federation.settings, federation.ledger, federation.memory
+    for client in federation.clients:
+        if client.index in present:
+            client.model.eval()
+            upload = F.normalize(in_batches(client.model.representation, client.public), dim=1)      # (public_size, d)
+            memory[client.index] = ledger.send(upload, round=round, client=client.index, direction="up")
+    if len(memory) < 2:
+        return {}
+    chosen = [choose(settings, {index: rows_of[rows] for index, rows_of in memory.items()}, rng, federation.gains, round)
+              for rows in batches]
+    sums = {}
+    for client in federation.clients:
+        if client.index in present:
+            sums[client.index] = 0.0
+            for number, (rows, peers_of) in enumerate(zip(batches, chosen, strict=True)):
+                members = [client.index, *peers_of[client.index]]
+                payload = ledger.send(serve(torch.stack([memory[peer][rows] for peer in members[1:]]), members), round=round,
+                                      client=client.index, direction="down")
+                anchor = embed(client, public_batch(client, rows, False), round, number)
+                sums[client.index] += step(client.contrastive_optimizer, loss_of(anchor, payload, members, number))
+    return sums

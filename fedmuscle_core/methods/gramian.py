@@ -7,7 +7,7 @@ from .contrastive import contrastive_phase
 
 def play_round(federation, round):
     """Contrastive phase with the volume of the client's and its peers' vectors, then local phase."""
-    def loss_of(anchor, payload, members):
+    def loss_of(anchor, payload, members, number):
         return gramian_loss(anchor, *payload, tau=federation.settings.tau, normalize=False)
 
     losses = contrastive_phase(federation, round, lambda peers, members: (peers,), loss_of)

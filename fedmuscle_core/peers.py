@@ -1,0 +1,68 @@
+"""Which M peers serve a client: drawn at random, the most similar, those of its task first, or those that helped so far.
+
+All four send the same representations.  "similar" compares what the clients upload anyway, "task" needs to know the clients'
+tasks, "bandit" one number a client and round, its local loss.
+"""
+
+import math
+
+import torch
+
+from .alignment import linear_cka
+from .seeds import generator
+from .server import choose_peers
+from .setups import SETUPS
+
+
+def choose(settings, uploads, rng, gains, round):
+    """{client: sorted list of its peers} as `settings.peer_choice` says, from those that `uploads` are there of.
+
+    uploads: {client: unit-length representations (B, d) of the batch}.  gains: as kept by `credit`.
+    As many as `num_peers`, or all others where they are fewer.
+    """
+    clients = sorted(uploads)
+    num_peers = min(settings.num_peers, len(clients) - 1)
+    if settings.peer_choice == "random":
+        return choose_peers(clients, num_peers, rng)
+    if settings.peer_choice == "bandit":
+        rng = generator(settings.seed, "bandit", round)                       # one choice for all batches of a round
+    rank = {"similar": lambda: _similarity(uploads), "task": lambda: _same_task(settings.setup, clients),
+            "bandit": lambda: _upper_bounds(gains, clients, round)}[settings.peer_choice]()
+    chosen = {}
+    for client in clients:
+        others = [other for other in clients if other != client]
+        others = [others[place] for place in torch.randperm(len(others), generator=rng)]       # ties at random
+        chosen[client] = sorted(sorted(others, key=lambda other: rank[client, other], reverse=True)[:num_peers])
+    return chosen
+
+
+def _similarity(uploads):
+    """Centred kernel alignment of every two clients' representations of the batch."""
+    return {(one, other): linear_cka(uploads[min(one, other)], uploads[max(one, other)])
+            for one in uploads for other in uploads if one != other}
+
+
+def _same_task(setup, clients):
+    tasks = {client: SETUPS[setup][client - 1].task for client in clients}
+    return {(one, other): tasks[one] == tasks[other] for one in clients for other in clients}
+
+
+def _upper_bounds(gains, clients, round):
+    """UCB1 of every peer for every client: mean gain + sqrt(2 log round / times tried), infinite before the first time."""
+    def bound(found):
+        return sum(found) / len(found) + math.sqrt(2 * math.log(round) / len(found)) if found else math.inf
+    return {(one, other): bound(gains.get((one, other))) for one in clients for other in clients}
+
+
+def credit(gains, used, before, after):
+    """Note in `gains`, {(client, peer): list}, what a round with the peers `used`, {client: peers}, was worth to each client.
+
+    before, after: {client: local loss} of the round before and of this one.  A client's gain is its relative fall,
+    1 - after / before, standardised over the clients of the round, as losses fall faster in early rounds.
+    """
+    falls = {client: 1 - after[client] / before[client] for client in used}
+    mean = sum(falls.values()) / len(falls)
+    spread = math.sqrt(sum((fall - mean) ** 2 for fall in falls.values()) / len(falls)) or 1.0
+    for client, peers in used.items():
+        for peer in peers:
+            gains.setdefault((client, peer), []).append((falls[client] - mean) / spread)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from fedmuscle_core.client import private_sets
+from fedmuscle_core.partition import LEAST, first_digits, like, split_by_class
+from fedmuscle_core.scenes import digit_scenes
+from fedmuscle_core.settings import Settings
+from fedmuscle_core.setups import SETUPS
+
+
+def test_first_digit_is_the_first_in_reading_order():
+    scenes = digit_scenes("train", "multi", 50, 0)
+    literal = [next(int(name) for name in row if name >= 0) for row in scenes.classes]
+    assert first_digits(scenes).tolist() == literal
+
+
+def test_a_split_deals_every_scene_once_and_follows_its_shares():
+    classes = torch.arange(10).repeat_interleave(2000)
+    rows, shares = split_by_class(classes, (1, 1, 2), 0.3, 0, "x")
+    assert sorted(torch.cat(rows).tolist()) == list(range(20000)) and shares.sum(1) == pytest.approx(1)
+    for client, mine in enumerate(rows):
+        found = np.bincount(classes[mine], minlength=10) / 2000
+        assert np.abs(found - shares[:, client]).max() < 0.06                 # 5 standard deviations of a binomial share
+
+
+def test_a_small_concentration_skews_and_a_large_one_does_not():
+    classes = torch.arange(10).repeat_interleave(200)
+    top = {value: np.mean([split_by_class(classes, (1, 1, 1), value, seed)[1].max(1).mean() for seed in range(20)])
+           for value in (0.1, 1.0, 1000.0)}
+    assert top[0.1] > 0.8 > top[1.0] > 0.5 > top[1000.0] and top[1000.0] == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_expected_shares_are_in_proportion_to_the_sizes():
+    classes = torch.arange(10).repeat_interleave(100)
+    mean = np.mean([split_by_class(classes, (1, 3), 1.0, seed)[1].mean(0) for seed in range(200)], 0)
+    assert mean == pytest.approx([0.25, 0.75], abs=0.03)
+
+
+def test_a_split_that_starves_a_client_is_refused():
+    with pytest.raises(ValueError, match="dirichlet: got 0.5, for which 1000 draws left a client with fewer than 16 scenes"):
+        split_by_class(torch.zeros(40, dtype=torch.long), (1, 1, 1), 0.5, 0)
+
+
+def test_like_takes_as_many_as_the_scarcest_class_allows():
+    classes = torch.tensor([0] * 10 + [1] * 100 + [2] * 50)
+    proportions = np.zeros(10)
+    proportions[:2] = 0.5, 1.5                                                # need not sum to 1
+    rows = like(classes, proportions)
+    assert np.bincount(classes[rows]).tolist() == [10, 30]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_clients_of_the_noniid_setup_have_their_own_mixture_in_every_split(split):
+    settings = Settings(setup="noniid", dirichlet=0.1, test_size=400)
+    clients = [(index, spec) for index, spec in enumerate(SETUPS["noniid"], 1) if spec.task == "ic10"]
+    counts = [np.bincount(private_sets(index, spec, settings)[split][1], minlength=10) for index, spec in clients]
+    assert min(map(sum, counts)) >= LEAST
+    trained = [np.bincount(private_sets(index, spec, settings)["train"][1], minlength=10) for index, spec in clients]
+    for mine, own in zip(counts, trained, strict=True):
+        assert np.corrcoef(mine, own)[0, 1] > 0.9
+    if split == "train":
+        assert sum(counts).sum() == sum(spec.train_size for _, spec in clients)
+
+
+def test_without_a_concentration_nothing_changes():
+    spec = SETUPS["noniid"][6]
+    plain, other = (private_sets(7, spec, Settings(setup="noniid", seed=seed)) for seed in (0, 1))
+    assert {split: len(wanted) for split, (_, wanted) in plain.items()} == {"train": 80, "validation": 400, "test": 2000}
+    assert torch.equal(plain["test"][0], other["test"][0]) and not torch.equal(plain["train"][0], other["train"][0])

@@ -9,6 +9,8 @@ from .profiles import profile_seeds, profile_settings
 PEER_COUNTS = {"setup1": (1, 5, 2, 3, 4), "setup2": (1, 9, 3, 5, 7)}          # the first two: those of profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
 NUM_SAMPLES = 512
+EXCHANGED = (("setup1", 8, 1), ("setup1", 8, 5), ("setup1", 8, 2), ("setup1", 8, 3), ("setup1", 8, 4), ("setup1", 32, 1),
+             ("setup1", 32, 2), ("setup1", 32, 3), ("setup2", 3, 7), ("setup2", 2, 9))     # (setup, B, M)
 CHOICES = ("random", "bandit", "similar", "task")
 CHOOSING = {"setup1": 1, "setup2": 3}                 # peers to choose
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters", "textures")
@@ -70,6 +72,14 @@ def by_estimator(profile, seeds=None):
     return {(None, "local"): at(profile, "setup1", "local", seeds),
             ("exact", "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds),
             ("sampled", "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds, num_samples=NUM_SAMPLES)}
+
+
+def by_protocol(profile, seeds=None):
+    """(setup, B, M, protocol) of runs of one round and four batches, for their bytes alone."""
+    return {((setup, batch_size, num_peers, protocol), "fedmuscle"): at(
+        profile, setup, "fedmuscle", first_seeds(profile, seeds)[:1], batch_size=batch_size, num_peers=num_peers,
+        protocol=protocol, public_size=4 * batch_size, rounds=1, validation_size=50, test_size=0)
+        for setup, batch_size, num_peers in some(profile, EXCHANGED) for protocol in ("matrices", "tuples")}
 
 
 def by_choice(profile, seeds=None, setup="setup1"):

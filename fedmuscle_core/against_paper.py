@@ -3,6 +3,7 @@
 import pandas as pd
 from scipy.stats import kendalltau
 
+from .exchange import bytes_per_step
 from .methods import METHODS
 from .report import agreement, delta_interval, interval_text, published
 from .statistics import delta, final_scores, mean_interval, relative_change, verdict
@@ -71,6 +72,18 @@ def domains_beside(histories, domains):
     return pd.DataFrame(rows)
 
 
+def domain_spread(histories, domains):
+    """Delta of FedMuscle in Setup 1: published for three public data sets, then ours for our domains; only signs can agree."""
+    rows = [{"public data": f"{PUBLIC_NAMES[row.public_data]} (published)", "published (%)": float(row.value), "ours (%)": "-",
+             "seeds": "-", "agrees?": "-"}
+            for row in published(setup="setup1", method="fedmuscle", quantity="delta").itertuples()]
+    for domain in domains:
+        ours = delta_interval(histories[domain], "fedmuscle")
+        rows.append({"public data": f"{domain} (ours)", "published (%)": "-", "ours (%)": interval_text(ours),
+                     "seeds": histories[domain]["seed"].nunique(), "agrees?": SIGNS[verdict(ours)]})
+    return pd.DataFrame(rows)
+
+
 def loss_gains_beside(histories, domains):
     """What Muscle gains over the Gramian loss: published for three data sets (whether in points or relative is not said),
     ours in points of Delta, paired over seeds, for our domains.  Only the signs can agree."""
@@ -101,4 +114,37 @@ def table2_beside(history, seeds):
     ours = delta_interval(history, "fedmuscle")
     rows.append({"clients": "all: Delta", "method": METHODS["fedmuscle"].label, "published (%)": paper,
                  "ours (%)": interval_text(ours), "seeds": len(seeds), "agrees?": agreement(paper, ours)})
+    return pd.DataFrame(rows)
+
+
+def peers_beside(measured):
+    """Delta of FedMuscle in Setup 1 against the number of peers: published beside ours.
+
+    measured: as from `varied.measure`, the value being M.
+    """
+    rows = []
+    for count in (1, 3, 5):
+        paper = float(published(table="peer_count", method=f"fedmuscle M={count}", quantity="delta")["value"].iloc[0])
+        mine = measured[(measured["method"] == "fedmuscle") & (measured["value"] == count)]
+        ours = mean_interval(mine["delta"]) if len(mine) else None
+        rows.append({"M": count, "published Delta (%)": paper, "ours (%)": interval_text(ours) if ours else "not run",
+                     "seeds": len(mine), "agrees?": agreement(paper, ours) if ours else "cannot be said"})
+    return pd.DataFrame(rows)
+
+
+def costs_beside(batch_sizes, dim):
+    """Ratios of the published cost per round between numbers of peers, beside those of the closed form of the downlink of
+    tuples, B^M (d + 1) numbers, for each of `batch_sizes`.  A ratio does not depend on steps, clients or units."""
+    paper = published(table="peer_count", quantity="communication").set_index("method")["value"].astype(float)
+    paper = {count: paper[f"fedmuscle M={count}"] for count in (1, 3, 5)}
+    rows = []
+    for before, count in ((1, 3), (3, 5)):
+        row = {"M": f"{count} over {before}", "published (GB per round)": f"{paper[count]:g} over {paper[before]:g}",
+               "published ratio": round(paper[count] / paper[before], 1)}
+        for size in batch_sizes:
+            up, down = zip(*(bytes_per_step(size, number, dim, "tuples") for number in (before, count)), strict=True)
+            row |= {f"ours: downlink, B = {size}": round(down[1] / down[0], 1),
+                    f"with uplink, B = {size}": round((up[1] + down[1]) / (up[0] + down[0]), 1)}
+        fits = [size for size in batch_sizes if abs(size ** 2 / row["published ratio"] - 1) < 0.01]
+        rows.append({**row, "agrees?": f"with B = {', '.join(map(str, fits))}" if fits else "with neither"})
     return pd.DataFrame(rows)

@@ -68,6 +68,7 @@ def flat(*groups):
 def notebook_07(profile, seeds=None):
     """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
     return flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
+                ablations.by_protocol(profile, seeds),
                 ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
                 ablations.by_choice(profile, seeds, "setup2"))
 

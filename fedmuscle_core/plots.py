@@ -176,6 +176,34 @@ def heatmaps(matrices, title, shown="{:.2f}", vmin=0.0, vmax=1.0, labels=None):
     return fig
 
 
+def value_curves(ax, measured, column="delta", methods=None):
+    """A line a method on `ax`: mean of `column` over seeds against the value, bars: 95 % intervals; returns what is drawn.
+
+    measured: as from `varied.measure`, with numbers as values.
+    """
+    methods = _present(measured, methods)
+    table = over_seeds(measured.assign(setting=measured["value"], value=measured[column]), ["method", "setting"])
+    for method in methods:
+        line = table[table["method"] == method].sort_values("setting")
+        bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
+        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=COLOURS[method], capsize=3, markersize=4,
+                    label=METHODS[method].label)
+    return table[table["method"].isin(methods)]
+
+
+def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None):
+    """Table of numbers, some nan, as an annotated heat map on `ax`: blue above 0, red below, colours end at `limit`."""
+    ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
+        if value == value:
+            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8,
+                    color="w" if abs(value) > 0.55 * limit else "k")
+    ax.set_xticks(range(grid.shape[1]), grid.columns)
+    ax.set_yticks(range(grid.shape[0]), grid.index)
+    ax.grid(False)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+
+
 def scene_grid(images, titles=None):
     """Images (n, 3, H, W) in [0, 1] in one row.  Returns the figure."""
     fig, axes = plt.subplots(1, len(images), figsize=(1.15 * len(images), 1.45), squeeze=False)

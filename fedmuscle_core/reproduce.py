@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from .checks import positive_int
+from .estimate import as_text, estimate, missing_runs
 from .experiment import RECOMPUTE_BEFORE, sweep
 from .paths import NOTEBOOKS, results, runs
 from .plans import PLANS
@@ -83,6 +84,10 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
             print(f"tuning {setup} -> {table_path(setup)}")
             tune(setup, workers=workers)
     wanted = [settings for plan in planned for settings in plan(profile, seeds)]
+    missing = missing_runs(wanted, results(profile))
+    if missing:
+        print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
+              f"with {workers} worker(s), by the times of stored runs")
     try:
         sweep(wanted, results(profile), workers)
     except RuntimeError as error:

@@ -1,0 +1,75 @@
+import dataclasses
+from functools import partial
+
+import pytest
+
+from fedmuscle_core import ablations, federation
+from fedmuscle_core.experiment import canonical
+from fedmuscle_core.profiles import profile_settings
+from fedmuscle_core.settings import Settings
+
+GROUPS = {
+    "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
+    "domain": ablations.by_domain, "size": ablations.by_public_size, "distant": ablations.by_distant_tau,
+    "concentration": ablations.by_concentration, "absence": ablations.by_absence, "temperatures": ablations.by_temperatures,
+    "batch and tau": ablations.by_batch_and_tau,
+    "setup 2 peers": partial(ablations.by_peer_count, setup="setup2"),
+    "setup 2 choice": partial(ablations.by_choice, setup="setup2"),
+    **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
+    "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
+    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("profile", ["quick", "mini"])
+def test_runs_are_valid_paired_over_seeds_and_have_their_local(name, profile):
+    runs = GROUPS[name](profile)
+    seeds = {tuple(settings.seed for settings in several) for several in runs.values()}
+    assert len(seeds) == 1 and len(*seeds) in ((1,) if profile == "quick" else (3, 5)) and len(set(*seeds)) == len(*seeds)
+    for (value, method), several in runs.items():
+        assert {settings.method for settings in several} == {method}
+        assert all(federation.check(settings) for settings in several)
+        assert method != "local" or value is None or (value, "fedmuscle") in runs
+        assert method == "local" or (value, "local") in runs or (None, "local") in runs
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS if name not in ("sizes", "kinds", "modalities")])
+def test_values_differ_in_what_is_varied_alone(name):
+    """Two runs of one method and seed differ in the few fields that carry the value."""
+    runs = {key: canonical(several[0]) for key, several in GROUPS[name]("mini").items()}
+    allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
+               "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", *ablations.FACTORS}
+    two = ("size", "distant", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
+    few = dict.fromkeys(two, 2) | {"batch and tau": 3}
+    for method in {method for _, method in runs}:
+        of_method = [dataclasses.asdict(settings) for (_, found), settings in runs.items() if found == method]
+        differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}
+        assert differ <= allowed and len(differ) <= few.get(name, 1), differ
+        assert len({str(fields) for fields in of_method}) == len(of_method)
+
+
+@pytest.mark.parametrize("name", ["estimator", "domain", "size", "distant", "temperatures", *ablations.FACTORS])
+def test_the_tuned_point_is_among_the_values(name):
+    tuned = set(profile_settings("mini", "setup1", "fedmuscle", [0, 1, 2]))
+    assert any(tuned <= set(several) for several in GROUPS[name]("mini").values())
+
+
+def test_gamma_goes_down_to_zero():
+    gammas = [1 / several[0].tau_prev - 1 / several[0].tau for (_, method), several in ablations.by_temperatures("mini").items()
+              if method == "fedmuscle"]
+    assert min(gammas) == 0 and max(gammas) > 10
+
+
+def test_the_exchange_is_run_in_both_protocols_up_to_nine_peers():
+    found = {(several[0].setup, several[0].batch_size, several[0].num_peers, several[0].protocol)
+             for several in ablations.by_protocol("mini").values()}
+    assert {setup for setup, *_ in found} == {"setup1", "setup2"}
+    assert {peers for _, _, peers, _ in found} >= {1, 2, 3, 4, 5, 7, 9}
+    assert len(found) == 2 * len(ablations.EXCHANGED)
+    assert all(batch_size ** peers <= 2 ** 15 for _, batch_size, peers, protocol in found if protocol == "tuples")
+
+
+def test_seeds_given_are_the_seeds_used():
+    assert {settings.seed for several in ablations.by_domain("mini", [7]).values() for settings in several} == {7}
+    assert Settings().public_size == 32 * ablations.STEPS

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from fedmuscle_core import plans
-from fedmuscle_core.benchmarks import loss, losses, round, sweep
+from fedmuscle_core.benchmarks import clients, loss, losses, peers, round, sweep
 from fedmuscle_core.paths import results
 
 
@@ -56,3 +56,27 @@ def test_the_sweep_benchmark_computes_the_same_runs_with_one_worker_and_with_two
     assert sweep.main(["--runs", "3"]) == 0
     assert asked[0][0] == asked[1][0] and len(asked[0][0]) == 3 and [workers for _, workers in asked] == [1, 2]
     assert "times faster" in capsys.readouterr().out
+
+
+def test_the_peers_benchmark_measures_the_same_loss_three_ways(tmp_path, capsys):
+    assert peers.main(["--quick", "--dim", "8", "--save", str(tmp_path / "peers.json")]) == 0
+    rows = json.loads((tmp_path / "peers.json").read_text())["rows"]
+    found = {(row["evaluation"], row["M"]): row["loss"] for row in rows}
+    for num_peers in (1, 2, 3):
+        assert found["factored", num_peers] == pytest.approx(found["literal", num_peers], abs=1e-4)
+        assert found["sampled", num_peers] == pytest.approx(found["literal", num_peers], rel=0.05)
+    assert len(capsys.readouterr().out.splitlines()) == len(rows) == 9
+
+
+def test_the_peers_benchmark_leaves_out_what_does_not_fit():
+    wanted = peers.cases()
+    assert ("literal", 32, 4) in wanted and ("literal", 32, 5) not in wanted
+    assert ("factored", 32, 5) in wanted and ("factored", 32, 6) not in wanted and ("sampled", 64, 9) in wanted
+
+
+def test_the_clients_benchmark_runs_all_three_ways_with_the_same_bytes_down(tmp_path, capsys):
+    assert clients.main(["--setups", "quickstart", "--public-size", "64", "--save", str(tmp_path / "clients.json")]) == 0
+    rows = json.loads((tmp_path / "clients.json").read_text())["rows"]
+    assert [(row["refresh"], row["parked"]) for row in rows] == list(clients.WAYS)
+    assert {row["clients"] for row in rows} == {3} and len({row["KiB_per_client"] for row in rows}) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3

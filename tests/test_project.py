@@ -48,7 +48,8 @@ def test_imports_flow_one_way():
              "methods.simclr", "methods.cofed", "methods.fedhenn", "methods.gramian", "methods.fedmuscle", "methods",
              "store", "federation", "mismatch", "experiment", "estimate", "statistics", "comparison", "tuning", "profiles",
              "ablations", "plans", "plots", "report", "varied", "against_paper", "verify", "reproduce", "cli",
-             "benchmarks.loss", "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.sweep"]
+             "benchmarks.loss", "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients",
+             "benchmarks.sweep"]
     modules = {path.relative_to(ROOT / "fedmuscle_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
                for path in (ROOT / "fedmuscle_core").rglob("*.py")}
     assert modules - {"__init__", "benchmarks"} == set(order)

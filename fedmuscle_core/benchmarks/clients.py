@@ -1,0 +1,66 @@
+"""What a round costs with more and more clients: `python -m fedmuscle_core.benchmarks.clients`.
+
+Clients of Setup 1, once, twice and four times, FedMuscle, one round.  Three ways: peers' representations of every batch, all
+networks in memory (the paper's exchange); uploads once a round, all in memory; uploads once a round, networks parked in files.
+Each case in a process of its own, so that its peak memory is its own; private data are part of it, in all cases alike.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+
+import torch
+
+from ..federation import build
+from ..methods.fedmuscle import play_round
+from ..settings import Settings
+from ..setups import SETUPS
+from ..store import environment, now, write_atomically
+from .loss import peak_memory
+
+SETUP_NAMES = ("setup1", "clients12", "clients24")
+WAYS = (("batch", False), ("round", False), ("round", True))                  # (refresh, parked)
+
+
+def one(setup, refresh, parked, public_size):
+    """The row of one case, measured in this process."""
+    torch.set_num_threads(1)
+    settings = Settings(setup=setup, num_peers=min(3, len(SETUPS[setup]) - 1), refresh=refresh, public_size=public_size,
+                        validation_size=50, test_size=0)
+    with tempfile.TemporaryDirectory() as folder:
+        start = peak_memory()
+        built = build(settings, folder if parked else None)
+        clock = time.perf_counter()
+        play_round(built, 1)
+        seconds = time.perf_counter() - clock
+    clients = len(SETUPS[setup])
+    sent = sum(built.ledger.total(1, index) for index in range(1, clients + 1))
+    return {"setup": setup, "clients": clients, "refresh": refresh, "parked": parked, "seconds": round(seconds, 2),
+            "KiB_per_client": sent / clients / 1024, "extra_MiB": round(peak_memory() - start, 1)}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setups", nargs="+", default=SETUP_NAMES, choices=SETUPS)
+    parser.add_argument("--public-size", type=int, default=512)
+    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
+    args = parser.parse_args(argv)
+    rows = []
+    for setup in args.setups:
+        for refresh, parked in WAYS:
+            with get_context("spawn").Pool(1) as pool:
+                rows.append(row := pool.apply(one, (setup, refresh, parked, args.public_size)))
+            where = "parked" if parked else "in memory"
+            print(f"{row['clients']:3} clients, uploads every {refresh}, {where:9}: {row['seconds']:7.1f} s, "
+                  f"{row['KiB_per_client']:7.0f} KiB a client, {row['extra_MiB']:7.0f} MiB", flush=True)
+    if args.save:
+        record = {"public_size": args.public_size, "measured": now(), "versions": environment(), "rows": rows}
+        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -102,4 +102,4 @@ def notebook_12(profile, seeds=None):
 
 
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
-         "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12}
+         "08": notebook_08, "11": notebook_11}

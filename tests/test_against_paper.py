@@ -57,3 +57,27 @@ def test_table_2_shows_ranges_over_the_clients_of_a_group():
     assert first["ours (%)"] == "55.0-55.0" or first["ours (%)"] == "55.1-55.1"
     assert table.iloc[4]["clients"] == "IC10 6" and "-" not in table.iloc[4]["ours (%)"]
     assert table.iloc[-1]["published (%)"] == pytest.approx(14.39) and table.iloc[-1]["ours (%)"].startswith("+10.1")
+
+
+def test_deltas_against_peers_stand_row_by_row():
+    measured = pd.DataFrame([{"method": "fedmuscle", "value": count, "seed": seed, "delta": 16.0 + count + 0.1 * seed}
+                             for count in (1, 3) for seed in range(3)])
+    table = against_paper.peers_beside(measured).set_index("M")
+    assert table["published Delta (%)"].tolist() == [17.9, 26.7, 27.74] and table["seeds"].tolist() == [3, 3, 0]
+    assert table.loc[1, "ours (%)"].startswith("+17.1 [") and table.loc[1, "agrees?"] == "same sign, other size"
+    assert table.loc[5, "ours (%)"] == "not run" and table.loc[5, "agrees?"] == "cannot be said"
+
+
+def test_cost_ratios_follow_from_the_formula():
+    table = against_paper.costs_beside((20, 32), 256).set_index("M")
+    assert table["published ratio"].tolist() == [239.0, 399.1] and table["ours: downlink, B = 32"].tolist() == [1024.0, 1024.0]
+    up, one, three = 20 * 256, 20 * 257, 20 ** 3 * 257
+    assert table.loc["3 over 1", "with uplink, B = 20"] == pytest.approx((up + three) / (up + one), abs=0.05)
+    assert table["agrees?"].tolist() == ["with neither", "with B = 20"]
+
+
+def test_the_spread_over_domains_has_the_published_rows_first():
+    table = against_paper.domain_spread({"single": history({"fedmuscle": 5.0}), "noise": history({"fedmuscle": -5.0})},
+                                        ["single", "noise"])
+    assert table["published (%)"].tolist() == [26.7, 28.65, 16.88, "-", "-"]
+    assert table["agrees?"].tolist() == ["-"] * 3 + ["same sign", "other sign"]

@@ -133,3 +133,27 @@ def test_mask_rows_draws_a_row_for_the_scenes_and_one_for_each_name():
 
 def test_many_heat_maps_wrap():
     assert len([ax for ax in plots.heatmaps({str(n): np.eye(2) for n in range(5)}, "x").axes if ax.get_visible()]) == 5
+
+
+def test_value_curves_draw_a_line_a_method_in_the_order_of_the_values():
+    measured = pd.DataFrame([{"method": method, "value": value, "seed": seed, "delta": 10 * value + seed}
+                             for method in ("pairwise", "fedmuscle") for value in (5, 1, 3) for seed in range(3)])
+    _, ax = matplotlib.pyplot.subplots()
+    drawn = plots.value_curves(ax, measured)
+    lines = [container.lines[0] for container in ax.containers]
+    assert [list(line.get_xdata()) for line in lines] == [[1, 3, 5]] * 2 and list(lines[0].get_ydata()) == [11, 31, 51]
+    assert [container.get_label() for container in ax.containers] == ["Pairwise", "FedMuscle"]
+    assert len(drawn) == 6 and set(drawn["seeds"]) == {3}
+    top = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert top[1] - top[0] == pytest.approx(2 * 4.303 / 3 ** 0.5, rel=1e-3)   # t of two degrees of freedom, sd 1
+
+
+PAIRS = pd.DataFrame([[1.0, np.nan], [-30.0, 4.0]], index=["a", "b"], columns=[0.1, 0.2])
+
+
+def test_a_grid_heat_map_writes_its_numbers_and_leaves_gaps():
+    _, ax = matplotlib.pyplot.subplots()
+    plots.grid_heatmap(ax, PAIRS, "title", 10, "x", "y")
+    assert [text.get_text() for text in ax.texts] == ["+1.0", "-30.0", "+4.0"]
+    assert [text.get_color() for text in ax.texts] == ["k", "w", "k"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "0.2"] and ax.get_ylabel() == "y"

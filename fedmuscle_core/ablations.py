@@ -1,7 +1,8 @@
 """The runs of the ablations: `by_...(profile, seeds)` -> {(value of what is varied, method): list of `Settings`}.
 
-Everything is varied around the tuned point, one factor at a time unless the name says otherwise.  Local is part of each, with
-the value None where what is varied cannot change it.  Profile "quick" takes the first two values only.
+Everything is varied around the tuned point, one factor at a time unless the name says otherwise.  Local is part of each (but
+of `by_protocol`, which is about bytes), with the value None where what is varied cannot change it.
+Profile "quick" takes the first two values only.
 """
 
 from .profiles import profile_seeds, profile_settings
@@ -11,13 +12,13 @@ EXACT_UP_TO = 4                                       # more peers: the sampled 
 NUM_SAMPLES = 512
 EXCHANGED = (("setup1", 8, 1), ("setup1", 8, 5), ("setup1", 8, 2), ("setup1", 8, 3), ("setup1", 8, 4), ("setup1", 32, 1),
              ("setup1", 32, 2), ("setup1", 32, 3), ("setup2", 3, 7), ("setup2", 2, 9))     # (setup, B, M)
-CHOICES = ("random", "bandit", "similar", "task")
+CHOICES = ("random", "bandit", "held", "similar", "task")
 CHOOSING = {"setup1": 1, "setup2": 3}                 # peers to choose
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters", "textures")
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
 PUBLIC_SIZES = (512, 64, 256, 1024, 5000)
 STEPS = 16                                            # batches a round: one pass over 512 in batches of 32
-DISTANT_TAUS = ("that of all pairs", 1.0, 0.5)
+DISTANT_TAUS = ("as tuned", 1.0, 0.5, "1.0 for all pairs")      # the last one: is it the distance, or a softer loss?
 CONCENTRATIONS = (0.1, "IID", 1.0)
 ABSENCES = ((0.0, "batch"), (0.5, "round"), (0.5, "batch"), (0.0, "round"), (0.8, "batch"), (0.8, "round"))
 TAUS = (0.2, 0.1, 0.5, 1.0)
@@ -90,12 +91,12 @@ def by_choice(profile, seeds=None, setup="setup1"):
         for choice in some(profile, CHOICES)}
 
 
-def by_domain(profile, seeds=None):
-    """Public domain, with every method that reads single samples of it."""
+def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
+    """Public domain, with methods that read single samples of it."""
     seeds = first_seeds(profile, seeds)
     return {(None, "local"): at(profile, "setup1", "local", seeds)} | {
         (domain, method): at(profile, "setup1", method, seeds, public_domain=domain)
-        for domain in some(profile, PUBLIC_DOMAINS) for method in PUBLIC_METHODS}
+        for domain in some(profile, PUBLIC_DOMAINS) for method in methods}
 
 
 def by_public_size(profile, seeds=None):
@@ -109,12 +110,16 @@ def by_public_size(profile, seeds=None):
 
 
 def by_distant_tau(profile, seeds=None, domain="single"):
-    """Temperature of pairs of clients of different tasks."""
+    """Temperature of pairs of clients of different tasks, tau_prev in the same ratio."""
+    def temperatures(value):
+        if isinstance(value, str):
+            return {} if value == "as tuned" else {"tau": 1.0, "tau_prev": 0.75}
+        return {"tau_cross": value, "distant": "task"}
+
     seeds = first_seeds(profile, seeds)
     return {(None, "local"): at(profile, "setup1", "local", seeds)} | {
-        (tau, "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds, public_domain=domain,
-                               **({} if isinstance(tau, str) else {"tau_cross": tau, "distant": "task"}))
-        for tau in some(profile, DISTANT_TAUS)}
+        (value, "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds, public_domain=domain, **temperatures(value))
+        for value in some(profile, DISTANT_TAUS)}
 
 
 def by_concentration(profile, seeds=None, methods=("local", "pairwise", "fedmuscle")):

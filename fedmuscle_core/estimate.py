@@ -1,11 +1,11 @@
 """How long a sweep will take, by the wall times of the runs that are stored."""
 
-import json
 from pathlib import Path
 from statistics import median
 
 from .experiment import canonical, is_stored
 from .setups import SETUPS
+from .store import load_run
 
 
 def missing_runs(settings_list, folder):
@@ -18,7 +18,7 @@ def seconds_per_client_round(folder):
     {None: ...} over more of them, for what was never run."""
     times = {}
     for path in Path(folder).glob("*/*-seed*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record, _ = load_run(path)
         settings = record["settings"]
         if settings["setup"] in SETUPS and settings["rounds"] > 1:
             took = record["wall_seconds"] / settings["rounds"] / len(SETUPS[settings["setup"]])

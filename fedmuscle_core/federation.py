@@ -23,6 +23,8 @@ from .tasks import TASKS
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 ALIGNMENT_SCENES = 256
 MASKS = 6
+EXACT_LIMIT = 2 ** 33      # multiply-adds of one exact loss: a few seconds
+TUPLES_LIMIT = 2 ** 29     # numbers in one payload: two GiB
 
 
 @dataclass
@@ -50,6 +52,17 @@ def check(settings):
         raise ValueError(f"public_size: got {settings.public_size}, expected at least batch_size = {settings.batch_size}")
     if settings.num_samples and settings.protocol == "tuples":
         raise ValueError(f"num_samples: got {settings.num_samples}, expected 0 with protocol 'tuples', which sends every tuple")
+    if settings.peer_choice == "bandit" and (settings.method == "gramian" or settings.absence):
+        raise ValueError("peer_choice: got 'bandit', expected 'random', 'held', 'similar' or 'task' with gramian, whose "
+                         "clients do not report their losses, and where clients are absent")
+    tuples = settings.batch_size ** settings.num_peers
+    if "num_samples" in reads and not settings.num_samples and settings.protocol == "matrices" and (
+            tuples * settings.batch_size > EXACT_LIMIT):
+        raise ValueError(f"num_samples: got 0 with {settings.num_peers} peers and batches of {settings.batch_size}, expected a "
+                         "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
+    if "protocol" in reads and settings.protocol == "tuples" and tuples * settings.dim > TUPLES_LIMIT:
+        raise ValueError(f"protocol: got 'tuples' with {settings.num_peers} peers and batches of {settings.batch_size}, "
+                         "expected 'matrices': the payload is B^M (d + 1) numbers")
     if settings.refresh == "round" and settings.augment:
         raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]

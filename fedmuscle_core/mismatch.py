@@ -1,4 +1,4 @@
-"""How far the public data lie from a client's private data, as its untrained representation model sees them."""
+"""How far the public data lie from a client's private data, as its representation model sees them before the first round."""
 
 import pandas as pd
 import torch
@@ -27,8 +27,9 @@ def mmd(x, y):
 
 
 def public_mismatch(settings, samples=256):
-    """One row a client before its first round: client, task, domain, seed, mmd of private to public representations (unit
-    length, `samples` of each or all there are), and `uniformity` of the public ones (0: all are one point)."""
+    """One row a client before its first round (pretrained backbone, fresh projection): client, task, domain, seed, mmd of
+    private to public representations (unit length, `samples` of each or all there are), and `uniformity` of the public ones
+    (0: all are one point).  settings: of a method that reads public data."""
     built, rows = federation.build(settings), []
     for client in built.clients:
         client.model.eval()

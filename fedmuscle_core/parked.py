@@ -6,10 +6,10 @@ import torch
 
 
 class ParkedClients:
-    """Stands where a list of clients would: iterating gives each in turn, loaded from its file, saved after its turn.
+    """Stands where a list of clients would: iterating gives each in turn, loaded from its file, saved and emptied afterwards.
 
-    make: function index -> fresh `Client`, the state of which is replaced; folder: where the files are kept.
-    Whoever keeps a client after its turn keeps a copy whose further changes are lost.
+    make: function index -> fresh `Client`, the state of which is replaced; folder: one of its own for the files, as those of
+    earlier clients in it are deleted.  A client that is kept after its turn has no network any more.
     """
 
     def __init__(self, make, count, folder):
@@ -35,4 +35,5 @@ class ParkedClients:
                 temporary = path.with_suffix(".part")
                 torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
                 temporary.replace(path)
-            del client, parts
+                parts.clear()
+                vars(client).update(model=None, data=None, public=None, local_optimizer=None, contrastive_optimizer=None)

@@ -41,11 +41,14 @@ def split_by_class(classes, sizes, concentration, seed, *names):
 def like(classes, proportions):
     """Rows of as many scenes as can be had with these class proportions, (NUM_CLASSES,): a sorted tensor.
 
-    Each class gives its first scenes; a class of which the client expects less than one is left out.
+    Each class gives its first scenes; classes of less than a thousandth are left out.  Raises ValueError where there is no
+    scene of a class that is asked for.
     """
     proportions = np.asarray(proportions) / np.sum(proportions)
     counts = np.bincount(classes, minlength=NUM_CLASSES)
     asked = proportions > 1e-3
+    if missing := np.flatnonzero(asked & (counts == 0)).tolist():
+        raise ValueError(f"classes: got no scene of {missing}, expected some of every class asked for: use more scenes")
     total = (counts[asked] / proportions[asked]).min()
     rows = [(classes == name).nonzero()[:round(total * proportions[name]), 0] for name in np.flatnonzero(asked)]
     return torch.cat(rows).sort().values

@@ -1,7 +1,8 @@
 """Which M peers serve a client: drawn at random, the most similar, those of its task first, or those that helped so far.
 
-All four send the same representations.  "similar" compares what the clients upload anyway, "task" needs to know the clients'
-tasks, "bandit" one number a client and round, its local loss.
+All send the same representations.  "random" draws anew for every batch, "held" once a round; "similar" compares what the
+clients upload anyway; "task" needs to know the clients' tasks; "bandit" one number a client and round, its local loss, and
+keeps its peers for the round, so "held" is what it has to beat.
 """
 
 import math
@@ -15,7 +16,7 @@ from .setups import SETUPS
 
 
 def choose(settings, uploads, rng, gains, round):
-    """{client: sorted list of its peers} as `settings.peer_choice` says, from those that `uploads` are there of.
+    """{client: sorted list of its peers} as `settings.peer_choice` says, chosen among the clients in `uploads`.
 
     uploads: {client: unit-length representations (B, d) of the batch}.  gains: as kept by `credit`.
     As many as `num_peers`, or all others where they are fewer.
@@ -24,8 +25,10 @@ def choose(settings, uploads, rng, gains, round):
     num_peers = min(settings.num_peers, len(clients) - 1)
     if settings.peer_choice == "random":
         return choose_peers(clients, num_peers, rng)
-    if settings.peer_choice == "bandit":
+    if settings.peer_choice in ("held", "bandit"):
         rng = generator(settings.seed, "bandit", round)                       # one choice for all batches of a round
+    if settings.peer_choice == "held":
+        return choose_peers(clients, num_peers, rng)
     rank = {"similar": lambda: _similarity(uploads), "task": lambda: _same_task(settings.setup, clients),
             "bandit": lambda: _upper_bounds(gains, clients, round)}[settings.peer_choice]()
     chosen = {}
@@ -48,7 +51,7 @@ def _same_task(setup, clients):
 
 
 def _upper_bounds(gains, clients, round):
-    """UCB1 of every peer for every client: mean gain + sqrt(2 log round / times tried), infinite before the first time."""
+    """UCB1 of every peer for every client: mean gain + sqrt(2 log round / times credited), infinite before the first."""
     def bound(found):
         return sum(found) / len(found) + math.sqrt(2 * math.log(round) / len(found)) if found else math.inf
     return {(one, other): bound(gains.get((one, other))) for one in clients for other in clients}

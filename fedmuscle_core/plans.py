@@ -91,8 +91,9 @@ def notebook_10(profile, seeds=None):
 
 
 def notebook_11(profile, seeds=None):
-    """The FedMuscle runs of Setup 1 on whose bound and Delta the notebook looks: those of the temperatures and of the peers."""
-    return flat(ablations.by_temperatures(profile, seeds), ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]))
+    """The FedMuscle runs of Setup 1 whose bound the notebook holds against Delta."""
+    return flat(ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
+                ablations.by_domain(profile, seeds, methods=["fedmuscle"]), ablations.by_public_size(profile, seeds))
 
 
 def notebook_12(profile, seeds=None):

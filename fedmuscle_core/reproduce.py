@@ -20,6 +20,7 @@ from .experiment import RECOMPUTE_BEFORE, sweep
 from .paths import NOTEBOOKS, results, runs
 from .plans import PLANS
 from .profiles import check_profile
+from .setups import TUNED_AS
 from .store import now, write_atomically
 from .tuning import BUILDS_ON, table_path, tune
 
@@ -78,7 +79,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     if not planned:
         return
     if force and profile == "mini":
-        setups = {settings.setup for plan in planned for settings in plan(profile, seeds)}
+        setups = {TUNED_AS.get(settings.setup, settings.setup) for plan in planned for settings in plan(profile, seeds)}
         setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
         for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
             print(f"tuning {setup} -> {table_path(setup)}")

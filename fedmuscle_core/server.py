@@ -19,15 +19,17 @@ def choose_peers(clients, num_peers, rng):
     return chosen
 
 
-def pair_temperatures(settings, modalities):
-    """(tau, tau_prev) for a client and its M peers, whose modalities come in that order, the client's own first.
+def pair_temperatures(settings, kinds):
+    """(tau, tau_prev) for a client and its M peers, whose kinds come in that order, the client's own first.
 
-    Numbers, unless `settings.tau_cross` gives pairs of different modality a temperature of their own: then the (M+1, M+1)
+    kinds: their modalities, or their tasks, as `settings.distant` says.
+
+    Numbers, unless `settings.tau_cross` gives pairs of different kinds a temperature of their own: then the (M+1, M+1)
     and (M, M) matrices that `losses.muscle_loss` takes, with tau_prev in the same ratio to tau for every pair.
     """
-    if settings.tau_cross is None or len(set(modalities)) == 1:
+    if settings.tau_cross is None or len(set(kinds)) == 1:
         return settings.tau, settings.tau_prev
-    differ = torch.tensor([[own != other for other in modalities] for own in modalities])
+    differ = torch.tensor([[own != other for other in kinds] for own in kinds])
     tau = torch.where(differ, settings.tau_cross, settings.tau).double()
     return tau, tau[1:, 1:] * (settings.tau_prev / settings.tau)
 

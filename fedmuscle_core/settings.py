@@ -11,7 +11,7 @@ from .scenes import PUBLIC_DOMAINS
 EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
                    "contrastive_lr", "contrastive_epochs", "contrastive_steps", "augment", "tau_cross", "distant", "eta",
                    "vote_margin", "vote_share", "num_samples", "peer_choice", "absence", "refresh")
-PEER_CHOICES = ("random", "similar", "task", "bandit")
+PEER_CHOICES = ("random", "held", "similar", "task", "bandit")
 REFRESHES = ("batch", "round")
 DISTANT = ("modality", "task")
 

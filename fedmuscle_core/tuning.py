@@ -57,7 +57,7 @@ def tuned(setup, method, **fixed):
     rows = scores[scores["method"] == method]
     if rows.empty:
         raise ValueError(f"method: got {method!r}, expected one that was tuned: {sorted(scores['method'].unique())}")
-    for name in set(fixed) & set(fields):
+    for name in sorted(set(fixed) & set(fields)):
         tried = rows[name].fillna(Settings.__dataclass_fields__[name].default) == fixed[name]
         rows = rows[tried] if tried.any() else rows
     return rows.loc[rows["delta"].idxmax(), fields].dropna().to_dict()

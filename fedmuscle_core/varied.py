@@ -26,6 +26,8 @@ def client_changes(results):
     rows = []
     for (value, method), (_, history) in results.items():
         if method != "local":
+            if not {(value, "local"), (None, "local")} & set(results):
+                raise ValueError(f"results: got no 'local' for {value!r}, expected ({value!r}, 'local') or (None, 'local')")
             local = results[(value, "local") if (value, "local") in results else (None, "local")][1]
             changes = relative_change(final_scores(pd.concat([local, history])))
             rows.append(changes[changes["method"] != "local"].assign(value_of=_label(value)))
@@ -57,8 +59,8 @@ def measure(results):
 def effects(measured, reference, method="fedmuscle", column="delta", effect=1.0):
     """Every value of `method` against its value `reference`, paired over the seeds both have: one row each, as numbers.
 
-    Columns: label; mean, low, high of the difference; own_mean, own_low, own_high of the value itself; seeds; seeds_needed to
-    show a difference of `effect`.
+    Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference; own_mean,
+    own_low, own_high of the value itself; seeds; seeds_needed to show a difference of `effect`.
     """
     wide = measured[measured["method"] == method].pivot(index="seed", columns="value", values=column)
     if any(isinstance(value, str) for value in wide):

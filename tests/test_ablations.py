@@ -40,8 +40,8 @@ def test_values_differ_in_what_is_varied_alone(name):
     runs = {key: canonical(several[0]) for key, several in GROUPS[name]("mini").items()}
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", *ablations.FACTORS}
-    two = ("size", "distant", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
-    few = dict.fromkeys(two, 2) | {"batch and tau": 3}
+    two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
+    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4}
     for method in {method for _, method in runs}:
         of_method = [dataclasses.asdict(settings) for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}

@@ -101,6 +101,10 @@ def test_sampled_training_follows_the_exact_one(tiny):
 @pytest.mark.parametrize(("change", "message"), [
     ({"num_samples": 8, "protocol": "tuples"}, "num_samples: got 8, expected 0 with protocol 'tuples'"),
     ({"refresh": "round", "augment": True}, "augment: got True, expected False with refresh 'round'"),
+    ({"peer_choice": "bandit", "method": "gramian"}, "peer_choice: got 'bandit'.*gramian"),
+    ({"peer_choice": "bandit", "absence": 0.5}, "peer_choice: got 'bandit'.*absent"),
+    ({"setup": "setup2", "public_domain": "pairs", "num_peers": 7}, "num_samples: got 0 with 7 peers and batches of 32"),
+    ({"num_peers": 5, "protocol": "tuples"}, "protocol: got 'tuples' with 5 peers and batches of 32, expected 'matrices'"),
 ])
 def test_settings_that_contradict_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

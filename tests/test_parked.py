@@ -18,21 +18,30 @@ def test_parked_clients_give_the_same_run_to_the_last_bit(tiny, tmp_path, change
     assert alignment == same
 
 
-def test_one_network_at_a_time_is_in_memory(tiny, tmp_path, monkeypatch):
-    seen, evaluate = [], federation.evaluate
-
-    def counting(client, split):
-        gc.collect()
-        seen.append(sum(type(thing) is ClientModel for thing in gc.get_objects()))
-        return evaluate(client, split)
-
-    monkeypatch.setattr(federation, "evaluate", counting)
+def networks():
     gc.collect()
-    before = sum(type(thing) is ClientModel for thing in gc.get_objects())
-    federation.train(federation.build(tiny(method="fedmuscle", refresh="round"), tmp_path), progress=False)
-    assert max(seen) - before == 1
-    federation.train(federation.build(tiny(method="fedmuscle", refresh="round")), progress=False)
-    assert max(seen) - before == 3
+    return sum(type(thing) is ClientModel for thing in gc.get_objects())
+
+
+def test_no_other_network_is_in_memory_while_one_is_made(tiny, tmp_path, monkeypatch):
+    seen, make_client = [], federation.make_client
+
+    def counting(*arguments):
+        seen.append(networks())
+        return make_client(*arguments)
+
+    monkeypatch.setattr(federation, "make_client", counting)
+    before = networks()
+    with experiment.one_thread():
+        federation.train(federation.build(tiny(method="fedmuscle", refresh="round", rounds=1), tmp_path), progress=False)
+    assert len(seen) >= 12 and set(seen) == {before}
+    federation.build(tiny(method="fedmuscle", refresh="round"))
+    assert max(seen) == before + 2
+
+
+def test_a_client_kept_after_its_turn_has_no_network(tiny, tmp_path):
+    first, *_ = federation.build(tiny(method="local"), tmp_path).clients
+    assert first.index == 1 and first.model is None
 
 
 def test_a_method_that_needs_all_networks_at_once_is_refused(tiny, tmp_path):

@@ -48,6 +48,8 @@ def test_like_takes_as_many_as_the_scarcest_class_allows():
     proportions[:2] = 0.5, 1.5                                                # need not sum to 1
     rows = like(classes, proportions)
     assert np.bincount(classes[rows]).tolist() == [10, 30]
+    with pytest.raises(ValueError, match=r"classes: got no scene of \[7\]"):
+        like(classes, np.eye(10)[7] + proportions)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedmuscle_core import federation
+from fedmuscle_core.experiment import one_thread
 from fedmuscle_core.peers import choose, credit
 from fedmuscle_core.seeds import generator
 from fedmuscle_core.server import choose_peers
@@ -27,6 +28,12 @@ def settings(choice, num_peers=1, setup="setup1"):
 def test_random_is_the_servers_draw():
     rows = uploads(dict.fromkeys(range(1, 7), "a"))
     assert choose(settings("random", 3), rows, generator(0, "x"), {}, 1) == choose_peers(range(1, 7), 3, generator(0, "x"))
+
+
+def test_held_is_one_draw_a_round():
+    rows = uploads(dict.fromkeys(range(1, 7), "a"))
+    draws = [[choose(settings("held", 2), rows, generator(batch), {}, round) for batch in range(3)] for round in (1, 2)]
+    assert draws[0][0] == draws[0][1] == draws[0][2] != draws[1][0] == draws[1][1]
 
 
 def test_similar_finds_the_twin_whatever_its_rotation():
@@ -69,10 +76,11 @@ def test_credit_is_the_standardised_relative_fall():
     assert gains[1, 2] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("choice", ["similar", "task", "bandit"])
+@pytest.mark.parametrize("choice", ["held", "similar", "task", "bandit"])
 def test_every_choice_costs_the_same_bytes_but_for_the_bandits_one_number(tiny, choice):
     sent = {}
     for name in ("random", choice):
-        history, _ = federation.train(federation.build(tiny(num_peers=1, peer_choice=name)), progress=False)
+        with one_thread():
+            history, _ = federation.train(federation.build(tiny(num_peers=1, peer_choice=name)), progress=False)
         sent[name] = history[history["round"] == 2]["bytes"].max()
     assert sent[choice] - sent["random"] == (4 if choice == "bandit" else 0)

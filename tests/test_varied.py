@@ -56,6 +56,11 @@ def test_effects_are_paired_differences():
         varied.effects(varied.measure(results()), 2)
 
 
+def test_runs_without_local_are_refused():
+    with pytest.raises(ValueError, match=r"results: got no 'local' for 1, expected \(1, 'local'\) or \(None, 'local'\)"):
+        varied.measure({key: found for key, found in results().items() if key[1] != "local"})
+
+
 def test_table_and_sentence_say_what_was_found():
     measured = varied.measure(results())
     table = varied.effect_table(measured, 1, "M")

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 import yaml
 
-from fedmuscle_core import plans
+from fedmuscle_core import ablations, plans, varied
 from fedmuscle_core.experiment import sweep
 from fedmuscle_core.paths import ROOT, results
 from fedmuscle_core.report import delta_interval, delta_sentence, delta_table, interval_text, published, published_value
@@ -113,3 +113,12 @@ def test_the_readmes_results_are_those_of_the_stored_runs():
         _, history = sweep(plans.table1("mini", domains=[domain]), results("mini"), progress=False)
         for method in ("fedmuscle", "simclr"):
             assert f"{interval_text(delta_interval(history, method))} %" in text.replace("\n", " ")
+
+
+def test_the_readmes_ablations_are_those_of_the_stored_runs():
+    text = (ROOT / "README.md").read_text()
+    for runs, reference, name in ((ablations.by_peer_count, 1, "M"), (ablations.by_estimator, "exact", "the loss"),
+                                  (ablations.by_choice, "random", "the choice"), (ablations.by_domain, "single", "public data"),
+                                  (ablations.by_public_size, 512, "public samples")):
+        measured = varied.measure(varied.run_all(runs("mini"), results("mini")))
+        assert varied.answer(measured, reference, name) in text

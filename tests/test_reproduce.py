@@ -140,3 +140,13 @@ def test_an_interrupted_force_goes_on_and_a_finished_one_begins_anew(workplace, 
     years = [begun[:4] for begun in seen]
     assert years == ["2030", "2030", "none", "2031", "2031", "2032", "2033"]
     assert reproduce.RECOMPUTE_BEFORE not in os.environ
+
+
+def test_force_tunes_the_setup_whose_values_another_takes_over(monkeypatch, tiny, tmp_path):
+    asked = []
+    monkeypatch.setattr(reproduce, "PLANS", {"09": lambda profile, seeds: [tiny(setup="noniid"), tiny(setup="one_text")]})
+    monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
+    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: asked.append(setup))
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: None)
+    reproduce.compute("mini", ["09"], force=True)
+    assert asked == ["setup1", "setup2"]

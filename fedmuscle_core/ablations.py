@@ -58,7 +58,7 @@ def at(profile, setup, method, seeds, **changes):
 
 def by_peer_count(profile, seeds=None, setup="setup1", methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
-    seeds = first_seeds(profile, seeds)
+    seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
     runs = {(None, "local"): at(profile, setup, "local", seeds)}
     for method in methods:
         for count in some(profile, PEER_COUNTS[setup]):
@@ -85,7 +85,7 @@ def by_protocol(profile, seeds=None):
 
 def by_choice(profile, seeds=None, setup="setup1"):
     """How the server chooses a client's peers, where there are more than it needs."""
-    seeds = first_seeds(profile, seeds)
+    seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
     return {(None, "local"): at(profile, setup, "local", seeds)} | {
         (choice, "fedmuscle"): at(profile, setup, "fedmuscle", seeds, num_peers=CHOOSING[setup], peer_choice=choice)
         for choice in some(profile, CHOICES)}

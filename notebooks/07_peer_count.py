@@ -14,13 +14,13 @@
 # %% [markdown]
 # # 07 How many peers does a client need, which ones, and what do they cost?
 #
-# The Muscle loss contrasts a client with tuples of M peers. Written out these are B^M, and so are the bytes that the paper's server sends:
-# its table stops at M = 5 with hundreds of gigabytes a round. Here: what more peers are worth, what they cost when the sum over
-# tuples is factored or sampled and matrices travel instead of tuples, and whether it pays to choose them.
+# The Muscle loss contrasts a client with tuples of M peers. Written out these are B^M, and so are the bytes that the paper's
+# server sends: its table stops at M = 5 with hundreds of gigabytes a round. Here: what more peers are worth, what they cost when
+# the sum over tuples is factored or sampled and matrices travel instead of tuples, and whether it pays to choose them.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
-seeds: list = []  # empty: the first five of the profile
+seeds: list = []  # empty: the first five of the profile in Setup 1, three in Setup 2
 workers: int = 2  # processes, one run each
 
 # %%
@@ -44,8 +44,8 @@ print(len(set(plans.notebook_07(profile, seeds))), "runs are behind this noteboo
 #
 # Setup 1 has five others to learn from, Setup 2 nine. Up to four peers the loss is exact; beyond, 512 tuples are drawn for every
 # anchor. Everything else is as tuned with M = 3; at M = 1 the two methods are one loss at two temperatures, those tuned for each.
-# Intervals in this notebook are 95 % Student-t over seeds and not adjusted for their number: if nothing differed, about one in twenty
-# would still exclude 0.
+# Intervals in this notebook are 95 % Student-t over seeds and not adjusted for their number: if nothing differed, about one in
+# twenty would still exclude 0.
 
 # %%
 six = varied.measure(varied.run_all(ablations.by_peer_count(profile, seeds), results(profile), workers))
@@ -62,8 +62,8 @@ varied.effect_table(ten, ten["value"].min(), "M (Setup 2)")
 # %% [markdown]
 # ## Exact or sampled: does training notice?
 #
-# FedMuscle with the default M, once with the exact loss and once with 512 tuples an anchor, on the same seeds. The interval says how large
-# a difference could have been overlooked.
+# FedMuscle with the default M, once with the exact loss and once with 512 tuples an anchor, on the same seeds. The interval says
+# how large a difference could have been overlooked.
 
 # %%
 estimators = varied.measure(varied.run_all(ablations.by_estimator(profile, seeds), results(profile), workers))
@@ -72,8 +72,8 @@ varied.effect_table(estimators, "exact", "loss")
 # %% [markdown]
 # ## Bytes: what the ledger counted, and the closed form
 #
-# One client and step. `tuples` is the paper's downlink, B^M (d + 1) numbers; `matrices` sends the peers' M B d numbers and leaves the
-# sum to the client. The ledger counts the payloads that were really handed over.
+# One client and step. `tuples` is the paper's downlink, B^M (d + 1) numbers; `matrices` sends the peers' M B d numbers and leaves
+# the sum to the client. The ledger counts the payloads that were really handed over.
 
 # %%
 def counted(settings, rows):
@@ -81,7 +81,7 @@ def counted(settings, rows):
     steps = settings["public_size"] // settings["batch_size"]
     per_step = ledger.groupby(["client", "direction"])["bytes"].sum().unstack() / steps
     shape = [settings[name] for name in ("batch_size", "num_peers", "dim", "protocol")]
-    assert (per_step[["up", "down"]] == bytes_per_step(*shape)).all(axis=None)
+    assert (per_step[["up", "down"]] == list(bytes_per_step(*shape))).all(axis=None)
     return dict(zip(["B", "M", "d", "protocol"], shape, strict=True)), per_step["down"].iloc[0]
 
 
@@ -103,8 +103,8 @@ form.set_index("M").rename(columns=lambda name: f"{name} (MiB)" if name != "rati
 # %% [markdown]
 # ## Time and memory of the loss
 #
-# `python -m fedmuscle_core.benchmarks.peers`: forward and backward pass, d = 256, float32, one core, each case in its own process.
-# Literal: tuples written out, as far as one gigabyte of S goes. Factored: exact. Sampled: 512 tuples an anchor.
+# `python -m fedmuscle_core.benchmarks.peers`: forward and backward pass, d = 256, float32, one core, each case in its own
+# process. Literal: tuples written out, as far as one gigabyte of S goes. Factored: exact. Sampled: 512 tuples an anchor.
 
 # %%
 timing = pd.DataFrame(json.loads((DATA / "results" / "benchmark_peers.json").read_text())["rows"])
@@ -149,9 +149,9 @@ plots.save_figure(fig, pd.concat(panels, names=["panel", "row"]).reset_index(), 
 # %% [markdown]
 # ## How good is the sampled estimator?
 #
-# Representations of 32 samples by M + 1 models that agree partly (cosine 0.6 between two models' views of a sample). Error: absolute
-# difference to the exact loss, relative to it, mean over 20 draws; spread: standard deviation over draws, relative to their mean. At
-# M = 9 the exact sum would need 10^15 multiply-adds: only the spread is known.
+# Representations of 32 samples by M + 1 models that agree partly (cosine 0.6 between two models' views of a sample). Error:
+# absolute difference to the exact loss, relative to it, mean over 20 draws; spread: standard deviation over draws, relative to
+# their mean. At M = 9 the exact sum would need 10^15 multiply-adds: only the spread is known.
 
 # %%
 rng = torch.Generator().manual_seed(0)
@@ -176,11 +176,11 @@ precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda s
 # %% [markdown]
 # ## Which peers? The paper's first open question
 #
-# With fewer peers than there are others, the server can choose. *Random* is the paper's. *Similar*: the highest kernel alignment of what
-# was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, the gain of a client being the relative fall of its
-# local loss, standardised over the clients of the round. All send the same representations; the bandit 4 bytes more. It keeps its peers for
-# a whole round, as losses come once a round, where *random* draws for every batch; *held* draws once a round and is the bandit's fair
-# opponent. A run leaves the bandit few rounds after it has tried everybody.
+# With fewer peers than there are others, the server can choose. *Random* is the paper's. *Similar*: the highest kernel alignment
+# of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, the gain of a client being the
+# relative fall of its local loss, standardised over the clients of the round. All send the same representations; the bandit 4
+# bytes more. It keeps its peers for a whole round, as losses come once a round, where *random* draws for every batch; *held*
+# draws once a round and is the bandit's fair opponent. A run leaves the bandit few rounds after it has tried everybody.
 
 # %%
 for setup, count in ablations.CHOOSING.items():
@@ -199,8 +199,8 @@ for setup, count in ablations.CHOOSING.items():
 # %% [markdown]
 # ## Published, and ours
 #
-# Delta of Setup 1 and the cost per round. The published cost of M = 5 over that of M = 3 is 399 = 20^2, so the column fits a batch of 20,
-# not of 32; the step from M = 1 to M = 3 fits neither, with or without the uplink.
+# Delta of Setup 1 and the cost per round. The published cost of M = 5 over that of M = 3 is 399 = 20^2, so the column fits a
+# batch of 20, not of 32; the step from M = 1 to M = 3 fits neither, with or without the uplink.
 
 # %%
 against_paper.peers_beside(six)

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 08 What must public data look like, how many, and when do they harm?
 #
-# Alignment happens on public data that are in nobody's private set. Table 1 (notebook 04) tried three domains; here are five, from scenes
-# that hold what the tasks are about to pure noise, then the size of the public set, a score that might tell beforehand which data will
-# help, and the paper's remedy against negative transfer: a higher temperature between distant clients.
+# Alignment happens on public data that are in nobody's private set. Table 1 (notebook 04) tried three domains; here are five,
+# from scenes that hold what the tasks are about to pure noise, then the size of the public set, a score that might tell
+# beforehand which data will help, and the paper's remedy against negative transfer: a higher temperature between distant clients.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
@@ -44,8 +44,8 @@ domains = [name for name in ladder if name in ablations.some(profile, ablations.
 # %% [markdown]
 # ## Five domains
 #
-# Single digits, the kind of scene the IC10 client works on; scenes of one to four digits, the kind of the MLC clients; scenes of one to
-# four printed letters, which the backbones were pretrained on; textures; noise. 512 images each (profile quick: 256).
+# Single digits, the kind of scene the IC10 client works on; scenes of one to four digits, the kind of the MLC clients; scenes of
+# one to four printed letters, which the backbones were pretrained on; textures; noise. 512 images each (profile quick: 256).
 
 # %%
 fig = plots.scene_grid([image for domain in domains for image in public_scenes(domain, 512, 0)[:2]],
@@ -54,8 +54,8 @@ fig = plots.scene_grid([image for domain in domains for image in public_scenes(d
 # %% [markdown]
 # ## Delta by domain
 #
-# All methods with the values tuned on single digits. Local reads no public data and is the reference throughout. Intervals in this
-# notebook are 95 % Student-t over seeds unless they say otherwise, and not adjusted for their number.
+# All methods with the values tuned on single digits. Local reads no public data and is the reference throughout. Intervals in
+# this notebook are 95 % Student-t over seeds unless they say otherwise, and not adjusted for their number.
 
 # %%
 by_domain = varied.run_all(ablations.by_domain(profile, seeds), results(profile), workers)
@@ -87,10 +87,10 @@ harmed.rename(columns={"value": "public data"}).set_index(["public data", "clien
 # %% [markdown]
 # ## Could one have known beforehand?
 #
-# Two scores of each client's representations before any training. *Mismatch* (`mmd`): squared maximum mean discrepancy between its
-# private and the public data. *Uniformity* of the public ones: 0 where they are all one point to the model. If a score predicted the
-# gain, a client's change would move with it from domain to domain: rank correlation over the domains for each client and seed, mean over
-# clients, interval over seeds. It speaks of these domains and clients alone.
+# Two scores of each client's representations before any training. *Mismatch* (`mmd`): squared maximum mean discrepancy between
+# its private and the public data. *Uniformity* of the public ones: 0 where they are all one point to the model. If a score
+# predicted the gain, a client's change would move with it from domain to domain: rank correlation over the domains for each
+# client and seed, mean over clients, interval over seeds. It speaks of these domains and clients alone.
 
 # %%
 with one_thread():
@@ -123,8 +123,8 @@ plots.save_figure(fig, table, "08_public_domain_mismatch", profile)
 # %% [markdown]
 # ## How many public samples?
 #
-# Single digits, 16 batches a round whatever the size, so that only their variety differs. All are composed of the same public pool of
-# handwritten digits: beyond some size, only position, colour and background are new.
+# Single digits, 16 batches a round whatever the size, so that only their variety differs. All are composed of the same public
+# pool of handwritten digits: beyond some size, only position, colour and background are new.
 
 # %%
 sizes = varied.measure(varied.run_all(ablations.by_public_size(profile, seeds), results(profile), workers))
@@ -142,9 +142,9 @@ plots.save_figure(fig, drawn, "08_public_domain_size", profile)
 # %% [markdown]
 # ## A higher temperature between clients of different tasks
 #
-# The paper raises tau for pairs of distant tasks to limit negative transfer. Here `tau_cross` for all pairs whose tasks differ, tau_prev in
-# the same ratio; pairs of the same task keep 0.2. As 11 of the 15 pairs are distant, a control with the same temperature for all pairs says
-# whether it is the distance or a softer loss. On scenes and on single digits:
+# The paper raises tau for pairs of distant tasks to limit negative transfer. Here `tau_cross` for all pairs whose tasks differ,
+# tau_prev in the same ratio; pairs of the same task keep 0.2. As 11 of the 15 pairs are distant, a control with the same
+# temperature for all pairs says whether it is the distance or a softer loss. On scenes and on single digits:
 
 # %%
 distant = {domain: varied.measure(varied.run_all(ablations.by_distant_tau(profile, seeds, domain), results(profile), workers))
@@ -157,8 +157,10 @@ pd.concat({domain: varied.effect_table(rows, reference, "tau of distant pairs") 
 # ## Deviations from the paper
 #
 # - The paper's domains are three photo data sets; ours form a ladder from the tasks' own world down to noise.
-# - Which pairs the paper calls distant, and by how much it raises tau, was not found: all pairs of different tasks, two values, are ours.
-# - Batches a round are held fixed while the public set grows; a whole pass over 5,000 samples would also make ten times the steps.
+# - Which pairs the paper calls distant, and by how much it raises tau, was not found: all pairs of different tasks, two values,
+#   are ours.
+# - Batches a round are held fixed while the public set grows; a whole pass over 5,000 samples would also make ten times the
+#   steps.
 
 # %% [markdown]
 # ## Published, and ours

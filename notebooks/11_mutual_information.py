@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 11 Mutual information: where does alpha matter, and does the bound track what clients gain?
 #
-# The Muscle loss is motivated as a bound of the mutual information between a client's representation and its peers' together. With alpha =
-# 1 it becomes a sum of pairwise bounds, which cannot see what the peers have in common. First where everything is known: Gaussians whose
-# peers go from independent to redundant. Then on trained federations: is a larger bound a larger Delta?
+# The Muscle loss is motivated as a bound of the mutual information between a client's representation and its peers' together.
+# With alpha = 1 it becomes a sum of pairwise bounds, which cannot see what the peers have in common. First where everything is
+# known: Gaussians whose peers go from independent to redundant. Then on trained federations: is a larger bound a larger Delta?
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
@@ -44,12 +44,15 @@ STRENGTH, DIM = 0.5, 2    # correlation of the anchor with every peer; coordinat
 # ## A construction where all is known
 #
 # An anchor that correlates by 0.5 with each of M peers, which correlate with one another by rho. Independent peers (rho = 0) tell
-# different things about the anchor: together more than the sum of what each tells. Redundant ones (rho near 1) tell the same thing M times.
+# different things about the anchor: together more than the sum of what each tells. Redundant ones (rho near 1) tell the same
+# thing M times.
 #
 # - *True*: $I(z; z^1..z^M)$, in closed form.
 # - *Sum of pairs*: $\sum_m I(z; z^m)$, all that alpha = 1 can show; it does not depend on rho.
-# - *Muscle, limit*: where $M \log B - E[L]$ goes as B grows, with the exact critic; it is the true value plus a divergence (notebook 01).
-# - Dots: measured with B = 64, mean of 40 batches, each loss with its own exact critic, so no loss suffers from a wrong temperature.
+# - *Muscle, limit*: where $M \log B - E[L]$ goes as B grows, with the exact critic; it is the true value plus a divergence
+#   (notebook 01).
+# - Dots: measured with B = 64, mean of 40 batches, each loss with its own exact critic, so no loss suffers from a wrong
+#   temperature.
 
 # %%
 def estimate(among, num_models, batch_size, batches=40):
@@ -106,13 +109,14 @@ for among, row in last.iterrows():
 # %% [markdown]
 # ## On trained federations: does the bound track Delta?
 #
-# Every FedMuscle run of the numbers of peers (notebook 07), of the public domains and of the sizes of the public set (notebook 08), Setup 1.
-# Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a larger bound a better run?
-# Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval over seeds, for these settings. Each
-# further peer adds up to log B to the bound, so the order of the first family is mostly that of M.
+# Every FedMuscle run of the numbers of peers (notebook 07), of the public domains and of the sizes of the public set (notebook
+# 08), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
+# larger bound a better run? Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval
+# over seeds, for these settings. Each further peer adds up to log B to the bound, so the order of the first family is mostly that
+# of M.
 #
-# The loss is that of training: with a small public set, seen again and again, it can fall, and the bound rise, without anything that
-# holds for other data.
+# The loss is that of training: with a small public set, seen again and again, it can fall, and the bound rise, without anything
+# that holds for other data.
 
 # %%
 groups = {"numbers of peers": ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
@@ -157,8 +161,8 @@ print(f"within a setting, over seeds: mean rank correlation {within.mean():+.2f}
 # %% [markdown]
 # ## Deviations from the paper
 #
-# - Gaussians with known information are our construction. The paper's theorem, as our source has it, calls M log B - E[L] a lower bound; for
-#   correlated peers its limit lies above the information (notebook 01), which the figure shows again.
+# - Gaussians with known information are our construction. The paper's theorem, as our source has it, calls M log B - E[L] a lower
+#   bound; for correlated peers its limit lies above the information (notebook 01), which the figure shows again.
 # - The bound of a trained federation is read from the training loss of the last round, on public batches.
 
 # %% [markdown]

@@ -139,7 +139,7 @@ against_peers(axes[0], drawn_bytes, "MiB", "Downlink a step, B = 32, d = 256")
 per_loss = {name: rows[["M", "ms"]].to_numpy().T for name, rows in timing[timing["B"] == 32].groupby("evaluation")}
 against_peers(axes[1], per_loss, "ms", "Time of the loss, B = 32, d = 256")
 curves = plots.value_curves(axes[2], six)
-axes[2].set_title(f"Delta in Setup 1 (%), {six['seed'].nunique()} seed(s), 95 % intervals")
+axes[2].set_title(f"Delta (%), Setup 1, {six['seed'].nunique()} seed(s), 95 %")
 axes[2].legend()
 for ax in axes:
     ax.set_xlabel("peers M")

@@ -112,8 +112,7 @@ for among, row in last.iterrows():
 # Every FedMuscle run of the numbers of peers (notebook 07), of the public domains and of the sizes of the public set (notebook
 # 08), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
 # larger bound a better run? Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval
-# over seeds, for these settings. Each further peer adds up to log B to the bound, so the order of the first family is mostly that
-# of M.
+# over seeds, for these settings. Temperatures stay as tuned for M = 3, so with other M the bound is that of a critic not made for it.
 #
 # The loss is that of training: with a small public set, seen again and again, it can fall, and the bound rise, without anything
 # that holds for other data.

@@ -55,14 +55,6 @@ def check(settings):
     if settings.peer_choice == "bandit" and (settings.method == "gramian" or settings.absence):
         raise ValueError("peer_choice: got 'bandit', expected 'random', 'held', 'similar' or 'task' with gramian, whose "
                          "clients do not report their losses, and where clients are absent")
-    tuples = settings.batch_size ** settings.num_peers
-    if "num_samples" in reads and not settings.num_samples and settings.protocol == "matrices" and (
-            tuples * settings.batch_size > EXACT_LIMIT):
-        raise ValueError(f"num_samples: got 0 with {settings.num_peers} peers and batches of {settings.batch_size}, expected a "
-                         "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
-    if "protocol" in reads and settings.protocol == "tuples" and tuples * settings.dim > TUPLES_LIMIT:
-        raise ValueError(f"protocol: got 'tuples' with {settings.num_peers} peers and batches of {settings.batch_size}, "
-                         "expected 'matrices': the payload is B^M (d + 1) numbers")
     if settings.refresh == "round" and settings.augment:
         raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
@@ -74,6 +66,14 @@ def check(settings):
     if settings.num_peers >= num_clients and "num_peers" in reads:
         raise ValueError(f"num_peers: got {settings.num_peers}, expected 1 to {num_clients - 1}: "
                          f"{settings.setup} has {num_clients} clients")
+    tuples = settings.batch_size ** settings.num_peers
+    if "num_samples" in reads and not settings.num_samples and settings.protocol == "matrices" and (
+            tuples * settings.batch_size > EXACT_LIMIT):
+        raise ValueError(f"num_samples: got 0 with {settings.num_peers} peers and batches of {settings.batch_size}, expected a "
+                         "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
+    if "protocol" in reads and settings.protocol == "tuples" and tuples * settings.dim > TUPLES_LIMIT:
+        raise ValueError(f"protocol: got 'tuples' with {settings.num_peers} peers and batches of {settings.batch_size}, "
+                         "expected 'matrices': the payload is B^M (d + 1) numbers")
     return settings
 
 

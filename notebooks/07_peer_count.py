@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 07 How many peers does a client need, which ones, and what do they cost?
 #

@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 08 What must public data look like, how many, and when do they harm?
 #

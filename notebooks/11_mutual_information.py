@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 11 Mutual information: where does alpha matter, and does the bound track what clients gain?
 #

@@ -3,14 +3,8 @@
 from pathlib import Path
 from statistics import median
 
-from .experiment import canonical, is_stored
 from .setups import SETUPS
 from .store import load_run
-
-
-def missing_runs(settings_list, folder):
-    """The distinct runs among `settings_list` that a sweep of `folder` would compute."""
-    return [settings for settings in dict.fromkeys(map(canonical, settings_list)) if not is_stored(settings, folder)]
 
 
 def seconds_per_client_round(folder):

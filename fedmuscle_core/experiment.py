@@ -85,6 +85,11 @@ def fingerprint(setup):
     return digest.hexdigest()[:10]
 
 
+def missing_runs(settings_list, folder):
+    """The distinct runs among `settings_list` that a sweep of `folder` would compute."""
+    return [settings for settings in dict.fromkeys(map(canonical, settings_list)) if not is_stored(settings, folder)]
+
+
 def sweep(settings_list, folder, workers=1, progress=True):
     """Compute what is not yet stored in `folder`, then return (records, history) of all, history as one tidy table.
 
@@ -94,7 +99,7 @@ def sweep(settings_list, folder, workers=1, progress=True):
     """
     positive_int("workers", workers)
     wanted = list(dict.fromkeys(canonical(federation.check(settings)) for settings in settings_list))
-    missing = [settings for settings in wanted if not is_stored(settings, folder)]
+    missing = missing_runs(wanted, folder)
     if missing:
         _compute(missing, folder, min(workers, len(missing)), progress)
     loaded = [load_run(run_path(folder, settings)) for settings in wanted]

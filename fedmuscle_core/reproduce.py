@@ -15,8 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from .checks import positive_int
-from .estimate import as_text, estimate, missing_runs
-from .experiment import RECOMPUTE_BEFORE, sweep
+from .estimate import as_text, estimate
+from .experiment import RECOMPUTE_BEFORE, missing_runs, sweep
 from .paths import NOTEBOOKS, results, runs
 from .plans import PLANS
 from .profiles import check_profile

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core import reproduce
-from fedmuscle_core.estimate import as_text, estimate, missing_runs, seconds_per_client_round
-from fedmuscle_core.experiment import canonical
+from fedmuscle_core.estimate import as_text, estimate, seconds_per_client_round
+from fedmuscle_core.experiment import canonical, missing_runs
 from fedmuscle_core.federation import COLUMNS
 from fedmuscle_core.store import run_path, save_run
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ def make_client(index, spec, settings, public):
 def make_model(task, backbone, dim):
     """The network of one client: pretrained backbone, fresh projection and head."""
     if task.dense:
-        return DenseClientModel(load_backbone(backbone), dim, task.num_outputs)
+        return DenseClientModel(load_backbone(backbone), dim, task.num_outputs, task.fine)
     return ClientModel(load_backbone(backbone), dim, task.num_outputs, text=task.modality == "text")
 
 
@@ -142,12 +143,21 @@ def step(optimizer, loss):
     return loss.item()
 
 
+class LocalStep(NamedTuple):
+    """Step `number` of the `total` ones of a local phase: the encoder's features of its batch, and the targets."""
+
+    number: int
+    total: int
+    features: object
+    wanted: torch.Tensor
+
+
 def local_phase(client, settings, round, extend=None):
     """Passes of the task loss over the private set, the whole model learning; returns the mean loss.
 
     `local_epochs` passes, or as many whole ones as give `min_local_steps` steps: a client with 40 scenes would else make
     three steps a round, and its head could not follow the representation (our choice; Local gets the same).
-    extend: function (loss, samples, step, num_steps) -> loss, for methods whose local objective has a further term.
+    extend: function (loss, `LocalStep`) -> loss, for methods whose local objective has a further term.
     """
     images, wanted = client.data["train"]
     batch_size = settings.local_batch_size
@@ -158,9 +168,10 @@ def local_phase(client, settings, round, extend=None):
     with dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
-                loss = client.task.loss(client.model(images.index_select(0, rows)), wanted[rows])
+                features = client.model.encode(images.index_select(0, rows))
+                loss = client.task.loss(client.model.decode(features), wanted[rows])
                 if extend is not None:
-                    loss = extend(loss, len(rows), len(losses), num_steps)
+                    loss = extend(loss, LocalStep(len(losses), num_steps, features, wanted[rows]))
                 losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)
 

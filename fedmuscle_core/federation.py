@@ -11,7 +11,7 @@ from .alignment import alignment_matrices
 from .checks import one_of
 from .client import Client, evaluate, make_client, read
 from .exchange import Ledger
-from .methods import METHODS
+from .methods import METHODS, SHARING
 from .models import in_batches
 from .pairs import CAPTIONED, Pairs, held_out_data, public_data
 from .parked import ParkedClients
@@ -31,7 +31,8 @@ TUPLES_LIMIT = 2 ** 29     # numbers in one payload: two GiB
 class Federation:
     """The clients, each with its private and the public data, the ledger of one run, and what the server remembers.
 
-    memory: {client: last upload of the whole public set}, with `refresh` "round".  gains, losses: of the peers and of the
+    memory: {client: last upload of the whole public set}, with `refresh` "round"; of the methods that exchange parameters: what
+    the server sent last, see `methods.sharing`.  gains, losses: of the peers and of the
     round before, with `peer_choice` "bandit", see `peers.credit`.
     """
 
@@ -59,6 +60,10 @@ def check(settings):
         raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
+    backbones = sorted({spec.backbone for spec in specs})
+    if settings.method in SHARING and len(backbones) > 1:
+        raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose clients have the encoders {backbones}, "
+                         "expected a setup with one: it exchanges parameters")
     texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]
     if texts and settings.public_domain != CAPTIONED and "public_domain" in reads:
         raise ValueError(f"public_domain: got {settings.public_domain!r}, expected {CAPTIONED!r}: clients {texts} of "
@@ -87,6 +92,8 @@ def build(settings, parked=None):
     if parked is not None and "refresh" in METHODS[settings.method].reads and settings.refresh == "batch":
         raise ValueError(f"parked: got a folder with {settings.method} and refresh 'batch', which needs the networks of all "
                          "clients at every batch; expected refresh 'round'")
+    if parked is not None and settings.method == "centralised":
+        raise ValueError("parked: got a folder with centralised, expected None: it has one network only")
     domain = settings.public_domain if "public_domain" in METHODS[settings.method].reads else default_domain(specs)
     public = public_data(domain, settings.public_size, settings.seed)
 

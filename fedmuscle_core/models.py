@@ -58,9 +58,14 @@ class RepresentationModel(nn.Module):
         self.backbone = backbone
         self.projection = nn.Linear(GRID ** 2 * feature_width(backbone.config), dim)
 
-    def forward(self, images):
-        features = feature_map(self.backbone, images)                         # (B, C, h, w)
+    def features(self, images):
+        return feature_map(self.backbone, images)                             # (B, C, h, w)
+
+    def project(self, features):
         return self.projection(F.adaptive_avg_pool2d(features, GRID).flatten(1))
+
+    def forward(self, images):
+        return self.project(self.features(images))
 
 
 def feature_map(backbone, images):
@@ -86,16 +91,23 @@ class TextRepresentationModel(nn.Module):
         self.backbone = backbone
         self.projection = nn.Linear(feature_width(backbone.config), dim)
 
-    def forward(self, ids):
+    def features(self, ids):
         mask = ids != 0
-        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state      # (B, L, C)
+        return self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask     # (B, L, C), (B, L)
+
+    def project(self, features):
+        tokens, mask = features
         return self.projection((tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+    def forward(self, ids):
+        return self.project(self.features(ids))
 
 
 class ClientModel(nn.Module):
     """Representation model and task head; the head reads the representation itself.  inputs -> (B, num_outputs).
 
     inputs: images (B, 3, H, W), or token ids (B, L) where `representation` is a `TextRepresentationModel`.
+    As an encoder-decoder, inputs -> `decode(encode(inputs))`: the encoder is the backbone, the decoder what follows it.
     """
 
     def __init__(self, backbone, dim, num_outputs, text=False):
@@ -104,8 +116,21 @@ class ClientModel(nn.Module):
         self.head = nn.Linear(dim, num_outputs)
         self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
+    def encode(self, inputs):
+        return self.representation.features(inputs)
+
+    def decode(self, features):
+        return self.head(self.representation.project(features))
+
     def forward(self, inputs):
-        return self.head(self.representation(inputs))
+        return self.decode(self.encode(inputs))
+
+    def encoder(self):
+        return self.representation.backbone
+
+    def decoder(self):
+        """The modules after the backbone that the answer goes through, as one module; the parameters are the model's own."""
+        return nn.ModuleDict({"projection": self.representation.projection, "head": self.head})
 
     def train(self, mode=True):
         """Batch statistics stay those of pretraining (our choice): private and public batches would mix them."""
@@ -121,27 +146,36 @@ class DenseClientModel(ClientModel):
 
     The head is SegFormer's: every stage's features through a linear layer to one width, resized to the finest stage, joined,
     mixed, classified, and resized to the image.  It reads the backbone, whose last stage also gives the representation.
+    fine: every position of the finest stage answers for each of its pixels, where else the answer is interpolated.
     Expects a SegFormer backbone; ValueError for another.
     """
 
     WIDTH = 32
 
-    def __init__(self, backbone, dim, num_outputs):
+    def __init__(self, backbone, dim, num_outputs, fine=False):
         super().__init__(backbone, dim, num_outputs)
         if backbone.config.model_type != "segformer":
             raise ValueError(f"backbone: got {type(backbone).__name__}, expected a SegformerModel for a dense task")
         widths = backbone.config.hidden_sizes
+        self.pixels = backbone.config.strides[0] if fine else 1
         self.head = nn.ModuleDict({
             "stages": nn.ModuleList(nn.Conv2d(width, self.WIDTH, 1) for width in widths),
             "mix": nn.Sequential(nn.Conv2d(self.WIDTH * len(widths), self.WIDTH, 1), nn.ReLU(),
-                                 nn.Conv2d(self.WIDTH, num_outputs, 1))})
+                                 nn.Conv2d(self.WIDTH, num_outputs * self.pixels ** 2, 1))})
 
-    def forward(self, images):
+    def encode(self, images):
         outputs = self.representation.backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD, output_hidden_states=True)
-        stages = [layer(stage) for layer, stage in zip(self.head["stages"], outputs.hidden_states, strict=True)]
+        return images.shape[-2:], outputs.hidden_states
+
+    def decode(self, features):
+        size, hidden_states = features
+        stages = [layer(stage) for layer, stage in zip(self.head["stages"], hidden_states, strict=True)]
         finest = [F.interpolate(stage, size=stages[0].shape[-2:], mode="bilinear", align_corners=False) for stage in stages]
-        return F.interpolate(self.head["mix"](torch.cat(finest, 1)), size=images.shape[-2:], mode="bilinear",
-                             align_corners=False)
+        answers = F.pixel_shuffle(self.head["mix"](torch.cat(finest, 1)), self.pixels)
+        return F.interpolate(answers, size=size, mode="bilinear", align_corners=False)
+
+    def decoder(self):
+        return nn.ModuleDict({"head": self.head})
 
 
 def num_parameters(module):

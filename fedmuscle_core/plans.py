@@ -4,7 +4,7 @@ seeds: None or empty for those of the profile: all of them for notebooks 02 and 
 """
 
 from . import ablations
-from .methods import METHODS
+from .methods import ALIGNING
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
@@ -21,7 +21,7 @@ def setup1(profile, seeds=None):
     return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
 
 
-def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=tuple(METHODS)):
+def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=tuple(ALIGNING)):
     """Every method, as tuned, with every public domain; Local once, as it reads none."""
     return [settings for domain in domains for method in methods
             for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
@@ -47,7 +47,7 @@ def notebook_04(profile, seeds=None):
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
     seeds = table_seeds(profile, seeds)
-    return [settings for method in METHODS for settings in profile_settings(profile, "setup2", method, seeds)]
+    return [settings for method in ALIGNING for settings in profile_settings(profile, "setup2", method, seeds)]
 
 
 def loss_table(profile, seeds=None):

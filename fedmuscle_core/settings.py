@@ -4,16 +4,20 @@ import dataclasses
 import hashlib
 import json
 
+from .aggregation import BAD_UPLOADS
 from .checks import one_of, positive_int
 from .exchange import PROTOCOLS
 from .scenes import PUBLIC_DOMAINS
 
 EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
                    "contrastive_lr", "contrastive_epochs", "contrastive_steps", "augment", "tau_cross", "distant", "eta",
-                   "vote_margin", "vote_share", "num_samples", "peer_choice", "absence", "refresh")
+                   "vote_margin", "vote_share", "num_samples", "peer_choice", "absence", "refresh", "mu", "lam", "decoder_term",
+                   "share", "group_shift", "bad_uploads")
 PEER_CHOICES = ("random", "held", "similar", "task", "bandit")
 REFRESHES = ("batch", "round")
 DISTANT = ("modality", "task")
+SHARES = ("both", "encoder", "decoder")
+DECODER_TERMS = ("loss", "distance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Settings:
     tau_prev in the same ratio; None: as the others.
     public_domain, public_size: the public data.  augment: every public batch is seen through one random augmentation.
     eta: weight of FedHeNN's kernel term.  vote_margin, vote_share: see `methods.cofed`.
+    mu: weight of FedProx's term.  lam [lambda], decoder_term, share: see `methods.mfed`.  group_shift: of MaT-FL, see
+    `aggregation.soft_groups`.  bad_uploads: what the server does with parameters it cannot average, see `aggregation.accepted`.
     validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
     Raises ValueError naming the field, what came and what was expected.
     """
@@ -62,6 +68,12 @@ class Settings:
     eta: float = 1.0
     vote_margin: float = 0.3
     vote_share: float = 0.3
+    mu: float = 0.01
+    lam: float = 1.0
+    decoder_term: str = "loss"
+    share: str = "both"
+    group_shift: float = 0.0
+    bad_uploads: str = "raise"
     local_lr: float = 1e-3
     contrastive_lr: float = 1e-3
     local_batch_size: int = 16
@@ -82,6 +94,9 @@ class Settings:
         one_of("distant", self.distant, DISTANT)
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
         one_of("refresh", self.refresh, REFRESHES)
+        one_of("decoder_term", self.decoder_term, DECODER_TERMS)
+        one_of("share", self.share, SHARES)
+        one_of("bad_uploads", self.bad_uploads, BAD_UPLOADS)
         given = [name for name in ("tau_cross", "dirichlet") if getattr(self, name) is not None]
         for name in ("tau", "tau_prev", *given, "eta", "local_lr", "contrastive_lr"):
             value = getattr(self, name)
@@ -91,6 +106,10 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a number from 0 to below 1")
+        for name in ("mu", "lam", "group_shift"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name}: got {value!r}, expected a finite number of at least 0")
         if not isinstance(self.augment, bool):
             raise ValueError(f"augment: got {self.augment!r}, expected True or False")
 

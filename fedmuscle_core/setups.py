@@ -70,6 +70,20 @@ SETUPS |= {
     ),
 }
 
+# M-Fed: three clients a task with less and less data, one encoder architecture.
+DENSE_SIZES = {"semseg": (800, 200, 50), "parts": (400, 100, 50), "saliency": (400, 100, 50), "edges": (200, 100, 50)}
+LABEL_SIZES = {"mlc": (800, 200, 50), "largest": (800, 200, 50), "brightest": (400, 100, 50), "upper": (400, 100, 50)}
+
+
+def with_tasks(sizes, backbone="segformer_medium"):
+    """One client a size and task."""
+    return tuple(ClientSpec(task, backbone, size) for task, several in sizes.items() for size in several)
+
+
+EIGHT_TASKS = DENSE_SIZES | LABEL_SIZES
+SETUPS |= {"mfed_dense": with_tasks(DENSE_SIZES), "mfed_labels": with_tasks(LABEL_SIZES)}
+SETUPS |= {f"tasks{count}": with_tasks(dict(list(EIGHT_TASKS.items())[:count])) for count in range(1, 9) if count != 4}
+
 # What a setup needs beside its clients; every other setting has the default of `Settings`.
 CAPTIONED = {"public_domain": "pairs", "rounds": 10}
 SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAPTIONED, "texts_only": CAPTIONED,

@@ -11,12 +11,16 @@ from torchmetrics.functional.classification import (
     multilabel_average_precision,
 )
 
+from . import dense
+from .edge_score import edge_score
+
 
 @dataclass(frozen=True)
 class Task:
     """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better.
 
-    modality: "image", the scene is read, or "text", its caption.  dense: an answer for every pixel.
+    modality: "image", the scene is read, or "text", its caption.  dense: an answer for every pixel; fine: see
+    `models.DenseClientModel`.
     multilabel: `num_outputs` yes-or-no answers instead of one class.
     lr_scale: factor of `local_lr` (our choice: heads for pixels and models of captions have further to go).
     """
@@ -29,6 +33,7 @@ class Task:
     score: Callable
     modality: str = "image"
     dense: bool = False
+    fine: bool = False
     multilabel: bool = False
     lr_scale: float = 1.0
 
@@ -39,6 +44,8 @@ def targets(task_name, scenes):
     mlc: (n, 10) float, which digits occur.  ic10: (n,) the single digit, -1 where there are more.
     ic100: (n,) the two-digit number in reading order, -1 where there are not two.  ss: (n, 32, 32) class per pixel.
     tc10: as ic10, of a caption.  tcleft: (n,) the digit on the left of two, its tens digit, -1 where there are not two.
+    semseg: as ss.  parts, saliency, edges: (n, 32, 32), see `dense`.
+    largest, brightest: (n,) the digit that is.  upper: (n, 10) float, which digits occur in the upper half.
     """
     present = scenes.classes >= 0
     if task_name == "mlc":
@@ -50,8 +57,16 @@ def targets(task_name, scenes):
         return torch.where(present.sum(1) == 2, 10 * first_two[:, 0] + first_two[:, 1], -1)
     if task_name == "tcleft":
         return targets("ic100", scenes).div(10, rounding_mode="floor")
-    if task_name == "ss":
+    if task_name in ("ss", "semseg"):
         return scenes.masks
+    if task_name in ("parts", "saliency", "edges"):
+        return getattr(dense, task_name)(scenes)
+    if task_name in ("largest", "brightest"):
+        measure = scenes.side if task_name == "largest" else scenes.ink.mean(2)
+        return scenes.classes.gather(1, measure.masked_fill(~present, -1).argmax(1, keepdim=True))[:, 0]
+    if task_name == "upper":
+        upper = present & (scenes.centre[..., 1] < 0)
+        return F.one_hot(scenes.classes.clamp(min=0), 10).mul(upper[:, :, None]).amax(1).float()
     raise ValueError(f"task: got {task_name!r}, expected one of {tuple(TASKS)}")
 
 
@@ -75,4 +90,11 @@ TASKS = {task.name: task for task in (
     Task("ss", "multi", 11, "mIoU", F.cross_entropy, _mean_iou, dense=True, lr_scale=4.0),
     Task("tc10", "single", 10, "accuracy", F.cross_entropy, _accuracy, modality="text", lr_scale=4.0),
     Task("tcleft", "number", 10, "accuracy", F.cross_entropy, _accuracy, modality="text", lr_scale=4.0),
+    Task("semseg", "multi", 11, "mIoU", F.cross_entropy, _mean_iou, dense=True, fine=True, lr_scale=4.0),
+    Task("parts", "multi", 5, "mIoU", F.cross_entropy, _mean_iou, dense=True, fine=True, lr_scale=4.0),
+    Task("saliency", "multi", 2, "mIoU", F.cross_entropy, _mean_iou, dense=True, fine=True, lr_scale=4.0),
+    Task("edges", "multi", 2, "odsF", F.cross_entropy, edge_score, dense=True, fine=True, lr_scale=4.0),
+    Task("largest", "multi", 10, "accuracy", F.cross_entropy, _accuracy),
+    Task("brightest", "multi", 10, "accuracy", F.cross_entropy, _accuracy),
+    Task("upper", "multi", 10, "mAP", F.binary_cross_entropy_with_logits, _mean_average_precision, multilabel=True),
 )}

@@ -15,3 +15,14 @@ def tiny(monkeypatch):
                                          ClientSpec("ic10", "vit_small", 24)))
     base = Settings(setup="tiny", rounds=2, num_peers=2, batch_size=8, public_size=20, validation_size=30, test_size=40)
     return base.replace
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Settings of four clients of two dense tasks with one architecture; `shared(field=value)` changes a field."""
+    monkeypatch.setitem(SETUPS, "tiny_shared", (ClientSpec("edges", "segformer_medium", 24), ClientSpec("edges", "segformer_medium", 10),
+                                                ClientSpec("saliency", "segformer_medium", 16),
+                                                ClientSpec("saliency", "segformer_medium", 12)))
+    base = Settings(setup="tiny_shared", method="mfed", rounds=3, num_peers=2, batch_size=8, public_size=16, validation_size=20,
+                    test_size=20, min_local_steps=2)
+    return base.replace

@@ -117,3 +117,29 @@ def votes_by_hand(votes, share):
         wins = ranked and ranked[0][1] > share * len(ballot) and (len(ranked) == 1 or ranked[0][1] > ranked[1][1])
         labels.append(ranked[0][0] if wins else -1)
     return labels
+
+
+def mean_by_loops(states, weights):
+    """Weighted mean of states {name: tensor}, one number at a time."""
+    found = {}
+    for name, first in states[0].items():
+        flat = [state[name].flatten().tolist() for state in states]
+        values = [sum(weight * column[place] for weight, column in zip(weights, flat, strict=True)) / sum(weights)
+                  for place in range(first.numel())]
+        found[name] = torch.tensor(values, dtype=torch.float64).view(first.shape)
+    return found
+
+
+def soft_groups_by_loops(uploads, shift):
+    """MaT-FL's weights: clamped, shifted cosines of the clients' differences to the plain mean, one pair at a time."""
+    names = list(uploads[0].encoder)
+    mean = mean_by_loops([upload.encoder for upload in uploads], [1] * len(uploads))
+    rows = []
+    for one in uploads:
+        row = []
+        for other in uploads:
+            dot = sum(((one.encoder[name] - mean[name]) * (other.encoder[name] - mean[name])).sum() for name in names)
+            norms = [sum((upload.encoder[name] - mean[name]).square().sum() for name in names).sqrt() for upload in (one, other)]
+            row.append(max(0.0, (dot / (norms[0] * norms[1])).item() + shift))
+        rows.append([value / sum(row) for value in row])
+    return torch.tensor(rows, dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from literal import cka_by_definition, nt_xent_loops, votes_by_hand
 
 from fedmuscle_core import federation, server
-from fedmuscle_core.client import embed, public_batch, step
+from fedmuscle_core.client import LocalStep, embed, public_batch, step
 from fedmuscle_core.losses import cka_loss, nt_xent
 from fedmuscle_core.methods import METHODS, cofed, contrastive, fedhenn, gramian, simclr
 from fedmuscle_core.seeds import generator
@@ -117,7 +117,7 @@ def test_pseudo_labelled_samples_are_spread_over_the_steps_each_once(tiny, monke
     monkeypatch.setattr(cofed, "pseudo_loss", lambda client, inputs, labels: seen.extend(labels.tolist()) or torch.tensor(3.0))
     labels = torch.where(torch.arange(20) % 4 == 0, -1, torch.arange(20))
     extend = cofed.pseudo_labelled(client, labels, round=2)
-    losses = [extend(torch.tensor(1.0), 8, number, 6).item() for number in range(6)]
+    losses = [extend(torch.tensor(1.0), LocalStep(number, 6, None, range(8))).item() for number in range(6)]
     assert sorted(seen) == [label for label in labels.tolist() if label >= 0]
     assert losses == pytest.approx([(8 + 3 * size) / (8 + size) for size in (3, 3, 3, 2, 2, 2)])
 
@@ -148,7 +148,7 @@ def test_fedhenn_adds_its_term_to_as_many_steps_as_there_are_public_batches(tiny
     for num_steps, carrying in [(7, 2), (2, 2), (1, 1)]:
         terms = []
         extend = fedhenn.kernel_term(client, settings, batches, means, 1, terms)
-        losses = [extend(torch.tensor(1.0), 16, number, num_steps).item() for number in range(num_steps)]
+        losses = [extend(torch.tensor(1.0), LocalStep(number, num_steps, None, None)).item() for number in range(num_steps)]
         assert sum(loss > 1 for loss in losses) == len(terms) == carrying
         assert sorted(losses)[-1] == pytest.approx(1 + 2 * max(terms))
 

@@ -87,5 +87,10 @@ def test_a_further_term_of_the_local_objective_sees_every_step(tiny, monkeypatch
     client, calls = make_client(1, ClientSpec("ic10", "resnet_small", 40), tiny()), []
     taken = []
     monkeypatch.setattr(client_module, "step", lambda optimizer, loss: taken.append(loss.item()) or loss.item())
-    local_phase(client, tiny(), 1, lambda loss, samples, step, steps: calls.append((samples, step, steps)) or loss * 0 + step)
+
+    def extend(loss, step):
+        calls.append((len(step.wanted), step.number, step.total))
+        assert torch.allclose(client.task.loss(client.model.decode(step.features), step.wanted), loss)
+        return loss * 0 + step.number
+    local_phase(client, tiny(), 1, extend)
     assert calls == [(size, number, 12) for number, size in enumerate([16, 16, 8] * 4)] and taken == list(range(12))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModel, ViTConfig
 
-from fedmuscle_core.models import ClientModel, feature_map, feature_width, in_batches, load_backbone, num_parameters
+from fedmuscle_core.models import ClientModel, DenseClientModel, feature_map, feature_width, in_batches, load_backbone, num_parameters
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretrain import CONFIGS
 from fedmuscle_core.seeds import seeded
@@ -84,3 +84,31 @@ def test_feature_maps_keep_the_place_and_leave_the_class_token_out(name, images)
     assert before.shape[1] == feature_width(backbone.config) and before.shape[2] == before.shape[3] >= 2
     left, right = (after - before).abs().mean((0, 1, 2)).chunk(2)
     assert right.mean() > left.mean()
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "vit_small", "segformer_medium"])
+def test_encoder_and_decoder_are_all_that_the_answer_takes(name, images):
+    model = ClientModel(load_backbone(name), 16, 7)
+    assert torch.equal(model(images), model.decode(model.encode(images)))
+    parts = [*model.encoder().parameters(), *model.decoder().parameters()]
+    assert {id(parameter) for parameter in parts} == {id(parameter) for parameter in model.parameters()}
+
+
+@pytest.mark.parametrize(("fine", "pixels"), [(False, 1), (True, 4)])
+def test_a_dense_decoder_answers_for_every_pixel_and_leaves_the_projection_out(images, fine, pixels):
+    model = DenseClientModel(load_backbone("segformer_medium"), 16, 3, fine)
+    assert model(images).shape == (5, 3, 32, 32) and torch.equal(model(images), model.decode(model.encode(images)))
+    assert model.head["mix"][-1].out_channels == 3 * pixels ** 2
+    projection = {id(parameter) for parameter in model.representation.projection.parameters()}
+    parts = {id(parameter) for part in (model.encoder(), model.decoder()) for parameter in part.parameters()}
+    assert parts == {id(parameter) for parameter in model.parameters()} - projection
+
+
+def test_a_fine_decoder_can_tell_neighbouring_pixels_apart(images):
+    """Random weights: interpolated answers are piecewise linear from block to block, fine ones are not."""
+    def bend(model):
+        answers = model(images)[:, :, 8:24, 8:24]
+        return (answers[..., 2:] - 2 * answers[..., 1:-1] + answers[..., :-2]).abs().flatten().quantile(0.25).item()
+    with seeded(0, "test"):
+        coarse, fine = (DenseClientModel(load_backbone("segformer_medium"), 16, 3, fine) for fine in (False, True))
+    assert bend(coarse) < 1e-6 < 1e-3 < bend(fine)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedmuscle_core import plots
-from fedmuscle_core.methods import METHODS
+from fedmuscle_core.methods import ALIGNING, METHODS, SHARING
 
 matplotlib.use("Agg")
 
@@ -38,10 +38,11 @@ def overlapping(texts, figure):
     return [(first, second) for (first, a), (second, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
-def test_every_method_has_a_colour_that_the_colour_blind_tell_apart():
+@pytest.mark.parametrize("together", [ALIGNING, ("local", "fedmuscle", *SHARING)], ids=["aligning", "sharing"])
+def test_every_method_has_a_colour_that_the_colour_blind_tell_apart(together):
     """CIELAB distances, as seen normally and with protanopia, deuteranopia and tritanopia (Machado et al. 2009)."""
     assert set(METHODS) <= set(plots.COLOURS)
-    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in plots.COLOURS.values()])
+    rgb = np.array([matplotlib.colors.to_rgb(plots.COLOURS[name]) for name in together])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = {"normal": np.eye(3),
             "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from fedmuscle_core import dense
 from fedmuscle_core.glyphs import DIGIT_POOLS, LETTERS, digit_indices, digit_pool, letter_pool
 from fedmuscle_core.scenes import (
     LAYOUTS,
@@ -73,7 +74,15 @@ def test_every_task_has_its_answer_in_one_scene():
         assert mlc[row].nonzero()[:, 0].tolist() == sorted(set(digits))
         assert ic10[row].item() == (digits[0] if len(digits) == 1 else -1)
         assert ic100[row].item() == (10 * digits[0] + digits[1] if len(digits) == 2 else -1)
-    assert torch.equal(targets("ss", scenes), scenes.masks)
+    assert torch.equal(targets("ss", scenes), scenes.masks) and torch.equal(targets("semseg", scenes), scenes.masks)
+    assert all(torch.equal(targets(name, scenes), getattr(dense, name)(scenes)) for name in ("parts", "saliency", "edges"))
+    for row, (present, side, ink, centre) in enumerate(zip(scenes.classes >= 0, scenes.side, scenes.ink, scenes.centre, strict=True)):
+        slots = present.nonzero()[:, 0].tolist()
+        largest, brightest = (max(slots, key=measure.__getitem__) for measure in (side.tolist(), ink.mean(1).tolist()))
+        assert targets("largest", scenes)[row] == scenes.classes[row, largest]
+        assert targets("brightest", scenes)[row] == scenes.classes[row, brightest]
+        above = {scenes.classes[row, slot].item() for slot in slots if centre[slot, 1] < 0}
+        assert set(targets("upper", scenes)[row].nonzero()[:, 0].tolist()) == above
     assert (ic10 >= 0).any() and (ic100 >= 0).any()
     with pytest.raises(ValueError, match="task: got 'odometry'"):
         targets("odometry", scenes)
@@ -85,7 +94,7 @@ def test_a_perfect_prediction_scores_100_and_a_constant_one_little(name):
     wanted = targets(name, digit_scenes("test", task.layout, 500, 0))
     perfect = wanted if wanted.ndim == 2 else torch.nn.functional.one_hot(wanted, task.num_outputs).movedim(-1, 1).float()
     assert task.score(20 * perfect - 10, wanted) == pytest.approx(100)
-    assert task.score(torch.zeros_like(perfect), wanted) < 40
+    assert task.score(torch.zeros_like(perfect), wanted) < (50 if name == "saliency" else 40)     # two classes: half of mIoU is free
     assert task.loss(20 * perfect - 10, wanted) < 0.01 < task.loss(torch.zeros_like(perfect), wanted)
 
 

@@ -48,8 +48,8 @@ def pseudo_labelled(client, labels, round):
     order = generator(client.seed, "client", client.index, "pseudo", round)
     rows = rows[torch.randperm(len(rows), generator=order)]
 
-    def extend(loss, samples, step, num_steps):
-        part = rows.tensor_split(num_steps)[step]
+    def extend(loss, step):
+        part, samples = rows.tensor_split(step.total)[step.number], len(step.wanted)
         if len(part) == 0:
             return loss
         pseudo = pseudo_loss(client, client.public[part], labels[part].long())

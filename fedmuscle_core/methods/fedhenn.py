@@ -47,9 +47,9 @@ def public_kernels(client, settings, batches, round):
 
 def kernel_term(client, settings, batches, means, round, terms):
     """The `extend` of `client.local_phase` that adds eta (1 - CKA); the terms' values are appended to `terms`."""
-    def extend(loss, samples, step, num_steps):
-        number = step * len(batches) // num_steps
-        if step and number == (step - 1) * len(batches) // num_steps:
+    def extend(loss, step):
+        number = step.number * len(batches) // step.total
+        if step.number and number == (step.number - 1) * len(batches) // step.total:
             return loss
         batch = public_batch(client, batches[number], settings.augment, round, number)
         term = cka_loss(embed(client, batch, "local", round, number), means[number])

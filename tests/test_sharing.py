@@ -1,0 +1,335 @@
+"""The methods that exchange parameters, in the real loop: who receives what, at what price, and the identities they must keep."""
+
+import copy
+
+import pytest
+import torch
+from literal import mean_by_loops
+
+from fedmuscle_core import federation
+from fedmuscle_core.client import LocalStep, flat_optimizers
+from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.methods import METHODS, SHARING, centralised, fedavg, mfed, sharing
+from fedmuscle_core.models import num_parameters
+from fedmuscle_core.parked import ParkedClients
+from fedmuscle_core.setups import SETUPS, ClientSpec
+
+FEDERATED = [name for name in SHARING if name != "centralised"]
+
+
+def states(clients, part):
+    return {client.index: sharing.copied(getattr(client.model, part)()) for client in clients}
+
+
+def equal(first, second, atol=0.0):
+    return first.keys() == second.keys() and all(torch.allclose(first[name], second[name], rtol=0, atol=atol) for name in first)
+
+
+def play(settings, rounds=1, before_round=None):
+    built = federation.build(federation.check(settings))
+    found = []
+    with one_thread():
+        for round in range(1, rounds + 1):
+            if before_round:
+                before_round(built, round)
+            found.append(METHODS[settings.method].play_round(built, round))
+    return built, found
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Local phases that change nothing: what clients hold after a round is what the server gave them."""
+    monkeypatch.setattr(sharing, "local_phase", lambda client, settings, round, extend: 0.0)
+
+
+def scramble(built, round):
+    """Every client's parameters moved by a number of its own."""
+    if round == 2:
+        with torch.no_grad():
+            for client in built.clients:
+                for parameter in client.model.parameters():
+                    parameter += client.index
+
+
+def by_client(built, part, members):
+    return mean_by_loops([states(built.clients, part)[index] for index in members],
+                         [SETUPS["tiny_shared"][index - 1].train_size for index in members])
+
+
+@pytest.mark.parametrize("method", FEDERATED)
+def test_in_the_first_round_all_begin_with_the_server_s_parameters(shared, untrained, method):
+    built, _ = play(shared(method=method))
+    encoders, decoders = states(built.clients, "encoder"), states(built.clients, "decoder")
+    assert all(equal(encoders[1], encoders[index]) for index in (2, 3, 4))
+    assert equal(decoders[1], decoders[2]) == equal(decoders[3], decoders[4]) == (method in ("fedavg", "fedprox", "mfed"))
+    assert not equal(decoders[1], decoders[3])
+
+
+@pytest.mark.parametrize("method", FEDERATED)
+def test_what_each_client_holds_after_aggregation(shared, untrained, method):
+    """Encoders and decoders of round 2 against loops over single numbers, clients of unequal size."""
+    kept = {}
+
+    def note(built, round):
+        scramble(built, round)
+        if round == 2:
+            kept.update(encoder=states(built.clients, "encoder"), decoder=states(built.clients, "decoder"))
+    built, _ = play(shared(method=method), 2, note)
+    sizes = {index: spec.train_size for index, spec in enumerate(SETUPS["tiny_shared"], 1)}
+
+    def mean(part, members):
+        return mean_by_loops([kept[part][index] for index in members], [sizes[index] for index in members])
+    tasks = [mean("encoder", (1, 2)), mean("encoder", (3, 4))]
+    expected = {"fedavg": [tasks[0], tasks[0], tasks[1], tasks[1]], "encoder_only": [mean("encoder", (1, 2, 3, 4))] * 4,
+                "mfed": [mean_by_loops(tasks, [1, 1])] * 4}
+    expected["fedprox"] = expected["fedavg"]
+    encoders, decoders = states(built.clients, "encoder"), states(built.clients, "decoder")
+    for index in (1, 2, 3, 4):
+        if method in expected:
+            want = {name: value.float() for name, value in expected[method][index - 1].items()}
+            assert equal(encoders[index], want, 1e-5)
+        if method in ("fedavg", "fedprox"):
+            want = {name: value.float() for name, value in mean("decoder", (1, 2) if index < 3 else (3, 4)).items()}
+            assert equal(decoders[index], want, 1e-5)
+        else:
+            assert equal(decoders[index], kept["decoder"][index])               # private, or the client's own beside the global one
+    if method == "matfl":                                                      # moved along one line: apart from the plain mean
+        assert not equal(encoders[1], encoders[4], 0.1)
+    if method == "mfed":
+        assert equal(built.memory["decoders"]["edges"],
+                     {name: value.float() for name, value in mean("decoder", (1, 2)).items()}, 1e-5)
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_fedavg_on_one_task_with_one_step_is_sgd_on_the_union(shared, monkeypatch, rounds):
+    """Float64, plain SGD, the whole private set in one batch: the server's mean is the central step to 1e-10."""
+    monkeypatch.setitem(SETUPS, "tiny_shared", tuple(ClientSpec("edges", "segformer_medium", size) for size in (24, 10, 3)))
+    settings = shared(method="fedavg", local_batch_size=64, min_local_steps=1)
+    built = federation.build(federation.check(settings))
+    for client in built.clients:
+        client.model.double()
+        (flat,) = flat_optimizers(client.model, 1.0, 1.0)[0].param_groups[0]["params"]
+        client.local_optimizer = torch.optim.SGD([flat], lr=0.5)
+        inputs, wanted = client.data["train"]
+        client.data["train"] = (inputs.double(), wanted)
+    central = copy.deepcopy(built.clients[0].model).train()
+    union = [torch.cat(values) for values in zip(*(client.data["train"] for client in built.clients), strict=True)]
+    optimizer = torch.optim.SGD([*central.encoder().parameters(), *central.decoder().parameters()], lr=0.5)
+    start = sharing.copied(central)
+    with one_thread():
+        for round in range(1, rounds + 1):
+            fedavg.play_round(built, round)
+            if round == rounds:
+                break
+            optimizer.zero_grad()
+            built.clients[0].task.loss(central(union[0]), union[1]).backward()
+            optimizer.step()
+    assert equal(built.memory["encoders"][1], sharing.copied(central.encoder()), 1e-10)
+    assert equal(built.memory["decoders"]["edges"], sharing.copied(central.decoder()), 1e-10)
+    assert not equal(sharing.copied(central), start, 1e-4)
+
+
+@pytest.mark.parametrize(("method", "share"), [*((name, "both") for name in FEDERATED), ("mfed", "encoder"), ("mfed", "decoder")])
+def test_bytes_are_those_of_the_parts_that_travel(shared, untrained, method, share):
+    """Down in every round, up in every round but the first: 4 bytes a parameter."""
+    built, _ = play(shared(method=method, share=share), 3)
+    parts = {"encoder_only": ("encoder",), "matfl": ("encoder",)}.get(method, mfed.PARTS[share])
+    for client in built.clients:
+        size = 4 * sum(num_parameters(getattr(client.model, part)()) for part in parts)
+        if share == "decoder":
+            size = 4 * num_parameters(client.model.decoder())
+        found = [(built.ledger.entries.get((round, client.index, "up"), 0), built.ledger.entries[round, client.index, "down"])
+                 for round in (1, 2, 3)]
+        assert found == [(0, size), (size, size), (size, size)]
+
+
+def test_m_fed_adds_the_loss_of_the_fixed_global_decoder(shared):
+    built, _ = play(shared())
+    client, settings = built.clients[0], shared(lam=0.7)
+    other = {name: value + 0.1 for name, value in sharing.copied(client.model.decoder()).items()}
+    inputs, wanted = client.data["train"]
+    twin = copy.deepcopy(client.model)
+    twin.decoder().load_state_dict(other)
+    own = client.task.loss(client.model(inputs), wanted)
+    expected = own + 0.7 * client.task.loss(twin(inputs), wanted)
+    features = client.model.encode(inputs)
+    loss = mfed.decoder_term(client, other, settings, 1)(client.task.loss(client.model.decode(features), wanted),
+                                                         LocalStep(0, 1, features, wanted))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    first = next(client.model.encoder().parameters())
+    ours = torch.autograd.grad(loss, [first, *client.model.decoder().parameters()])
+    through_both = torch.autograd.grad(own, first)[0] + 0.7 * torch.autograd.grad(
+        client.task.loss(twin(inputs), wanted), next(twin.encoder().parameters()))[0]
+    assert torch.allclose(ours[0], through_both, atol=1e-6)
+    alone = torch.autograd.grad(client.task.loss(client.model(inputs), wanted), list(client.model.decoder().parameters()))
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(ours[1:], alone, strict=True))    # the term leaves D_c alone
+
+
+@pytest.mark.parametrize(("round", "share_of_lam"), [(1, 1 / 3), (2, 2 / 3), (3, 1.0)])
+def test_the_distance_to_the_global_decoder_weighs_more_every_round(shared, round, share_of_lam):
+    built, _ = play(shared())
+    client, settings = built.clients[0], shared(lam=0.5, decoder_term="distance")
+    other = {name: value + 0.1 for name, value in sharing.copied(client.model.decoder()).items()}
+    found = mfed.decoder_term(client, other, settings, round)(torch.tensor(2.0), None)
+    assert found.item() == pytest.approx(2 + 0.5 * share_of_lam * 0.01 * num_parameters(client.model.decoder()), rel=1e-4)
+
+
+def test_the_proximal_term_is_half_mu_times_the_squared_distance(shared):
+    built, _ = play(shared(method="fedprox"))
+    client = built.clients[0]
+    received = {part: {name: value - 0.1 for name, value in sharing.copied(getattr(client.model, part)()).items()}
+                for part in sharing.PARTS}
+    found = fedavg.proximal_term(client, received, 0.3)(torch.tensor(1.0), None)
+    moved = num_parameters(client.model.encoder()) + num_parameters(client.model.decoder())
+    assert found.item() == pytest.approx(1 + 0.15 * 0.01 * moved, rel=1e-4)
+
+
+def test_fedprox_stays_closer_to_what_it_received(shared):
+    norms = {mu: sum(play(shared(method="fedprox", mu=mu))[1][0]["update_norm"].values()) for mu in (0.0, 1.0, 100.0)}
+    assert norms[100.0] < norms[1.0] < norms[0.0]
+    assert norms[0.0] == sum(play(shared(method="fedavg"))[1][0]["update_norm"].values())
+
+
+def test_a_frozen_encoder_stays_as_it_was_to_the_last_bit_and_decoders_learn(shared):
+    built = federation.build(shared(share="decoder"))
+    before = states(built.clients, "encoder"), states(built.clients, "decoder")
+    with one_thread():
+        for round in (1, 2):
+            found = mfed.play_round(built, round)
+    after = states(built.clients, "encoder"), states(built.clients, "decoder")
+    assert all(equal(before[0][index], after[0][index]) and not equal(before[1][index], after[1][index]) for index in after[0])
+    assert set(found["update_norm"].values()) == {0.0}
+
+
+def test_without_decoder_averaging_the_term_is_gone(shared):
+    """`share` "encoder": any lam gives the same run; with one task size for all it is the encoder-only method."""
+    first, second = (play(shared(share="encoder", lam=lam), 2)[0] for lam in (0.0, 1.0))
+    assert all(equal(one, two) for one, two in zip(states(first.clients, "decoder").values(),
+                                                   states(second.clients, "decoder").values(), strict=True))
+
+
+def test_encoder_only_and_m_fed_without_decoders_differ_in_the_weights_of_tasks_alone(shared, monkeypatch):
+    sizes = {"mfed": (24, 10), "encoder_only": (24, 10)}
+    for others, same in (((24, 10), True), ((16, 12), False)):
+        specs = [ClientSpec(task, "segformer_medium", size) for task, pair in (("edges", sizes["mfed"]), ("saliency", others))
+                 for size in pair]
+        monkeypatch.setitem(SETUPS, "tiny_shared", tuple(specs))
+        one, two = play(shared(share="encoder"), 2)[0], play(shared(method="encoder_only"), 2)[0]
+        assert equal(one.memory["encoders"][1], two.memory["encoders"][1], 1e-6) == same
+
+
+def poison(built, round):
+    if round == 2:
+        with torch.no_grad():
+            next(built.clients[1].model.encoder().parameters()).view(-1)[0] = float("nan")
+
+
+@pytest.mark.parametrize("method", FEDERATED)
+def test_nan_from_one_client_is_an_error_that_names_it(shared, method):
+    with pytest.raises(ValueError, match="client 2: got NaN or infinity in encoder parameter"):
+        play(shared(method=method), 2, poison)
+
+
+@pytest.mark.parametrize("method", ["fedavg", "mfed"])
+def test_skipped_it_leaves_the_round_as_if_it_were_not_there_and_starts_anew(shared, untrained, method):
+    kept = {}
+
+    def note(built, round):
+        if round == 2:
+            with torch.no_grad():
+                for client in built.clients:
+                    for parameter in client.model.parameters():
+                        parameter += client.index
+        poison(built, round)
+        if round == 2:
+            kept.update(states(built.clients, "encoder"))
+    with pytest.warns(UserWarning, match="client 2"):
+        built, _ = play(shared(method=method, bad_uploads="skip"), 2, note)
+    others = mean_by_loops([kept[3], kept[4]], [16, 12])
+    expected = kept[1] if method == "fedavg" else mean_by_loops([kept[1], others], [1, 1])
+    expected = {name: value.float() for name, value in expected.items()}
+    found = states(built.clients, "encoder")
+    assert equal(found[1], expected, 1e-5) and equal(found[2], expected, 1e-5) and built.memory["refused"] == {2}
+    assert equal(states(built.clients, "decoder")[2], built.memory["decoders"]["edges"])
+
+
+def test_the_refused_client_trains_on_with_finite_parameters(shared):
+    with pytest.warns(UserWarning, match="client 2"):
+        built, found = play(shared(bad_uploads="skip"), 3, poison)
+    assert all(torch.isfinite(sharing.vector(client.model)).all() for client in built.clients)
+    assert all(value == value for losses in found for value in losses["local_loss"].values()) and not built.memory["refused"]
+
+
+def test_task_identifiers_that_are_mixed_up_raise(shared):
+    """Edges and saliency have decoders of one shape: only the register can tell."""
+    def mix(built, round):
+        built.clients[1].task, built.clients[2].task = built.clients[2].task, built.clients[1].task
+    with pytest.raises(ValueError, match="client 2: got task 'saliency', expected 'edges'"):
+        play(shared(), 2, lambda built, round: mix(built, round) if round == 2 else None)
+
+
+def test_how_encoders_moved_where_the_answer_is_known():
+    moved = {1: torch.tensor([3.0, 4]), 2: torch.tensor([6.0, 8]), 3: torch.tensor([-4.0, 3])}
+    found = sharing.movement(moved, {1: "edges", 2: "edges", 3: "parts"})
+    assert found["update_norm"] == {1: 5.0, 2: 10.0, 3: 5.0}
+    assert found["update_cosine_same"] == pytest.approx({1: 1.0, 2: 1.0})     # client 3 has nobody of its task
+    assert found["update_cosine_other"] == pytest.approx({1: 0.0, 2: 0.0, 3: 0.0}, abs=1e-7)
+
+
+def test_the_centre_has_one_encoder_and_all_data(shared):
+    settings = shared(method="centralised")
+    built, found = play(settings)
+    models = built.memory["models"]
+    assert set(models) == {"edges", "saliency"} and models["edges"].encoder() is models["saliency"].encoder()
+    assert {task: len(wanted) for task, (_, wanted) in built.memory["data"].items()} == {"edges": 34, "saliency": 28}
+    encoders, decoders = states(built.clients, "encoder"), states(built.clients, "decoder")
+    assert all(equal(encoders[1], encoders[index]) for index in encoders)
+    assert equal(decoders[1], decoders[2]) and equal(decoders[3], decoders[4]) and not equal(decoders[1], decoders[3])
+    scenes = built.clients[0].data["train"]
+    assert built.ledger.entries[1, 1, "up"] == sum(values.numel() * values.element_size() for values in scenes)
+    assert (2, 1, "up") not in built.ledger.entries and set(found[0]["local_loss"]) == {1, 2, 3, 4}
+
+
+def test_a_central_step_is_the_sum_of_the_tasks_losses(shared):
+    """One step against AdamW over the same parameters, written out."""
+    settings = shared(method="centralised", local_batch_size=64)
+    built = federation.build(federation.check(settings))
+    twins = {1: copy.deepcopy(built.clients[0].model).train(), 3: copy.deepcopy(built.clients[2].model).train()}
+    twins[3].representation.backbone = twins[1].representation.backbone
+    built_data = {index: [torch.cat(values) for values in zip(*(built.clients[other].data["train"] for other in (index - 1, index)),
+                                                              strict=True)] for index in (1, 3)}
+    scale = built.clients[0].task.lr_scale
+    parameters = [*twins[1].encoder().parameters(), *twins[1].decoder().parameters(), *twins[3].decoder().parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.local_lr * scale)
+    loss = sum(built.clients[index - 1].task.loss(twins[index](inputs), wanted) for index, (inputs, wanted) in built_data.items())
+    loss.backward()
+    optimizer.step()
+    with one_thread():
+        centralised.play_round(built, 1)
+    for index, twin in twins.items():
+        for part in sharing.PARTS:
+            assert equal(states(built.clients, part)[index], sharing.copied(getattr(twin, part)()), 1e-4)
+
+
+def test_endless_batches_pass_over_everything_before_they_begin_again():
+    batches = centralised.endless_batches(5, 2, torch.Generator().manual_seed(0))
+    first, second = (torch.cat([next(batches) for _ in range(3)]).tolist() for _ in range(2))
+    assert sorted(first) == sorted(second) == [0, 1, 2, 3, 4] and first != second
+
+
+def test_parked_clients_share_as_those_in_memory_do(shared, tmp_path):
+    settings = shared()
+    with one_thread():
+        one, _ = federation.train(federation.build(settings), progress=False)
+        parked = federation.build(settings, tmp_path)
+        assert isinstance(parked.clients, ParkedClients)
+        two, _ = federation.train(parked, progress=False)
+    assert one.equals(two)
+    with pytest.raises(ValueError, match="parked: got a folder with centralised"):
+        federation.build(shared(method="centralised"), tmp_path)
+
+
+@pytest.mark.parametrize("method", SHARING)
+def test_clients_of_several_architectures_are_refused_before_any_work(tiny, method):
+    with pytest.raises(ValueError, match=f"method: got '{method}' for tiny, whose clients have the encoders"):
+        federation.check(tiny(method=method))

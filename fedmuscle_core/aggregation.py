@@ -27,7 +27,8 @@ class Upload(NamedTuple):
 def weighted_mean(states, weights):
     """sum_k w_k theta_k / sum_k w_k of states with the same names, parameter by parameter."""
     total = sum(weights)
-    return {name: sum(weight / total * state[name] for state, weight in zip(states, weights, strict=True)) for name in states[0]}
+    pairs = [(state, weight / total) for state, weight in zip(states, weights, strict=True)]
+    return {name: sum(share * state[name] for state, share in pairs) for name in states[0]}
 
 
 def mean_per_task(uploads, part):
@@ -102,8 +103,8 @@ def _check(upload, expected):
         shapes, wanted = ({name: tuple(value.shape) for name, value in one.items()} for one in (sent, state))
         for name in sorted(shapes.keys() | wanted.keys()):
             if shapes.get(name) != wanted.get(name):
-                raise ValueError(f"{who}: got {part} parameter {name!r} of shape {shapes.get(name)}, expected {wanted.get(name)}: "
-                                 "all clients need one architecture")
+                raise ValueError(f"{who}: got {part} parameter {name!r} of shape {shapes.get(name)}, expected "
+                                 f"{wanted.get(name)}: all clients need one architecture")
         for name, value in sent.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ValueError(f"{who}: got NaN or infinity in {part} parameter {name!r}, expected finite numbers")

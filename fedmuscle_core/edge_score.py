@@ -1,7 +1,7 @@
 """odsF, the score of edge detection: the best F over thresholds that are the same for the whole data set.
 
-After the Berkeley benchmark (Martin, Fowlkes and Malik, 2004), without its MATLAB code.  At a threshold, predicted and true edge
-pixels of a scene are matched one to one, as many as can be, no two farther apart than the tolerance;
+After the Berkeley benchmark (Martin, Fowlkes and Malik, 2004), without its MATLAB code.  At a threshold, predicted and true
+edge pixels of a scene are matched one to one, as many as can be, no two farther apart than the tolerance;
 
     precision = matched / predicted,   recall = matched / true,   F = 2 P R / (P + R) = 2 matched / (predicted + true)
 
@@ -27,7 +27,8 @@ def ods_f(strength, truth, tolerance=1.0, thresholds=THRESHOLDS):
     Raises ValueError where the shapes differ, a strength is not in [0, 1], the tolerance is negative or no threshold is given.
     """
     if strength.ndim != 3 or strength.shape != truth.shape:
-        raise ValueError(f"truth: got shape {tuple(truth.shape)} with strengths {tuple(strength.shape)}, expected both (n, H, W)")
+        raise ValueError(f"truth: got shape {tuple(truth.shape)} with strengths {tuple(strength.shape)}, "
+                         "expected both (n, H, W)")
     if not ((strength >= 0) & (strength <= 1)).all():
         raise ValueError("strength: got a value outside 0 to 1 or NaN, expected probabilities")
     if tolerance < 0:

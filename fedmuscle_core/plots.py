@@ -15,7 +15,7 @@ from .store import write_atomically
 COLOURS = {"local": "#6b7280", "pairwise": "#d97706", "fedmuscle": "#2563eb", "simclr": "#059669", "fedhenn": "#e879f9",
            "cofed": "#7c2d12", "gramian": "#e11d48"}
 COLOURS |= {"fedavg": COLOURS["pairwise"], "fedprox": COLOURS["cofed"], "encoder_only": COLOURS["simclr"],
-            "matfl": COLOURS["fedhenn"], "mfed": COLOURS["gramian"], "centralised": "#000000"}    # never in one figure with those
+            "matfl": COLOURS["fedhenn"], "mfed": COLOURS["gramian"], "centralised": "#000000"}   # never beside those
 CLASS_COLOURS = ListedColormap(["#1f2937", "#a6cee3", "#1f78b4", "#b2df8a", "#33a02c", "#fb9a99", "#e31a1c", "#fdbf6f",
                                 "#ff7f00", "#cab2d6", "#ffff99"])    # background, digits 0 to 9
 GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"

@@ -20,9 +20,8 @@ def tiny(monkeypatch):
 @pytest.fixture
 def shared(monkeypatch):
     """Settings of four clients of two dense tasks with one architecture; `shared(field=value)` changes a field."""
-    monkeypatch.setitem(SETUPS, "tiny_shared", (ClientSpec("edges", "segformer_medium", 24), ClientSpec("edges", "segformer_medium", 10),
-                                                ClientSpec("saliency", "segformer_medium", 16),
-                                                ClientSpec("saliency", "segformer_medium", 12)))
+    sizes = (("edges", 24), ("edges", 10), ("saliency", 16), ("saliency", 12))
+    monkeypatch.setitem(SETUPS, "tiny_shared", tuple(ClientSpec(task, "segformer_medium", size) for task, size in sizes))
     base = Settings(setup="tiny_shared", method="mfed", rounds=3, num_peers=2, batch_size=8, public_size=16, validation_size=20,
                     test_size=20, min_local_steps=2)
     return base.replace

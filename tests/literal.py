@@ -139,7 +139,8 @@ def soft_groups_by_loops(uploads, shift):
         row = []
         for other in uploads:
             dot = sum(((one.encoder[name] - mean[name]) * (other.encoder[name] - mean[name])).sum() for name in names)
-            norms = [sum((upload.encoder[name] - mean[name]).square().sum() for name in names).sqrt() for upload in (one, other)]
+            norms = [sum((upload.encoder[name] - mean[name]).square().sum() for name in names).sqrt()
+                     for upload in (one, other)]
             row.append(max(0.0, (dot / (norms[0] * norms[1])).item() + shift))
         rows.append([value / sum(row) for value in row])
     return torch.tensor(rows, dtype=torch.float64)

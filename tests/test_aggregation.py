@@ -29,11 +29,12 @@ def upload(client, task, samples, seed=None):
     return Upload(client, task, samples, state(seed, (3, 2), (4,)), state(100 + seed, (2, 2, 1)))
 
 
-UPLOADS = [upload(1, "edges", 7), upload(2, "edges", 100), upload(3, "parts", 31), upload(4, "semseg", 5), upload(5, "semseg", 6)]
+UPLOADS = [upload(1, "edges", 7), upload(2, "edges", 100), upload(3, "parts", 31), upload(4, "semseg", 5),
+           upload(5, "semseg", 6)]
 
 
 def close(first, second):
-    return first.keys() == second.keys() and all(torch.allclose(first[name], second[name], rtol=0, atol=1e-12) for name in first)
+    return first.keys() == second.keys() and all(torch.allclose(first[key], second[key], rtol=0, atol=1e-12) for key in first)
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 1], [3, 1], [800, 200, 50], [1, 2, 3, 4]])
@@ -65,7 +66,8 @@ def test_every_client_is_in_the_encoder_of_every_average(changed):
              for place, one in enumerate(UPLOADS)]
     task = UPLOADS[changed].task
     in_task = sum(one.samples for one in UPLOADS if one.task == task)
-    for mean, weight in ((mean_over_tasks, UPLOADS[changed].samples / in_task / 3), (mean_over_clients, UPLOADS[changed].samples / 149)):
+    share = UPLOADS[changed].samples
+    for mean, weight in ((mean_over_tasks, share / in_task / 3), (mean_over_clients, share / 149)):
         before, after = mean(UPLOADS), mean(moved)
         assert all(torch.allclose(after[name] - before[name], torch.tensor(weight, dtype=torch.float64)) for name in before)
 
@@ -85,7 +87,7 @@ def test_soft_groups_where_the_answer_is_known():
     assert torch.allclose(soft_groups(pairs), half)
     assert torch.equal(soft_groups(pairs[:1]), torch.ones(1, 1))
     same = [one_upload._replace(encoder=one) for one_upload in pairs]
-    assert torch.equal(soft_groups(same), torch.eye(4))                      # nobody moved: nothing tells that they belong together
+    assert torch.equal(soft_groups(same), torch.eye(4))                      # nobody moved: nothing tells who belongs together
 
 
 EXPECTED = {one.client: (one.task, one.encoder, one.decoder) for one in UPLOADS}
@@ -101,9 +103,11 @@ BAD = {
     "task of another": (UPLOADS[1]._replace(task="parts"), "client 2: got task 'parts', expected 'edges'"),
     "unknown task": (UPLOADS[1]._replace(task="depth"), "client 2: got unknown task 'depth', expected one of"),
     "not registered": (UPLOADS[1]._replace(client=9), "client 9: not registered"),
-    "shape": (UPLOADS[1]._replace(encoder=state(2, (3, 3), (4,))), r"client 2: got encoder parameter 'layer0' of shape \(3, 3\)"),
+    "shape": (UPLOADS[1]._replace(encoder=state(2, (3, 3), (4,))),
+              r"client 2: got encoder parameter 'layer0' of shape \(3, 3\)"),
     "missing": (UPLOADS[1]._replace(decoder={}), "client 2: got decoder parameter 'layer0' of shape None"),
-    "further": (UPLOADS[1]._replace(encoder=state(2, (3, 2), (4,), (1,))), r"client 2: got encoder parameter 'layer2' of shape \(1,\)"),
+    "further": (UPLOADS[1]._replace(encoder=state(2, (3, 2), (4,), (1,))),
+                r"client 2: got encoder parameter 'layer2' of shape \(1,\)"),
     "NaN": (with_nan("encoder", "layer1"), "client 2: got NaN or infinity in encoder parameter 'layer1'"),
     "NaN in the decoder": (with_nan("decoder", "layer0"), "client 2: got NaN or infinity in decoder parameter 'layer0'"),
 }

@@ -76,7 +76,8 @@ def test_every_task_has_its_answer_in_one_scene():
         assert ic100[row].item() == (10 * digits[0] + digits[1] if len(digits) == 2 else -1)
     assert torch.equal(targets("ss", scenes), scenes.masks) and torch.equal(targets("semseg", scenes), scenes.masks)
     assert all(torch.equal(targets(name, scenes), getattr(dense, name)(scenes)) for name in ("parts", "saliency", "edges"))
-    for row, (present, side, ink, centre) in enumerate(zip(scenes.classes >= 0, scenes.side, scenes.ink, scenes.centre, strict=True)):
+    drawn = zip(scenes.classes >= 0, scenes.side, scenes.ink, scenes.centre, strict=True)
+    for row, (present, side, ink, centre) in enumerate(drawn):
         slots = present.nonzero()[:, 0].tolist()
         largest, brightest = (max(slots, key=measure.__getitem__) for measure in (side.tolist(), ink.mean(1).tolist()))
         assert targets("largest", scenes)[row] == scenes.classes[row, largest]
@@ -94,7 +95,8 @@ def test_a_perfect_prediction_scores_100_and_a_constant_one_little(name):
     wanted = targets(name, digit_scenes("test", task.layout, 500, 0))
     perfect = wanted if wanted.ndim == 2 else torch.nn.functional.one_hot(wanted, task.num_outputs).movedim(-1, 1).float()
     assert task.score(20 * perfect - 10, wanted) == pytest.approx(100)
-    assert task.score(torch.zeros_like(perfect), wanted) < (50 if name == "saliency" else 40)     # two classes: half of mIoU is free
+    free = 50 if name == "saliency" else 40                                   # of two classes, half of mIoU
+    assert task.score(torch.zeros_like(perfect), wanted) < free
     assert task.loss(20 * perfect - 10, wanted) < 0.01 < task.loss(torch.zeros_like(perfect), wanted)
 
 

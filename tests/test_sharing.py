@@ -1,4 +1,4 @@
-"""The methods that exchange parameters, in the real loop: who receives what, at what price, and the identities they must keep."""
+"""The methods that exchange parameters, in the real loop: who receives what, at what price, and the identities to keep."""
 
 import copy
 
@@ -92,7 +92,7 @@ def test_what_each_client_holds_after_aggregation(shared, untrained, method):
             want = {name: value.float() for name, value in mean("decoder", (1, 2) if index < 3 else (3, 4)).items()}
             assert equal(decoders[index], want, 1e-5)
         else:
-            assert equal(decoders[index], kept["decoder"][index])               # private, or the client's own beside the global one
+            assert equal(decoders[index], kept["decoder"][index])               # private, or its own beside the global one
     if method == "matfl":                                                      # moved along one line: apart from the plain mean
         assert not equal(encoders[1], encoders[4], 0.1)
     if method == "mfed":
@@ -129,7 +129,8 @@ def test_fedavg_on_one_task_with_one_step_is_sgd_on_the_union(shared, monkeypatc
     assert not equal(sharing.copied(central), start, 1e-4)
 
 
-@pytest.mark.parametrize(("method", "share"), [*((name, "both") for name in FEDERATED), ("mfed", "encoder"), ("mfed", "decoder")])
+@pytest.mark.parametrize(("method", "share"), [*((name, "both") for name in FEDERATED), ("mfed", "encoder"),
+                                               ("mfed", "decoder")])
 def test_bytes_are_those_of_the_parts_that_travel(shared, untrained, method, share):
     """Down in every round, up in every round but the first: 4 bytes a parameter."""
     built, _ = play(shared(method=method, share=share), 3)
@@ -296,13 +297,13 @@ def test_a_central_step_is_the_sum_of_the_tasks_losses(shared):
     built = federation.build(federation.check(settings))
     twins = {1: copy.deepcopy(built.clients[0].model).train(), 3: copy.deepcopy(built.clients[2].model).train()}
     twins[3].representation.backbone = twins[1].representation.backbone
-    built_data = {index: [torch.cat(values) for values in zip(*(built.clients[other].data["train"] for other in (index - 1, index)),
-                                                              strict=True)] for index in (1, 3)}
+    data = [client.data["train"] for client in built.clients]
+    union = {1: map(torch.cat, zip(*data[:2], strict=True)), 3: map(torch.cat, zip(*data[2:], strict=True))}
     scale = built.clients[0].task.lr_scale
     parameters = [*twins[1].encoder().parameters(), *twins[1].decoder().parameters(), *twins[3].decoder().parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.local_lr * scale)
-    loss = sum(built.clients[index - 1].task.loss(twins[index](inputs), wanted) for index, (inputs, wanted) in built_data.items())
-    loss.backward()
+    for index, (inputs, wanted) in union.items():
+        built.clients[index - 1].task.loss(twins[index](inputs), wanted).backward()
     optimizer.step()
     with one_thread():
         centralised.play_round(built, 1)

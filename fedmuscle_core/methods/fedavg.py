@@ -1,7 +1,7 @@
 """FedAvg and FedProx within each task: what conventional federated learning can do where tasks differ.
 
-The server takes the mean of encoder and decoder over the clients of a task, weighted by their private scenes; clients of different
-tasks learn nothing from one another.  FedProx adds (mu / 2) |w - w_global|^2 to the local loss, w all parameters.
+The server takes the mean of encoder and decoder over the clients of a task, weighted by their private scenes; clients of
+different tasks learn nothing from one another.  FedProx adds (mu / 2) |w - w_global|^2 to the local loss, w all parameters.
 """
 
 from ..aggregation import mean_per_task

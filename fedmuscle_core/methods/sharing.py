@@ -1,7 +1,8 @@
 """The round of the methods that exchange parameters: upload, aggregate, download, train locally.
 
-The first round begins with what the server has, the encoder of client 1 and the decoder of each task's first client, and nothing
-is uploaded; it ends locally, as a round of every method does.  Optimisers keep their state when parameters arrive (our choice).
+The first round begins with what the server has, the encoder of client 1 and the decoder of each task's first client, and
+nothing is uploaded; it ends locally, as a round of every method does.  Optimisers keep their state when parameters arrive
+(our choice).
 """
 
 import torch

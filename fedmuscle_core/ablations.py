@@ -21,7 +21,7 @@ STEPS = 16                                            # batches a round: one pas
 DISTANT_TAUS = ("as tuned", 1.0, 0.5, "1.0 for all pairs")      # the last one: is it the distance, or a softer loss?
 CONCENTRATIONS = (0.1, "IID", 1.0)
 ABSENCES = ((0.0, "batch"), (0.5, "round"), (0.5, "batch"), (0.0, "round"), (0.8, "batch"), (0.8, "round"))
-TAUS = (0.2, 0.1, 0.5, 1.0)
+TAUS = (0.2, 0.1, 0.5)
 RATIOS = (0.75, 1.0, 0.5, 0.35)                       # tau_prev / tau; 1: gamma = 0
 FACTORS = {                                           # beside the tuned value, which `by_factor` adds
     "batch_size": (8, 16, 64, 128),
@@ -30,13 +30,18 @@ FACTORS = {                                           # beside the tuned value, 
     "augment": (True,),
     "local_epochs": (2, 4),
     "rounds": (5, 30),
-    "dim": (16, 32, 128, 256),
+    "dim": (32, 256),
 }
 SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
 BATCHES_AND_TAUS = tuple((batch_size, tau) for batch_size in (8, 128) for tau in (0.1, 0.5))
 SIZES = ("setup1", "clients12", "clients24")
 KINDS = ("one_kind", "setup1", "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "setup2")
+MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
+    "as tuned": {}, "frozen encoder": {"share": "decoder"}, "decoders not averaged": {"share": "encoder"},
+    "no global decoder term": {"lam": 0.0}, "distance to the global decoder": {"decoder_term": "distance"},
+}
+TASK_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)
 SEEDS = {"mini": 5}
 FEW_SEEDS = {"mini": 3}
 
@@ -161,6 +166,11 @@ def by_factor(profile, factor, seeds=None):
     return runs
 
 
+def factors(profile):
+    """Names of the FACTORS that `profile` varies."""
+    return some(profile, FACTORS)
+
+
 def by_batch_and_tau(profile, seeds=None):
     """(batch size, tau), gamma in the same ratio: does a softer loss need more negatives?"""
     seeds = first_seeds(profile, seeds, FEW_SEEDS)
@@ -174,3 +184,18 @@ def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=S
     """Clients: one of SIZES, KINDS or MODALITIES."""
     return {(setup, method): at(profile, setup, method, first_seeds(profile, seeds, most))
             for setup in some(profile, setups) for method in methods}
+
+
+def by_mfed_variant(profile, seeds=None):
+    """M-Fed with one of its parts changed, on the dense tasks."""
+    seeds = first_seeds(profile, seeds)
+    return {(None, "local"): at(profile, "mfed_dense", "local", seeds)} | {
+        (name, "mfed"): at(profile, "mfed_dense", "mfed", seeds, **changes)
+        for name, changes in (MFED_VARIANTS.items() if profile != "quick" else list(MFED_VARIANTS.items())[:2])}
+
+
+def by_task_count(profile, seeds=None):
+    """M-Fed with the first tasks of `setups.EIGHT_TASKS` alone, three clients each."""
+    setups = {count: "mfed_dense" if count == 4 else f"tasks{count}" for count in some(profile, TASK_COUNTS)}
+    return {(count, method): at(profile, setup, method, first_seeds(profile, seeds, FEW_SEEDS))
+            for count, setup in setups.items() for method in ("local", "mfed")}

@@ -4,7 +4,7 @@ seeds: None or empty for those of the profile: all of them for notebooks 02 and 
 """
 
 from . import ablations
-from .methods import ALIGNING
+from .methods import ALIGNING, SHARING
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
@@ -87,13 +87,14 @@ def notebook_09(profile, seeds=None):
 def notebook_10(profile, seeds=None):
     """One factor at a time around the tuned point, the two temperatures together, batch size and temperature together."""
     return flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
-                *(ablations.by_factor(profile, factor, seeds) for factor in ablations.FACTORS))
+                *(ablations.by_factor(profile, factor, seeds) for factor in ablations.factors(profile)))
 
 
 def notebook_11(profile, seeds=None):
     """The FedMuscle runs of Setup 1 whose bound the notebook holds against Delta."""
     return flat(ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
-                ablations.by_domain(profile, seeds, methods=["fedmuscle"]), ablations.by_public_size(profile, seeds))
+                ablations.by_domain(profile, seeds, methods=["fedmuscle"]), ablations.by_public_size(profile, seeds),
+                ablations.by_temperatures(profile, seeds))
 
 
 def notebook_12(profile, seeds=None):
@@ -102,5 +103,21 @@ def notebook_12(profile, seeds=None):
                 ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
+MFED_METHODS = ("local", *SHARING, "fedmuscle")
+MFED_SETUPS = ("mfed_dense", "mfed_labels")
+
+
+def notebook_13(profile, seeds=None, setups=MFED_SETUPS):
+    """Every method that exchanges parameters, Local and FedMuscle, on the dense tasks and on the labels."""
+    return [settings for setup in setups for method in MFED_METHODS
+            for settings in profile_settings(profile, setup, method, table_seeds(profile, seeds))]
+
+
+def notebook_14(profile, seeds=None):
+    """M-Fed without one of its parts, with one to eight tasks, and the runs whose updates are looked at."""
+    return flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
+        profile, seeds, ["mfed_dense"])
+
+
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
-         "08": notebook_08, "11": notebook_11}
+         "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12}

@@ -6,7 +6,7 @@ from .setups import SETUP_SETTINGS, TUNED_AS
 from .tuning import tuned
 
 PROFILES = {
-    "quick": {"seeds": [0], "settings": {"rounds": 4, "public_size": 256, "validation_size": 200, "test_size": 500}},
+    "quick": {"seeds": [0], "settings": {"rounds": 2, "public_size": 256, "validation_size": 200, "test_size": 500}},
     "mini": {"seeds": [0, 1, 2, 3, 4, 5, 6, 7], "settings": {}},
 }
 

@@ -42,6 +42,11 @@ def published_value(**where):
     return float(rows["value"].iloc[0])
 
 
+def published_mfed():
+    """{quantity: value} of the published M-Fed numbers, from a secondary summary; ranks, and points or % (not stated)."""
+    return pd.read_csv(PUBLISHED / "mfed_published.csv").set_index("quantity")["value"].to_dict()
+
+
 def interval_text(interval, digits=1):
     """(mean, low, high) as "+9.1 [+7.0, +11.2]"; without an interval for a single seed."""
     mean, low, high = interval

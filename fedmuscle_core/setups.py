@@ -91,4 +91,5 @@ SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAP
 
 # Setups that take over what was tuned for another.
 TUNED_AS = {"noniid": "setup1", "clients12": "setup1", "clients24": "setup1", "one_kind": "setup1", "two_kinds": "setup1",
-            "images_only": "setup2", "one_text": "setup2", "texts_only": "setup2"}
+            "images_only": "setup2", "one_text": "setup2", "texts_only": "setup2",
+            **{f"tasks{count}": "mfed_dense" for count in range(1, 9) if count != 4}}

@@ -29,7 +29,7 @@ import pandas as pd
 
 from fedmuscle_core import against_paper, plans, plots, report
 from fedmuscle_core.experiment import sweep
-from fedmuscle_core.methods import METHODS
+from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.paths import results
 from fedmuscle_core.scenes import public_scenes
 from fedmuscle_core.statistics import delta, final_scores, paired_difference, relative_change, verdict
@@ -37,7 +37,7 @@ from fedmuscle_core.tuning import choices_at_an_edge, tuning_table
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
-main, others = "single", [name for name in METHODS if name not in ("local", "fedmuscle")]
+main, others = "single", [name for name in ALIGNING if name not in ("local", "fedmuscle")]
 
 # %% [markdown]
 # ## The public data
@@ -63,7 +63,7 @@ tuning_table("setup1")
 # A choice at the edge of its grid might be beaten beyond it. Those that are:
 
 # %%
-print(", ".join(f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("setup1")))
+print(", ".join(f"{ALIGNING[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("setup1")))
 
 # %% [markdown]
 # ## The runs
@@ -115,13 +115,13 @@ plots.save_figure(fig, drawn, "04_table1_heatmap", profile)
 # by the winners. A method without any effect comes out slightly below 0, as noise picks the worse half.
 
 # %%
-pd.concat({domain: report.comparison_table(table, METHODS) for domain, table in history.items()}, names=["public data", ""])
+pd.concat({domain: report.comparison_table(table, ALIGNING) for domain, table in history.items()}, names=["public data", ""])
 
 # %% [markdown]
 # Pairs of methods that the two summaries order differently (single digits as public data):
 
 # %%
-report.rank_disagreements(history[main], [name for name in METHODS if name != "local"]).round(2)
+report.rank_disagreements(history[main], [name for name in ALIGNING if name != "local"]).round(2)
 
 # %% [markdown]
 # ## FedMuscle against each other method, paired over seeds
@@ -155,11 +155,11 @@ for domain in plans.DOMAINS:
 
 # %%
 by_domain = pd.concat([delta(changes[domain]).assign(domain=domain) for domain in plans.DOMAINS]).set_index(["method", "domain"])
-for method in [name for name in METHODS if name != "local"]:
+for method in [name for name in ALIGNING if name != "local"]:
     for other in [domain for domain in plans.DOMAINS if domain != main]:
         pair = by_domain.loc[[(method, main), (method, other)]].reset_index()
         difference = paired_difference(pair.drop(columns="method").rename(columns={"domain": "method"}), "delta", main, other)
-        print(f"{METHODS[method].label:10} {main} - {other:8}: {report.interval_text(difference)} points: {verdict(difference)}")
+        print(f"{ALIGNING[method].label:10} {main} - {other:8}: {report.interval_text(difference)} points: {verdict(difference)}")
 
 # %% [markdown]
 # ## One explanation, tested: is it the augmentation?
@@ -173,7 +173,7 @@ augmented = sweep(plans.augmented(profile, seeds), results(profile), workers)[1]
 summary = delta(relative_change(final_scores(pd.concat([history[main], augmented]))))
 for other in ("fedmuscle", "simclr"):
     difference = paired_difference(summary, "delta", "augmented", other)
-    print(f"FedMuscle with augmentation minus {METHODS[other].label}: Delta {report.interval_text(difference)} points: {verdict(difference)}")
+    print(f"FedMuscle with augmentation minus {ALIGNING[other].label}: Delta {report.interval_text(difference)} points: {verdict(difference)}")
 
 # %% [markdown]
 # ## Deviations from the paper

@@ -32,7 +32,7 @@ import pandas as pd
 from fedmuscle_core import against_paper, plans, plots, report
 from fedmuscle_core.experiment import sweep
 from fedmuscle_core.federation import mask_from_text
-from fedmuscle_core.methods import METHODS
+from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.pairs import public_data, scene_captions
 from fedmuscle_core.paths import BACKBONES, results
 from fedmuscle_core.scenes import digit_scenes
@@ -44,7 +44,7 @@ from fedmuscle_core.tuning import tuning_table
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
 texts = [index for index, spec in enumerate(SETUPS["setup2"], 1) if TASKS[spec.task].modality == "text"]
-others = [name for name in METHODS if name not in ("local", "fedmuscle")]
+others = [name for name in ALIGNING if name not in ("local", "fedmuscle")]
 
 # %% [markdown]
 # ## The clients
@@ -119,7 +119,7 @@ fig, drawn = plots.change_heatmap(changes)
 plots.save_figure(fig, drawn, "05_table2_heatmap", profile)
 
 # %%
-report.comparison_table(history, METHODS)
+report.comparison_table(history, ALIGNING)
 
 # %% [markdown]
 # Delta over image clients and over text clients apart, mean over seeds [95 % interval], in percent:
@@ -128,7 +128,7 @@ report.comparison_table(history, METHODS)
 changes["clients"] = np.where(changes["client"].isin(texts), "text clients", "image clients")
 by_group = changes.groupby(["clients", "method", "seed"])["change"].mean().groupby(["method", "clients"])
 table = by_group.apply(lambda values: report.interval_text(mean_interval(values))).unstack()
-table.loc[[name for name in METHODS if name != "local"]].rename(index=lambda name: METHODS[name].label)
+table.loc[[name for name in ALIGNING if name != "local"]].rename(index=lambda name: ALIGNING[name].label)
 
 # %%
 rows = report.pairwise_differences(history, "fedmuscle", others)
@@ -151,7 +151,7 @@ report.exchange_table(history)
 scenes = digit_scenes("test", "multi", records[0]["settings"]["test_size"], 0)
 said = {record["settings"]["method"]: record["masks"] for record in records if record["settings"]["seed"] == used[0]}
 shown = {"truth": list(scenes.masks[:6])}
-shown |= {f"client {client}, {METHODS[method].label}": [mask_from_text(text) for text in said[method][client]]
+shown |= {f"client {client}, {ALIGNING[method].label}": [mask_from_text(text) for text in said[method][client]]
           for client in ("7", "8") for method in ("local", "fedmuscle")}
 fig = plots.mask_rows(scenes.images[:6], shown)
 
@@ -173,13 +173,13 @@ found = pd.DataFrame([{"method": record["settings"]["method"], "when": when, "se
                        **cross_retrieval(record, when)} for record in records for when in ("before", "after")])
 cells = found.groupby(["method", "when"])[["image to caption", "caption to image"]].agg(
     lambda values: report.interval_text(mean_interval(values), 4).replace("+", "")).unstack()
-cells.loc[list(METHODS)].rename(index=lambda name: METHODS[name].label)
+cells.loc[list(ALIGNING)].rename(index=lambda name: ALIGNING[name].label)
 
 # %%
 after = found.query("when == 'after'").pivot(index="seed", columns="method", values="image to caption")
 for method in ("pairwise", "fedmuscle"):
     above = mean_interval(after[method] - 1 / 256)
-    print(f"{METHODS[method].label}: image to caption above chance by {report.interval_text(above, 4)}: {verdict(above)}")
+    print(f"{ALIGNING[method].label}: image to caption above chance by {report.interval_text(above, 4)}: {verdict(above)}")
 
 # %% [markdown]
 # ## Deviations from the paper

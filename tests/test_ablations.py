@@ -7,6 +7,7 @@ from fedmuscle_core import ablations, federation
 from fedmuscle_core.experiment import canonical
 from fedmuscle_core.profiles import profile_settings
 from fedmuscle_core.settings import Settings
+from fedmuscle_core.setups import EIGHT_TASKS, SETUPS
 
 GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
@@ -17,7 +18,8 @@ GROUPS = {
     "setup 2 choice": partial(ablations.by_choice, setup="setup2"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
     "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
-    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES),
+    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES), "variant": ablations.by_mfed_variant,
+    "task count": ablations.by_task_count,
 }
 
 
@@ -30,18 +32,19 @@ def test_runs_are_valid_paired_over_seeds_and_have_their_local(name, profile):
     for (value, method), several in runs.items():
         assert {settings.method for settings in several} == {method}
         assert all(federation.check(settings) for settings in several)
-        assert method != "local" or value is None or (value, "fedmuscle") in runs
+        assert method != "local" or value is None or {(value, "fedmuscle"), (value, "mfed")} & set(runs)
         assert method == "local" or (value, "local") in runs or (None, "local") in runs
 
 
-@pytest.mark.parametrize("name", [name for name in GROUPS if name not in ("sizes", "kinds", "modalities")])
+@pytest.mark.parametrize("name", [name for name in GROUPS if name not in ("sizes", "kinds", "modalities", "task count")])
 def test_values_differ_in_what_is_varied_alone(name):
     """Two runs of one method and seed differ in the few fields that carry the value."""
     runs = {key: canonical(several[0]) for key, several in GROUPS[name]("mini").items()}
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
-               "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", *ablations.FACTORS}
+               "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
+               *ablations.FACTORS}
     two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
-    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4}
+    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3}
     for method in {method for _, method in runs}:
         of_method = [dataclasses.asdict(settings) for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}
@@ -73,3 +76,13 @@ def test_the_exchange_is_run_in_both_protocols_up_to_nine_peers():
 def test_seeds_given_are_the_seeds_used():
     assert {settings.seed for several in ablations.by_domain("mini", [7]).values() for settings in several} == {7}
     assert Settings().public_size == 32 * ablations.STEPS
+
+
+def test_tasks_are_added_one_by_one_and_every_one_has_three_clients():
+    for (count, _), several in ablations.by_task_count("mini").items():
+        tasks = [spec.task for spec in SETUPS[several[0].setup]]
+        assert list(dict.fromkeys(tasks)) == list(EIGHT_TASKS)[:count] and len(tasks) == 3 * count
+
+
+def test_notebook_10_varies_every_factor_and_quick_some():
+    assert ablations.factors("mini") == tuple(ablations.FACTORS) and len(ablations.factors("quick")) == 2

@@ -1,12 +1,14 @@
 """The server of parameter-sharing methods: what it accepts from clients, and the averages it takes.
 
-A state is {parameter name: tensor}.  E_c, D_c: encoder and decoder of client c of task t_c with n_c private scenes.
+A state is {name: tensor}, as of `state_dict`.  E_c, D_c: encoder and decoder of client c of task t_c with n_c private scenes.
 """
 
 import warnings
 from typing import NamedTuple
 
 import torch
+
+from .checks import positive_int
 
 BAD_UPLOADS = ("raise", "skip")
 
@@ -51,13 +53,15 @@ def mean_over_clients(uploads):
 
 
 def soft_groups(uploads, shift=0.0):
-    """(clients, clients) weights of MaT-FL, rows sum to 1: max(0, cos(u_c, u_k) + shift), normalised.
+    """(clients, clients) weights of MaT-FL, rows sum to 1: max(0, cos(u_c, u_k) + shift), normalised; cos(u_c, u_c) = 1.
 
-    u_c = E_c - mean of all E, as one vector.  After Cai et al. (2023), "Many-Task Federated Learning".
+    u_c = E_c - mean of all E, as one vector: not the update of a round, what adds up over rounds.  Differences to a mean point
+    away from each other, so with shift 0 clients that have little in common keep their own encoder.  Scenes do not count.
+    After Cai et al. (2023), "Many-Task Federated Learning", whose code has the shift as a parameter.
     """
     vectors = torch.stack([torch.cat([value.flatten() for value in upload.encoder.values()]) for upload in uploads])
-    updates = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
-    scores = (updates @ updates.T).fill_diagonal_(1.0).add(shift).clamp(min=0)     # alone, a client is its own group
+    apart = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
+    scores = (apart @ apart.T).fill_diagonal_(1.0).add(shift).clamp(min=0)     # alone, a client is its own group
     return scores / scores.sum(1, keepdim=True)
 
 
@@ -67,17 +71,20 @@ def mean_by_groups(uploads, shift=0.0):
     return {upload.client: weighted_mean(states, row) for upload, row in zip(uploads, weights, strict=True)}
 
 
-def accepted(uploads, expected, bad_uploads="raise"):
+def accepted(uploads, expected, parts=("encoder", "decoder"), bad_uploads="raise"):
     """The uploads that can be averaged, by client index.
 
     expected: {client: (task, encoder state, decoder state)} as the client registered and as the server last sent it.
-    Raises ValueError naming the client for an unknown client or task, a task that is not its own, names or shapes that
-    differ, NaN or infinity; with `bad_uploads` "skip" such an upload is left out, with a warning.
+    parts: what travels.  Raises ValueError naming the client for an unknown client or task, a second upload, a task that is
+    not its own, a number of scenes below 1, a part that is missing, names or shapes that differ, NaN or infinity; with
+    `bad_uploads` "skip" such an upload is left out, with a warning.
     """
     good = []
     for upload in sorted(uploads, key=lambda upload: upload.client):
         try:
-            _check(upload, expected)
+            _check(upload, expected, parts)
+            if good and good[-1].client == upload.client:
+                raise ValueError(f"client {upload.client}: got a second upload, expected one a round")
             good.append(upload)
         except ValueError as error:
             if bad_uploads == "raise":
@@ -86,7 +93,7 @@ def accepted(uploads, expected, bad_uploads="raise"):
     return good
 
 
-def _check(upload, expected):
+def _check(upload, expected, parts):
     who = f"client {upload.client}"
     if upload.client not in expected:
         raise ValueError(f"{who}: not registered, expected one of {sorted(expected)}")
@@ -96,8 +103,11 @@ def _check(upload, expected):
         raise ValueError(f"{who}: got unknown task {upload.task!r}, expected one of {known}")
     if upload.task != task:
         raise ValueError(f"{who}: got task {upload.task!r}, expected {task!r}, for which it is registered")
+    positive_int(f"{who}: samples", upload.samples)
     for part, state in zip(("encoder", "decoder"), states, strict=True):
         sent = getattr(upload, part)
+        if (sent is None) == (part in parts):
+            raise ValueError(f"{who}: got {'no' if sent is None else 'a'} {part}, expected {' and '.join(parts)}")
         if sent is None:
             continue
         shapes, wanted = ({name: tuple(value.shape) for name, value in one.items()} for one in (sent, state))

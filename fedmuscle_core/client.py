@@ -177,7 +177,8 @@ def local_phase(client, settings, round, extend=None):
 
 
 def evaluate(client, split):
-    """Score of the client's task on its "validation" or "test" scenes, in percent."""
+    """Score of the client's task on its "validation" or "test" scenes, in percent; nan where it answers NaN or infinity."""
     images, wanted = client.data[split]
     client.model.eval()
-    return client.task.score(in_batches(client.model, images), wanted)
+    logits = in_batches(client.model, images)
+    return client.task.score(logits, wanted) if torch.isfinite(logits).all() else float("nan")

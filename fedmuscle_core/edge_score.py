@@ -6,8 +6,8 @@ edge pixels of a scene are matched one to one, as many as can be, no two farther
     precision = matched / predicted,   recall = matched / true,   F = 2 P R / (P + R) = 2 matched / (predicted + true)
 
 with the counts summed over all scenes before F is taken, and odsF = max over thresholds of F.  Our choices: a tolerance of one
-pixel (theirs is 0.0075 of the diagonal: a third of a pixel here), and no thinning of the predictions, whose thick lines
-cost precision, as each true pixel matches one.
+pixel (theirs is 0.0075 of the diagonal: a third of a pixel here), nine thresholds, and no thinning of the predictions, whose
+thick lines cost precision, as each true pixel matches one.
 """
 
 import itertools

@@ -31,8 +31,8 @@ TUPLES_LIMIT = 2 ** 29     # numbers in one payload: two GiB
 class Federation:
     """The clients, each with its private and the public data, the ledger of one run, and what the server remembers.
 
-    memory: {client: last upload of the whole public set}, with `refresh` "round"; of the methods that exchange parameters: what
-    the server sent last, see `methods.sharing`.  gains, losses: of the peers and of the
+    memory: {client: last upload of the whole public set}, with `refresh` "round"; what the server sent last, see
+    `methods.sharing`; or what the centre trains, see `methods.centralised`.  gains, losses: of the peers and of the
     round before, with `peer_choice` "bandit", see `peers.credit`.
     """
 
@@ -60,10 +60,11 @@ def check(settings):
         raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
-    backbones = sorted({spec.backbone for spec in specs})
-    if settings.method in SHARING and len(backbones) > 1:
-        raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose clients have the encoders {backbones}, "
-                         "expected a setup with one: it exchanges parameters")
+    for index, spec in enumerate(specs, 1):
+        one_of(f"setup: task of client {index} of {settings.setup}", spec.task, TASKS)
+        if settings.method in SHARING and spec.backbone != specs[0].backbone:
+            raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose client {index} has the encoder "
+                             f"{spec.backbone!r}, expected {specs[0].backbone!r} as client 1 has: it exchanges parameters")
     texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]
     if texts and settings.public_domain != CAPTIONED and "public_domain" in reads:
         raise ValueError(f"public_domain: got {settings.public_domain!r}, expected {CAPTIONED!r}: clients {texts} of "
@@ -114,7 +115,8 @@ def train(federation, progress=True):
     """Play all rounds.  Returns (history, alignment).
 
     history: one row per (client, metric, split, round), columns `COLUMNS`; scores in percent, on validation scenes every
-    round (0 = before training) and on test scenes after the last; losses in nats; bytes: up and down of that client and round.
+    round (0 = before training) and on test scenes after the last; as "train", what the method returns, losses in nats; bytes:
+    up and down of that client and round.
     alignment: {"before": ..., "after": ...}, see `alignment_matrices`, on 256 held-out scenes.
     """
     settings, rows = federation.settings, []

@@ -108,6 +108,8 @@ BAD = {
     "missing": (UPLOADS[1]._replace(decoder={}), "client 2: got decoder parameter 'layer0' of shape None"),
     "further": (UPLOADS[1]._replace(encoder=state(2, (3, 2), (4,), (1,))),
                 r"client 2: got encoder parameter 'layer2' of shape \(1,\)"),
+    "no decoder": (UPLOADS[1]._replace(decoder=None), "client 2: got no decoder, expected encoder and decoder"),
+    "no scenes": (UPLOADS[1]._replace(samples=0), "client 2: samples: got 0, expected an integer of at least 1"),
     "NaN": (with_nan("encoder", "layer1"), "client 2: got NaN or infinity in encoder parameter 'layer1'"),
     "NaN in the decoder": (with_nan("decoder", "layer0"), "client 2: got NaN or infinity in decoder parameter 'layer0'"),
 }
@@ -119,7 +121,7 @@ def test_what_cannot_be_averaged_is_refused_by_name_or_left_out(bad, message):
     with pytest.raises(ValueError, match=message):
         accepted(uploads, EXPECTED)
     with pytest.warns(UserWarning, match=message):
-        good = accepted(uploads, EXPECTED, "skip")
+        good = accepted(uploads, EXPECTED, bad_uploads="skip")
     assert [one.client for one in good] == [1, 3, 4, 5]
     assert close(mean_over_tasks(good), mean_over_tasks([UPLOADS[0], *UPLOADS[2:]]))
 
@@ -127,6 +129,15 @@ def test_what_cannot_be_averaged_is_refused_by_name_or_left_out(bad, message):
 def test_good_uploads_come_back_by_client_and_parts_that_do_not_travel_are_not_looked_at():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert accepted(UPLOADS[::-1], EXPECTED, "skip") == UPLOADS
+        assert accepted(UPLOADS[::-1], EXPECTED, bad_uploads="skip") == UPLOADS
         alone = [one._replace(decoder=None) for one in UPLOADS]
-        assert accepted(alone, EXPECTED) == alone
+        assert accepted(alone, EXPECTED, ("encoder",)) == alone
+    with pytest.raises(ValueError, match="client 1: got a decoder, expected encoder"):
+        accepted(UPLOADS, EXPECTED, ("encoder",))
+
+
+def test_a_client_counts_once():
+    with pytest.raises(ValueError, match="client 2: got a second upload"):
+        accepted([*UPLOADS, UPLOADS[1]], EXPECTED)
+    with pytest.warns(UserWarning, match="client 2"):
+        assert accepted([*UPLOADS, UPLOADS[1]], EXPECTED, bad_uploads="skip") == UPLOADS

@@ -1,7 +1,8 @@
 """The methods, one small file each.  To add one: write `play_round(federation, round)`, then name it here.
 
 `play_round` trains the clients of a federation for one round, sends what it exchanges through `federation.ledger`, and
-returns its training losses as {metric: {client index: value}}.  `reads`: the exchange settings that can change its result.
+returns its training losses, and what else it measures, as {metric: {client index: value}}.  Clients are scored after it, as
+they would be used: after their local phase; Centralised has none.  `reads`: the exchange settings that can change its result.
 `exchanges`, `needs`: for people, what travels each round and what the method asks of clients and server.
 """
 

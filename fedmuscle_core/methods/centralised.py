@@ -1,7 +1,8 @@
 """Centralised multi-task training: all private data in one place, one encoder, one decoder a task.  A ceiling, not federated.
 
 Every step takes one batch of each task and sums their losses.  A round makes as many steps as `local_epochs` passes over the
-largest task take; smaller tasks are gone through again (our choice).
+largest task take, and at least `min_local_steps`; smaller tasks are gone through again (our choice).  On the dense tasks of
+`mfed_dense` that is 66 steps a round on four batches each, where clients make 10 to 50 on one.
 """
 
 import copy
@@ -11,6 +12,7 @@ import torch
 
 from ..seeds import generator, seeded
 from ..tasks import TASKS
+from . import sharing
 
 
 def play_round(federation, round):
@@ -21,9 +23,11 @@ def play_round(federation, round):
     with seeded(settings.seed, "centralised dropout", round):
         losses = train(central, settings, round)
     for client in federation.clients:
-        state = central["models"][client.task.name].state_dict()
-        federation.ledger.send(state.values(), round=round, client=client.index, direction="down")
-        client.model.load_state_dict(state)
+        model = central["models"][client.task.name]
+        for part in sharing.PARTS:
+            state = getattr(model, part)().state_dict()
+            federation.ledger.send(list(state.values()), round=round, client=client.index, direction="down")
+            getattr(client.model, part)().load_state_dict(state)
     return {"local_loss": {client.index: losses[client.task.name] for client in federation.clients}}
 
 
@@ -36,7 +40,8 @@ def collect(federation):
     for client in sorted(federation.clients, key=lambda client: client.index):
         mine = federation.ledger.send(client.data["train"], round=1, client=client.index, direction="up")
         parts.setdefault(client.task.name, []).append(mine)
-        models.setdefault(client.task.name, copy.deepcopy(client.model))
+        if client.task.name not in models:
+            models[client.task.name] = copy.deepcopy(client.model)
     encoder = next(iter(models.values())).encoder()
     scales = {task: TASKS[task].lr_scale for task in models}
     groups = [{"params": list(encoder.parameters()), "lr": settings.local_lr * sum(scales.values()) / len(scales)}]
@@ -50,7 +55,8 @@ def collect(federation):
 def train(central, settings, round):
     """One round at the centre; returns the mean loss of each task."""
     size = settings.local_batch_size
-    steps = settings.local_epochs * math.ceil(max(len(wanted) for _, wanted in central["data"].values()) / size)
+    largest = max(len(wanted) for _, wanted in central["data"].values())
+    steps = max(settings.min_local_steps, settings.local_epochs * math.ceil(largest / size))
     losses = dict.fromkeys(central["models"], 0.0)
     batches = {task: endless_batches(len(wanted), size, generator(settings.seed, "centralised", round, task))
                for task, (_, wanted) in central["data"].items()}

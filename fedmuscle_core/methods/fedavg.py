@@ -16,7 +16,7 @@ def play_round(federation, round):
 def play_proximal_round(federation, round):
     """One round of FedProx."""
     def objective(client, received, round):
-        return proximal_term(client, received, federation.settings.mu)
+        return lambda loss, step: loss + federation.settings.mu / 2 * sharing.squared_distance(client, received)
     return sharing.play(federation, round, merge, objective=objective)
 
 
@@ -25,12 +25,3 @@ def merge(uploads, tasks):
     encoders = mean_per_task(uploads, "encoder")
     return {index: encoders[task] for index, task in tasks.items() if task in encoders}, mean_per_task(uploads, "decoder")
 
-
-def proximal_term(client, received, mu):
-    """The `extend` of `client.local_phase` that adds (mu / 2) times the squared distance to the `received` states."""
-    pairs = [(parameter, state[name]) for part, state in received.items()
-             for name, parameter in getattr(client.model, part)().named_parameters()]
-
-    def extend(loss, step):
-        return loss + mu / 2 * sum((own - received).square().sum() for own, received in pairs)
-    return extend

@@ -7,7 +7,8 @@ trains E and its own D_c, and minimises, with D_t fixed,
     decoder_term "distance":  L(D_c(E(x))) + lam (round / rounds) |D_c - D_t|^2, so that D_c comes to D_t in the end
 
 The server takes D_t = mean over the task's clients, weighted by private scenes, and E = mean over tasks of the tasks' weighted
-means.  `share` "encoder" leaves decoders unaveraged and the term out; "decoder" freezes the encoder as it was pretrained.
+means.  `share` "encoder": decoders are not averaged, so there is no term either; "decoder": the encoder stays as it was
+pretrained.  A client is scored with its own D_c; D_t serves training alone.
 """
 
 import copy
@@ -40,14 +41,14 @@ def decoder_term(client, decoder, settings, round):
     """The `extend` of `client.local_phase` that adds the term of the task's global `decoder`, a state."""
     if settings.decoder_term == "distance":
         weight = settings.lam * round / settings.rounds
-        pairs = [(own, decoder[name]) for name, own in client.model.decoder().named_parameters()]
-        return lambda loss, step: loss + weight * sum((own - other).square().sum() for own, other in pairs)
+        return lambda loss, step: loss + weight * sharing.squared_distance(client, {"decoder": decoder})
     fixed = copy.deepcopy(client.model).requires_grad_(False)
     fixed.decoder().load_state_dict(decoder)
     return lambda loss, step: loss + settings.lam * client.task.loss(fixed.decode(step.features), step.wanted)
 
 
 def freeze(client):
-    """Keep the client's encoder exactly as it is: no gradients, and no weight decay in the optimiser that holds it."""
+    """Keep the client's encoder exactly as it is: no gradients, and no weight decay in the optimiser, which holds the decoder,
+    too."""
     client.model.encoder().requires_grad_(False)
     client.local_optimizer.param_groups[0]["weight_decay"] = 0.0

@@ -13,10 +13,12 @@ from ..client import local_phase
 from ..setups import SETUPS
 
 PARTS = ("encoder", "decoder")
+GRADIENT_SCENES = 32
 
 
 def play(federation, round, merge, parts=PARTS, personal=(), objective=None):
-    """One round.  Returns {metric: {client index: value}}: the local loss, and how the encoders moved, see `movement`.
+    """One round.  Returns {metric: {client index: value}}: the local loss; the encoders' gradients, see `agreement`; left_out:
+    1 for every client whose upload was refused.
 
     merge(uploads, tasks): ({client: encoder}, {task: decoder}) from the accepted `Upload`s; tasks: {client: task} of all.
     parts: what travels.  personal: parts that clients receive but do not take over after the first round.
@@ -28,18 +30,21 @@ def play(federation, round, merge, parts=PARTS, personal=(), objective=None):
         server.update(first_states(federation))
     else:
         gather(federation, round, merge, parts, tasks)
-    losses, moved = {}, {}
+    losses, gradients = {}, {}
     for client in federation.clients:
         served = {"encoder": server["encoders"][client.index], "decoder": server["decoders"][tasks[client.index]]}
         received = {part: served[part] for part in parts}
         federation.ledger.send([value for state in received.values() for value in state.values()], round=round,
                                client=client.index, direction="down")
-        take_over(client, received, () if round == 1 else personal, client.index in server["refused"])
-        before = vector(client.model.encoder())
+        if client.index in server["refused"]:
+            start_anew(client, served)
+        for part, state in received.items():
+            if part not in personal or round == 1:
+                getattr(client.model, part)().load_state_dict(state)
         extend = objective(client, received, round) if objective else None
+        gradients[client.index] = encoder_gradient(client)
         losses[client.index] = local_phase(client, settings, round, extend)
-        moved[client.index] = vector(client.model.encoder()) - before
-    return {"local_loss": losses, **movement(moved, tasks)}
+    return {"local_loss": losses, **agreement(gradients, tasks), "left_out": dict.fromkeys(sorted(server["refused"]), 1.0)}
 
 
 def first_states(federation):
@@ -59,7 +64,7 @@ def gather(federation, round, merge, parts, tasks):
                                client=client.index, direction="up")
         uploads.append(Upload(client.index, client.task.name, len(client.data["train"][1]), **states))
     expected = {index: (task, server["encoders"][index], server["decoders"][task]) for index, task in tasks.items()}
-    good = accepted(uploads, expected, federation.settings.bad_uploads)
+    good = accepted(uploads, expected, parts, federation.settings.bad_uploads)
     server["refused"] = set(tasks) - {upload.client for upload in good}
     if good:
         encoders, decoders = merge(good, tasks)
@@ -67,37 +72,51 @@ def gather(federation, round, merge, parts, tasks):
         server["decoders"] |= decoders
 
 
-def take_over(client, received, personal, refused):
-    """Load what the client received, personal parts left out; one whose upload was refused loads all and starts anew."""
-    for part, state in received.items():
-        if part not in personal or refused:
-            getattr(client.model, part)().load_state_dict(state)
-    if refused:
-        client.local_optimizer.state.clear()
+def start_anew(client, served):
+    """A client whose upload was refused takes all that the server has (its first decoder, where decoders stay private) and a
+    fresh optimiser."""
+    for part, state in served.items():
+        getattr(client.model, part)().load_state_dict(state)
+    client.local_optimizer.state.clear()
 
 
-def movement(moved, tasks):
-    """How the encoders moved in a local phase, from {client: difference as a vector}: {metric: {client: value}}.
+def encoder_gradient(client):
+    """Gradient of the client's task loss with respect to its encoder, as one vector, on its first private scenes, at the
+    parameters that it begins its local phase with; None where the encoder is frozen."""
+    parameters = list(client.model.encoder().parameters())
+    if not all(parameter.requires_grad for parameter in parameters):
+        return None
+    inputs, wanted = (values[:GRADIENT_SCENES] for values in client.data["train"])
+    client.model.eval()
+    loss = client.task.loss(client.model(inputs), wanted)
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
 
-    update_norm: Euclidean length.  update_cosine_same, update_cosine_other: mean cosine to the other clients of the same task,
-    and to those of other tasks; left out for a client that has none.
+
+def agreement(gradients, tasks):
+    """How long the clients' encoder gradients are and how they agree, from {client: vector or None}: {metric: {client: value}}.
+
+    gradient_norm: Euclidean length.  gradient_cosine_same, gradient_cosine_other: mean cosine to the other clients of the same
+    task, and to those of other tasks; left out for a client that has none.  Vectors with NaN or infinity, of length 0, and None
+    do not take part.
     """
-    found = {"update_norm": {}, "update_cosine_same": {}, "update_cosine_other": {}}
-    for index, vector in moved.items():
-        found["update_norm"][index] = vector.norm().item()
-        for name, same in (("update_cosine_same", True), ("update_cosine_other", False)):
-            others = [other for other in sorted(moved) if other != index and (tasks[other] == tasks[index]) == same]
+    usable = {index: vector for index, vector in sorted(gradients.items())
+              if vector is not None and torch.isfinite(vector).all() and vector.any()}
+    found = {"gradient_norm": {index: vector.norm().item() for index, vector in usable.items()}}
+    for name, same in (("gradient_cosine_same", True), ("gradient_cosine_other", False)):
+        found[name] = {}
+        for index, vector in usable.items():
+            others = [usable[other] for other in usable if other != index and (tasks[other] == tasks[index]) == same]
             if others:
-                cosines = [F.cosine_similarity(vector, moved[other], dim=0).item() for other in others]
-                found[name][index] = sum(cosines) / len(cosines)
+                found[name][index] = F.cosine_similarity(vector[None], torch.stack(others)).mean().item()
     return found
+
+
+def squared_distance(client, received):
+    """Sum over all parameters of the `received` parts {part: state} of the squared difference to the client's own."""
+    return sum((own - state[name]).square().sum() for part, state in received.items()
+               for name, own in getattr(client.model, part)().named_parameters())
 
 
 def copied(module):
     """A module's state, apart from the module: {name: tensor}."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def vector(module):
-    """All parameters of a module as one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])

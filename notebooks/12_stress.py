@@ -27,13 +27,14 @@ workers: int = 2  # processes, one run each
 # %%
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from fedmuscle_core import ablations, plans, plots, report, varied
 from fedmuscle_core.paths import DATA, results
 from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import mean_interval
+from fedmuscle_core.statistics import final_scores, mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this notebook")
@@ -42,21 +43,33 @@ print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this noteboo
 # ## Who learns from whom: modalities
 #
 # `one_text`: a text client (TC10) among the six image clients of Setup 1; `texts_only`: four text clients; `images_only`: Setup 1
-# on the images of the same pairs; `setup2`: both. Change of each kind of client against its own Local.
+# on the images of the same pairs; `setup2`: both, and two segmentation clients. Change of each kind of client against its own
+# Local, in percent.
 
 # %%
 modality = varied.run_all(ablations.by_setup(profile, ablations.MODALITIES, seeds), results(profile), workers)
 changes = varied.client_changes(modality)
-kinds = changes["task"].str.startswith("tc").map({True: "text clients", False: "image clients"}).rename("clients")
+names = {"ss": "segmentation", "tc10": "text", "tcleft": "text"}
+kinds = changes["task"].map(lambda task: names.get(task, "clients 1 to 6")).rename("clients")
 by_kind = changes.groupby(["value", kinds, "seed"])["change"].mean().groupby(["value", "clients"]).apply(mean_interval)
 by_kind.map(report.interval_text).unstack().astype(object).fillna("-")
 
 # %% [markdown]
 # ## One architecture, two, five
+#
+# The same tasks and data; `one_kind`: all have `resnet_medium`, `two_kinds`: it and `vit_medium` in turn. Delta is against Local
+# with the same architecture, and Local differs, too: its mean test score stands beside.
 
 # %%
-kinds = varied.measure(varied.run_all(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers))
+built = varied.run_all(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers)
+kinds = varied.measure(built)
 varied.effect_table(kinds, "setup1", "architectures")
+
+# %%
+alone = {setup: final_scores(history).groupby("seed")["value"].mean() for (setup, method), (_, history) in built.items()
+         if method == "local"}
+pd.Series({setup: report.interval_text(mean_interval(scores)).replace("+", "") for setup, scores in alone.items()},
+          name="Local: mean test score over clients (%)").to_frame()
 
 # %% [markdown]
 # ## More clients: Delta and alignment
@@ -82,10 +95,25 @@ pd.DataFrame([{"clients": len(SETUPS[setup]), "retrieval between clients after t
 # ## More clients: cost
 #
 # `python -m fedmuscle_core.benchmarks.clients`: one round, one core. `parked`: the networks wait in files, one in memory at a
-# time, which needs uploads once a round instead of once a batch.
+# time, which needs uploads once a round instead of once a batch. Bytes a client do not depend on the number of clients, as M does
+# not. These networks are small beside the private scenes that stay in memory in all three ways, so parking saves little here.
 
 # %%
-pd.DataFrame(json.loads((DATA / "results" / "benchmark_clients.json").read_text())["rows"])
+cost = pd.DataFrame(json.loads((DATA / "results" / "benchmark_clients.json").read_text())["rows"])
+cost["way"] = "uploads every " + cost["refresh"] + cost["parked"].map({True: ", parked", False: ""})
+cost.pivot(index="clients", columns="way", values=["seconds", "KiB_per_client", "extra_MiB"]).round(1)
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+for ax, (column, title) in zip(axes, (("seconds", "Time of a round (s)"), ("extra_MiB", "Memory beyond the process (MiB)")), strict=False):
+    for way, rows in cost.groupby("way"):
+        ax.plot(rows["clients"], rows[column], "o-", markersize=4, label=way)
+    ax.set(title=title, xlabel="clients", ylim=(0, None))
+axes[0].legend()
+numbers = sizes.assign(value=sizes["value"].map(lambda setup: len(SETUPS[setup])))
+drawn = plots.value_curves(axes[2], numbers)
+axes[2].set(title=f"FedMuscle: Delta (%), {sizes['seed'].nunique()} seed(s), 95 %", xlabel="clients")
+plots.save_figure(fig, pd.concat({"cost": cost, "delta": drawn}, names=["panel", "row"]).reset_index(), "12_stress", profile)
 
 # %% [markdown]
 # ## Deviations from the paper

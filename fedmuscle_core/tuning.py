@@ -1,10 +1,10 @@
 """Tuning with the same budget for every method, on validation scenes and seeds of its own: `python -m fedmuscle_core.tuning`.
 
-Four configurations a method.  Local: four local learning rates; all methods then share the best.  Every other method: three
-values of its first hyperparameter, then a further value of its second at the best of the first (FedHeNN has one: four values
-of it).  A setup that builds on
-another (Setup 2 on Setup 1): three configurations a method, what was chosen there and two neighbours of one hyperparameter.
-Chosen is the best Delta on validation scenes, against Local at its default.
+Four configurations a method.  Local: four local learning rates; all methods then share the best, unless their own grid has
+the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the best of the
+first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three configurations a
+method, what was chosen there and two neighbours of one hyperparameter.  Chosen is the best Delta on validation scenes, against
+Local at its default.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import sys
 import pandas as pd
 
 from .experiment import sweep
+from .methods import ALIGNING, SHARING
 from .paths import DATA
 from .settings import Settings
 from .setups import SETUP_SETTINGS
 from .statistics import relative_change
 from .store import write_atomically
 
-SEEDS = {"setup1": (100, 101), "setup2": (100,)}      # never used for results
+SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100, 101), "mfed_labels": (100, 101)}   # never used for results
 LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
 TEMPERATURE = [{"tau": 0.5}]                          # beside the default, 0.2
@@ -30,7 +31,14 @@ GRIDS = {                                             # three values of the firs
     "gramian": (RATES, TEMPERATURE),
     "pairwise": (RATES, TEMPERATURE),
     "fedmuscle": (RATES, [{"tau": 0.5, "tau_prev": 0.3}]),
+    "fedavg": (LOCAL_GRID, []),
+    "fedprox": (LOCAL_GRID[1:], [{"mu": 0.1}]),
+    "encoder_only": (LOCAL_GRID, []),
+    "matfl": (LOCAL_GRID[1:], [{"group_shift": 0.5}]),
+    "mfed": (LOCAL_GRID[1:], [{"lam": 0.3}]),
+    "centralised": (LOCAL_GRID, []),
 }
+METHODS_OF = dict.fromkeys(("mfed_dense", "mfed_labels"), (*SHARING, "fedmuscle"))      # of other setups: ALIGNING
 BUILDS_ON = {"setup2": "setup1"}
 NEIGHBOURS = {                                        # factors of what was chosen; tau_cross: of tau
     "local": ("local_lr", (0.5, 2.0)), "simclr": ("tau", (0.5, 2.0)), "cofed": ("vote_margin", (0.5, 1.5)),
@@ -92,11 +100,17 @@ def validation_delta(history, reference):
     return changes[changes["method"] == "candidate"]["change"].mean()
 
 
-def tune(setup, methods=tuple(GRIDS), workers=1):
+def tuned_methods(setup):
+    """Names of the methods that are tuned for `setup`, Local left out."""
+    return METHODS_OF.get(setup, tuple(name for name in ALIGNING if name != "local"))
+
+
+def tune(setup, methods=None, workers=1):
     """Run the grids of `setup`, write and return the table: method, the fields of the grids, seeds, delta in percent.
 
-    Stage by stage, each one sweep: finished runs are kept.
+    methods: those of `tuned_methods` if None.  Stage by stage, each one sweep: finished runs are kept.
     """
+    methods = tuned_methods(setup) if methods is None else methods
     rows = again(setup, methods, workers) if setup in BUILDS_ON else from_scratch(setup, methods, workers)
     order = ["local", *methods]
     table = pd.DataFrame(sorted(rows, key=lambda row: order.index(row["method"])))

@@ -3,12 +3,23 @@ import pytest
 
 from fedmuscle_core import tuning
 from fedmuscle_core.experiment import canonical
-from fedmuscle_core.methods import ALIGNING
+from fedmuscle_core.methods import ALIGNING, METHODS, SHARING
 from fedmuscle_core.profiles import PROFILES, profile_settings
 from fedmuscle_core.settings import Settings
 from fedmuscle_core.store import load_run
 
-SETUPS = sorted(tuning.SEEDS)
+SETUPS = sorted(setup for setup in tuning.SEEDS if tuning.table_path(setup).is_file())
+
+
+def test_both_setups_of_fedmuscle_are_tuned():
+    assert {"setup1", "setup2"} <= set(SETUPS)
+
+
+def test_every_method_has_its_grid_and_the_same_number_of_configurations():
+    assert set(tuning.GRIDS) == set(METHODS) - {"local"}
+    assert {len(first) + len(second) for first, second in tuning.GRIDS.values()} == {4} == {len(tuning.LOCAL_GRID)}
+    assert set(tuning.tuned_methods("setup1")) == set(ALIGNING) - {"local"}
+    assert set(tuning.tuned_methods("mfed_dense")) == set(SHARING) | {"fedmuscle"}
 
 
 def test_the_best_validation_delta_is_used(tmp_path, monkeypatch):
@@ -37,7 +48,8 @@ def test_validation_delta_compares_the_last_round_only():
 @pytest.mark.parametrize("setup", SETUPS)
 def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs(setup):
     table = pd.read_csv(tuning.table_path(setup))
-    assert table.groupby("method").size().to_dict() == dict.fromkeys(ALIGNING, 3 if setup in tuning.BUILDS_ON else 4)
+    expected = dict.fromkeys(["local", *tuning.tuned_methods(setup)], 3 if setup in tuning.BUILDS_ON else 4)
+    assert table.groupby("method").size().to_dict() == expected
     stored = {}
     for path in (tuning.FOLDER / setup).glob("*.json"):
         record, history = load_run(path)
@@ -52,7 +64,8 @@ def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_store
         values = {name: row[name] for name in fields if pd.notna(row[name])}
         again = tuning.validation_delta(histories(row["method"], values), histories("local", {}))
         assert again == pytest.approx(row["delta"], abs=1e-3)
-        assert row["method"] == "local" or row["local_lr"] == tuning.tuned(setup, "local")["local_lr"]
+        own_rate = row["method"] == "local" or "local_lr" in tuning.GRIDS[row["method"]][0][0]
+        assert own_rate or row["local_lr"] == tuning.tuned(setup, "local")["local_lr"]
 
 
 def test_the_best_learning_rates_are_inside_their_grids():
@@ -97,6 +110,23 @@ def test_a_small_grid_is_tuned_and_stored(small):
     assert table.query("method == 'local' and local_lr == 1e-3")["delta"].tolist() == [0.0]
     assert pd.read_csv(small / "tiny.csv")["delta"].tolist() == pytest.approx(table["delta"].tolist())
     assert table.query("method == 'fedmuscle'")["tau"].notna().sum() == 1
+
+
+def test_methods_whose_grid_has_the_local_rate_keep_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    asked = []
+
+    def score(setup, configurations, workers):
+        asked.extend(configurations)
+        return [{"method": method, **values, "delta": -abs(values["local_lr"] - (5e-4 if method == "local" else 2e-3))}
+                for method, values in configurations]
+
+    monkeypatch.setattr(tuning, "score", score)
+    tuning.tune("mfed_dense", ("mfed", "fedavg", "fedmuscle"))
+    assert [values for method, values in asked if method == "mfed"] == [
+        {"local_lr": 5e-4}, {"local_lr": 1e-3}, {"local_lr": 2e-3}, {"local_lr": 2e-3, "lam": 0.3}]
+    assert [values["local_lr"] for method, values in asked if method == "fedavg"] == [2.5e-4, 5e-4, 1e-3, 2e-3]
+    assert {values["local_lr"] for method, values in asked if method == "fedmuscle"} == {5e-4}
 
 
 def test_a_setup_that_builds_on_another_is_tuned_around_its_choice(small, monkeypatch):

@@ -14,7 +14,7 @@ from .pairs import Pairs, scene_captions
 from .partition import first_digits, like, split_by_class
 from .scenes import digit_scenes
 from .seeds import generator, seeded
-from .setups import SETUPS
+from .setups import MFED_SETUPS, SETUPS
 from .tasks import TASKS, Task, targets
 from .text import load_tokenizer, token_ids
 
@@ -38,13 +38,15 @@ class Client:
 
 
 def make_client(index, spec, settings, public):
-    """Client `index` of a `ClientSpec`: private scenes and initial weights come from its own random streams.
+    """Client `index` of a `ClientSpec`: private scenes and initial weights come from its own random streams; in the setups of
+    M-Fed, where all methods have one architecture, the initial weights come from its task's.
 
     public: `Pairs`, the public images and, where text clients take part, their captions.
     The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task.
     """
     task = TASKS[spec.task]
-    with seeded(settings.seed, "client", index, "weights"):
+    stream = ("task", spec.task) if settings.setup in MFED_SETUPS else ("client", index)
+    with seeded(settings.seed, *stream, "weights"):
         model = make_model(task, spec.backbone, settings.dim)
     local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
     config = model.representation.backbone.config.to_dict()

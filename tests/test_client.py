@@ -94,3 +94,13 @@ def test_a_further_term_of_the_local_objective_sees_every_step(tiny, monkeypatch
         return loss * 0 + step.number
     local_phase(client, tiny(), 1, extend)
     assert calls == [(size, number, 12) for number, size in enumerate([16, 16, 8] * 4)] and taken == list(range(12))
+
+
+@pytest.mark.parametrize(("setup", "same"), [("mfed_labels", True), ("setup1", False)])
+def test_clients_of_a_task_start_from_the_same_weights_in_the_setups_of_m_fed(tiny, setup, same):
+    settings = tiny(setup=setup, public_domain="single")
+    first, second = (make_client(index, ClientSpec("ic10", "resnet_small", 20), settings) for index in (1, 2))
+    other = make_client(3, ClientSpec("mlc", "resnet_small", 20), settings)
+    assert torch.equal(first.model.head.weight, second.model.head.weight) == same
+    assert not torch.equal(first.model.head.weight, other.model.head.weight)
+    assert not torch.equal(first.data["train"][0], second.data["train"][0])

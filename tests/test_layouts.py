@@ -1,0 +1,222 @@
+"""Readers of real data, on tiny data sets written in each official layout, and on the real excerpts where they are at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fedmuscle_core import layouts, photos
+
+REAL = os.environ.get("FEDMUSCLE_DATA")
+real = pytest.mark.skipif(not REAL, reason="FEDMUSCLE_DATA is not set: it names the folder of the real excerpts")
+
+
+def write_image(path, size=(40, 30), colour=(255, 0, 0), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Three photos, masks with the classes 0, 12 and void; labels in the official files."""
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    for number, name in enumerate(("2007_000001", "2007_000002", "2007_000003")):
+        write_image(base / "JPEGImages" / f"{name}.jpg")
+        mask = Image.new("P", (40, 30), 0)
+        mask.putpalette([0, 0, 0, 9, 9, 9] * 128)
+        mask.paste(12, (10, 0, 20 + number, 30))
+        mask.paste(255, (0, 0, 5, 30))
+        (base / "SegmentationClass").mkdir(exist_ok=True)
+        mask.save(base / "SegmentationClass" / f"{name}.png")
+    for split, names in (("train", ["2007_000001", "2007_000003"]), ("val", ["2007_000002"])):
+        (base / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
+        (base / "ImageSets" / "Main").mkdir(exist_ok=True)
+        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for place, label in enumerate(layouts.VOC_CLASSES):
+            occurs = {"2007_000001": 11, "2007_000002": 14, "2007_000003": 11}
+            lines = [f"{name} {' 1' if occurs[name] == place else '-1'}" for name in names]
+            (base / "ImageSets" / "Main" / f"{label}_{split}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for index in (7, 3):
+        write_image(tmp_path / "val2017" / f"{index:012}.jpg")
+    content = {"images": [{"id": index, "file_name": f"{index:012}.jpg"} for index in (7, 3)],
+               "annotations": [{"id": 1, "image_id": 7, "caption": " A cat. "}, {"id": 2, "image_id": 3, "caption": "A dog."},
+                               {"id": 3, "image_id": 7, "caption": "It sits."}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_image_folder(tmp_path):
+    for split, name, number in (("train", "dog", 2), ("train", "cat", 1), ("test", "cat", 1), ("test", "dog", 1)):
+        for index in range(number):
+            write_image(tmp_path / split / name / f"{index}.png")
+    table = layouts.image_folder(tmp_path)
+    assert list(table.columns) == layouts.COLUMNS and table.attrs["classes"] == ("cat", "dog")
+    assert table[["split", "label"]].values.tolist() == [["train", 0], ["train", 1], ["train", 1], ["test", 0], ["test", 1]]
+    assert photos.check_samples(table, 2) == 5
+    write_image(tmp_path / "test" / "zebra" / "0.png")
+    with pytest.raises(ValueError, match="got other classes in"):
+        layouts.image_folder(tmp_path)
+    with pytest.raises(ValueError, match="got no folder train, val or test"):
+        layouts.image_folder(tmp_path / "train" / "dog")
+
+
+def test_a_flat_folder_is_public_data_without_labels(tmp_path):
+    write_image(tmp_path / "b" / "2.png")
+    write_image(tmp_path / "1.JPG")
+    (tmp_path / "notes.txt").write_text("no image")
+    table = layouts.flat_folder(tmp_path)
+    assert [path.name for path in table["image"]] == ["1.JPG", "2.png"] and table["label"].isna().all()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: got no image"):
+        layouts.flat_folder(tmp_path / "empty")
+
+
+def test_voc_with_its_official_labels(voc):
+    table = layouts.voc(voc)
+    assert table["split"].tolist() == ["train", "train", "val"]
+    assert [label.index(1) for label in table["label"]] == [11, 11, 14] and {len(label) for label in table["label"]} == {20}
+    assert photos.check_samples(table, 20) == 3
+    images, masks = photos.load_photos(table, 16)
+    assert images.shape == (3, 3, 16, 16) and images.dtype == torch.uint8 and masks.shape == (3, 16, 16)
+    assert set(masks.unique().tolist()) <= {0, 12, 255} and (masks == 12).any()
+
+
+def test_voc_with_labels_in_one_table(voc):
+    rows = [f"{name},train,{','.join('1' if place == 2 else '0' for place in range(20))}" for name in
+            ("2007_000001", "2007_000002", "2007_000003")]
+    (voc / "multilabel.csv").write_text("\n".join([f"image,split,{','.join(layouts.VOC_CLASSES)}", *rows]) + "\n")
+    assert [label.index(1) for label in layouts.voc(voc)["label"]] == [2, 2, 2]
+
+
+def test_masks_move_with_their_photos(voc):
+    """A photo that is white exactly where its mask is 12: so it stays after resizing and cropping."""
+    table = layouts.voc(voc).iloc[:1]
+    where = np.asarray(Image.open(table["mask"].iloc[0])) == 12
+    Image.fromarray(np.uint8(255 * where)).save(path := voc / "white.png")
+    table = table.assign(image=[path])
+    images, masks = photos.load_photos(table, 24)
+    inside, outside = images[0, 0][masks[0] == 12].float(), images[0, 0][masks[0] != 12].float()
+    assert inside.mean() > 200 > 60 > outside.mean()
+
+
+def test_coco_captions(coco):
+    table = layouts.coco_captions(coco)
+    assert [path.name for path in table["image"]] == ["000000000003.jpg", "000000000007.jpg"]
+    assert table["texts"].tolist() == [("A dog.",), ("A cat.", "It sits.")] and set(table["split"]) == {"val"}
+    assert photos.check_samples(table) == 2
+
+
+def test_a_caption_without_its_image_is_named(coco):
+    path = coco / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({"id": 9, "image_id": 99, "caption": "Nobody."})
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"captions_val2017.json: got a caption \(id 9\) without image 99"):
+        layouts.coco_captions(coco)
+    (coco / "val2017" / "000000000003.jpg").unlink()
+    path.write_text(json.dumps(content | {"annotations": content["annotations"][:3]}))
+    with pytest.raises(ValueError, match="000000000003.jpg: no such file"):
+        photos.check_samples(layouts.coco_captions(coco))
+    path.write_text("{")
+    with pytest.raises(ValueError, match="captions_val2017.json: not JSON"):
+        layouts.coco_captions(coco)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"captions_val2017.json: got no \['images', 'annotations'\]"):
+        layouts.coco_captions(coco)
+
+
+def test_flickr_captions(tmp_path):
+    write_image(tmp_path / "flickr30k_images" / "10.jpg")
+    lines = ("image_name| comment_number| comment", "10.jpg| 0| A man walks.", "10.jpg| 1| Somebody walks .")
+    (tmp_path / "results.csv").write_text("\n".join(lines) + "\n")
+    table = layouts.flickr_captions(tmp_path)
+    assert table["texts"].tolist() == [("A man walks.", "Somebody walks .")] and photos.check_samples(table) == 1
+
+
+def test_ag_news_with_two_or_three_columns(tmp_path):
+    (tmp_path / "classes.txt").write_text("World\nSports\nBusiness\nSci/Tech\n")
+    (tmp_path / "train_subset.csv").write_text('"4","BEA ""buzzing"" about"\n"1","Storm"\n')
+    (tmp_path / "test.csv").write_text('"3","Fears for pension","Unions say"\n')
+    table = layouts.ag_news(tmp_path)
+    assert table["label"].tolist() == [3, 0, 2] and table["split"].tolist() == ["train", "train", "test"]
+    assert table["texts"].tolist() == [('BEA "buzzing" about',), ("Storm",), ("Fears for pension Unions say",)]
+    (tmp_path / "test.csv").write_text('"5","Out of range"\n')
+    with pytest.raises(ValueError, match="test.csv, line 1: got class '5', expected 1 to 4"):
+        layouts.ag_news(tmp_path)
+
+
+def test_labelled_lines(tmp_path):
+    (tmp_path / "a").write_text("0 How did it end ?\n5 What ?\n")
+    (tmp_path / "b").write_text("1 Who ?\n")
+    table = layouts.labelled_lines(tmp_path, "a", "b", 6)
+    assert table["label"].tolist() == [0, 5, 1] and table["texts"].iloc[0] == ("How did it end ?",)
+    (tmp_path / "b").write_text("6 Who ?\n")
+    with pytest.raises(ValueError, match="b, line 1: got class '6', expected 0 to 5"):
+        layouts.labelled_lines(tmp_path, "a", "b", 6)
+
+
+def test_broken_files_are_named_before_anything_is_loaded(voc):
+    table = layouts.voc(voc)
+    photo, mask = table["image"].iloc[1], table["mask"].iloc[1]
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:len(whole) // 2])
+    for call in (lambda: photos.check_samples(table, 20), lambda: photos.load_photos(table, 8)):
+        with pytest.raises(ValueError, match="2007_000003.jpg: not a whole image"):
+            call()
+    photo.write_text("no image at all")
+    with pytest.raises(ValueError, match="2007_000003.jpg: not a whole image"):
+        photos.check_samples(table, 20)
+    photo.write_bytes(whole)
+    Image.new("P", (7, 7)).save(mask)
+    with pytest.raises(ValueError, match=r"2007_000003.png: got a mask of \(7, 7\) pixels, expected \(30, 40\)"):
+        photos.load_photos(table, 8)
+    Image.new("L", (40, 30), 33).save(mask)
+    with pytest.raises(ValueError, match="2007_000003.png: got class 33, expected 0 to 20 or 255"):
+        photos.check_samples(table, 20)
+    with pytest.raises(ValueError, match="got masks for 2 of 3 photos"):
+        photos.load_photos(table.assign(mask=[*table["mask"].iloc[:2], None]), 8)
+
+
+@pytest.mark.parametrize(("label", "message"), [(3, "got label 3, expected 0 to 2"), (-1, "got label -1"),
+                                               ((0, 1), r"got label \(0, 1\), expected 3 numbers"),
+                                               ((0, 1, 2), r"got label \(0, 1, 2\), expected 3 numbers, 0 or 1")])
+def test_labels_out_of_range_are_named_with_their_file(tmp_path, label, message):
+    write_image(tmp_path / "0.png")
+    table = layouts.flat_folder(tmp_path)
+    table.at[0, "label"] = label
+    with pytest.raises(ValueError, match=f"0.png: {message}"):
+        photos.check_samples(table, 3)
+
+
+@pytest.mark.parametrize("read", [layouts.image_folder, layouts.flat_folder, layouts.voc, layouts.ag_news])
+def test_a_missing_folder_is_named(tmp_path, read):
+    with pytest.raises(ValueError, match="nowhere.*: no such f"):
+        read(tmp_path / "nowhere")
+
+
+@real
+@pytest.mark.parametrize(("name", "read", "classes", "count"), [
+    ("cifar10", layouts.image_folder, 10, 10_000), ("cifar100", layouts.image_folder, 100, 10_000),
+    ("voc_animals", layouts.voc, 20, 900), ("coco_small", layouts.coco_captions, None, 363),
+    ("public_unlabeled_tiny", layouts.flat_folder, None, 2000), ("text/ag_news", layouts.ag_news, 4, 12_599),
+    ("text/trec", lambda folder: layouts.labelled_lines(folder, "TREC.train.all", "TREC.test.all", 6), 6, 5952),
+])
+def test_the_real_excerpts_are_whole(name, read, classes, count):
+    table = read(Path(REAL) / name)
+    assert len(table) == count
+    sample = table.iloc[::max(1, len(table) // 100)]
+    assert photos.check_samples(sample, classes) == len(sample)
+    if table["image"].notna().all():
+        images, masks = photos.load_photos(sample, 32)
+        assert images.shape == (len(sample), 3, 32, 32) and (masks is not None) == table["mask"].notna().all()

@@ -1,4 +1,4 @@
-"""The command `fedmuscle`: reproduce the notebooks of a profile, verify stored runs, check the installation."""
+"""The command `fedmuscle`: reproduce the notebooks of a profile, verify stored runs, get real data, check the installation."""
 
 import argparse
 import sys
@@ -25,6 +25,15 @@ def main(argv=None):
     verify.add_argument("--sample", type=int, metavar="K",
                         help="only K of them, one of each setup and method in turn (default: all)")
 
+    data = commands.add_parser("data", help="real data sets: list them, fetch one, check one")
+    actions = data.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="what there is, its terms, size and whether it is here")
+    fetch = actions.add_parser("fetch", help="download one, after showing its size and terms; goes on where it broke off")
+    fetch.add_argument("--yes", action="store_true", help="do not ask")
+    check = actions.add_parser("check", help="read one and look at every file of it")
+    for action in (fetch, check):
+        action.add_argument("name", metavar="NAME")
+
     commands.add_parser("doctor", help="check the installed packages")
     args = parser.parse_args(argv)
 
@@ -37,6 +46,9 @@ def main(argv=None):
         if args.command == "reproduce":
             from .reproduce import reproduce as command
             return command(args.profile, args.only, dict(args.parameter), args.workers, args.force)
+        if args.command == "data":
+            from .fetch import main as command
+            return command(args.action, getattr(args, "name", None), getattr(args, "yes", False))
         from .verify import verify as command
         return command(args.profile, args.sample)
     except ValueError as error:

@@ -17,6 +17,8 @@ COLUMNS = ["split", "image", "mask", "label", "texts"]
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
                "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 
+AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+
 
 def image_folder(folder):
     """`folder`/<split>/<class>/*: one class a sample."""
@@ -71,15 +73,16 @@ def _voc_labels(folder, base):
 
 
 def coco_captions(folder):
-    """`folder`/annotations/captions_<split>2017.json and images/<split>2017 or <split>2017: photos with their captions."""
+    """`folder`/annotations/captions_<split>2017.json and images/<split>2017 or <split>2017: photos with their captions, of the
+    splits whose photos are there."""
     rows = []
     for split in ("train", "val"):
-        path = Path(folder) / "annotations" / f"captions_{split}2017.json"
-        if not path.is_file():
+        places = _there(folder) / "images" / f"{split}2017", Path(folder) / f"{split}2017"
+        photos = next(filter(Path.is_dir, places), None)
+        if photos is None:
             continue
+        path = Path(folder) / "annotations" / f"captions_{split}2017.json"
         content = _json(path, ("images", "annotations"))
-        photos = next((place for place in (Path(folder) / "images" / f"{split}2017", Path(folder) / f"{split}2017")
-                       if place.is_dir()), Path(folder) / f"{split}2017")
         names, texts = {image["id"]: image["file_name"] for image in content["images"]}, {}
         for annotation in content["annotations"]:
             if annotation["image_id"] not in names:
@@ -88,7 +91,8 @@ def coco_captions(folder):
             texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
         rows += [(split, photos / names[index], None, None, tuple(texts[index])) for index in sorted(texts)]
     if not rows:
-        raise ValueError(f"{folder}: got no annotations/captions_train2017.json or captions_val2017.json with captions")
+        raise ValueError(f"{folder}: got no captioned photo, expected a folder train2017 or val2017, or images with one of "
+                         "them, and its annotations/captions_<split>2017.json")
     return _table(rows, ())
 
 
@@ -105,8 +109,8 @@ def flickr_captions(folder):
 
 
 def ag_news(folder):
-    """`folder`/train*.csv and test.csv, rows "class","title"[,"description"] with classes 1 to 4, and classes.txt."""
-    classes, rows = tuple(_lines(Path(folder) / "classes.txt")), []
+    """`folder`/train*.csv and test.csv, rows "class","title"[,"description"], with classes 1 to 4."""
+    classes, rows = AG_NEWS_CLASSES, []
     for split in ("train", "test"):
         path = next(iter(sorted(_there(folder).glob(f"{split}*.csv"))), Path(folder) / f"{split}.csv")
         table = pd.read_csv(_file(path), header=None, dtype=str, keep_default_na=False)

@@ -131,6 +131,10 @@ def test_a_caption_without_its_image_is_named(coco):
     path.write_text("{")
     with pytest.raises(ValueError, match="captions_val2017.json: not JSON"):
         layouts.coco_captions(coco)
+    (coco / "train2017").mkdir()
+    with pytest.raises(ValueError, match="captions_train2017.json: no such file"):
+        layouts.coco_captions(coco)
+    (coco / "train2017").rmdir()
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"captions_val2017.json: got no \['images', 'annotations'\]"):
         layouts.coco_captions(coco)
@@ -145,7 +149,6 @@ def test_flickr_captions(tmp_path):
 
 
 def test_ag_news_with_two_or_three_columns(tmp_path):
-    (tmp_path / "classes.txt").write_text("World\nSports\nBusiness\nSci/Tech\n")
     (tmp_path / "train_subset.csv").write_text('"4","BEA ""buzzing"" about"\n"1","Storm"\n')
     (tmp_path / "test.csv").write_text('"3","Fears for pension","Unions say"\n')
     table = layouts.ag_news(tmp_path)

@@ -37,7 +37,7 @@ from fedmuscle_core.partition import NUM_CLASSES
 from fedmuscle_core.paths import results
 from fedmuscle_core.settings import Settings
 from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import mean_interval
+from fedmuscle_core.statistics import final_scores, mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this notebook")
@@ -78,9 +78,19 @@ plots.save_figure(fig, pd.concat(tables, names=["Dirichlet", "client"]).reset_in
 # Every client is scored on scenes in the proportions of its own, against Local with the same private set.
 
 # %%
-mixed = varied.measure(varied.run_all(ablations.by_concentration(profile, seeds), results(profile), workers))
+divided = varied.run_all(ablations.by_concentration(profile, seeds), results(profile), workers)
+mixed = varied.measure(divided)
 pd.concat({METHODS[method].label: varied.effect_table(mixed, "IID", "Dirichlet", method) for method in ("pairwise", "fedmuscle")},
           names=["method", ""]).droplevel(1)
+
+# %% [markdown]
+# Local changes with the concentration, too: who has few classes has an easier task, and less to gain.
+
+# %%
+alone = {value: final_scores(history).groupby("seed")["value"].mean() for (value, method), (_, history) in divided.items()
+         if method == "local"}
+pd.Series({value: report.interval_text(mean_interval(scores)).replace("+", "") for value, scores in alone.items()},
+          name="Local: mean test score over clients (%)").rename_axis("Dirichlet").to_frame()
 
 # %% [markdown]
 # ## Absent clients, and representations that are old
@@ -91,7 +101,8 @@ pd.concat({METHODS[method].label: varied.effect_table(mixed, "IID", "Dirichlet",
 
 # %%
 absent = varied.measure(varied.run_all(ablations.by_absence(profile, seeds), results(profile), workers))
-varied.effect_table(absent, "0.0, batch", "share of rounds missed, refresh")
+name = "share of rounds missed, refresh"
+varied.effect_table(absent, "0.0, batch", name).sort_values(name, ignore_index=True)
 
 # %%
 absent.groupby("value", sort=False)["kib"].mean().map("{:,.0f} KiB a client and round".format)

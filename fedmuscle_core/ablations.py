@@ -28,8 +28,8 @@ FACTORS = {                                           # beside the tuned value, 
     "contrastive_epochs": (2, 4),
     "contrastive_lr": (1e-4, 3e-4, 3e-3),
     "augment": (True,),
-    "local_epochs": (2, 4),
-    "rounds": (5, 30),
+    "local_epochs": (2,),
+    "rounds": (5,),
     "dim": (32, 256),
 }
 SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from functools import partial
 
 import pytest
 import yaml
@@ -121,6 +122,12 @@ def test_the_readmes_ablations_are_those_of_the_stored_runs():
     text = (ROOT / "README.md").read_text()
     for runs, reference, name in ((ablations.by_peer_count, 1, "M"), (ablations.by_estimator, "exact", "the loss"),
                                   (ablations.by_choice, "random", "the choice"), (ablations.by_domain, "single", "public data"),
-                                  (ablations.by_public_size, 512, "public samples")):
+                                  (ablations.by_public_size, 512, "public samples"),
+                                  (ablations.by_concentration, "IID", "concentration"),
+                                  (ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
+                                  (partial(ablations.by_factor, factor="rounds"), 15, "rounds"),
+                                  (partial(ablations.by_factor, factor="local_epochs"), 1, "local_epochs"),
+                                  (partial(ablations.by_factor, factor="augment"), False, "augment"),
+                                  (partial(ablations.by_setup, setups=ablations.KINDS), "setup1", "architectures")):
         measured = varied.measure(varied.run_all(runs("mini"), results("mini")))
         assert varied.answer(measured, reference, name) in text

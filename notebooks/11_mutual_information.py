@@ -111,7 +111,8 @@ for among, row in last.iterrows():
 # Every FedMuscle run of the numbers of peers (notebook 07), of the public domains, of the sizes of the public set (notebook
 # 08) and of the temperatures (notebook 10), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
 # larger bound a better run? Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval
-# over seeds, for these settings. Temperatures stay as tuned for M = 3, so with other M the bound is that of a critic not made for it.
+# over seeds, for these settings. Temperatures stay as tuned for M = 3, so with other M the bound is that of a critic not made for it;
+# over the temperatures the critic itself changes, and a bad one has a low bound.
 #
 # The loss is that of training: with a small public set, seen again and again, it can fall, and the bound rise, without anything
 # that holds for other data.
@@ -140,7 +141,7 @@ for ax, (name, runs) in zip(axes.flat, families.items(), strict=True):
     for value, rows in runs.groupby("value", sort=False):
         ax.plot(rows["bound"], rows["delta"], "o", markersize=4, label=str(value))
     ax.set(xlabel="M log B - loss of the last round (nats)", ylabel="Delta (%)", title=f"One dot a run: {name}")
-    ax.legend()
+    ax.legend(ncols=1 if runs["value"].nunique() < 8 else 2, fontsize=7)
 plots.save_figure(fig, pd.concat([runs.assign(family=name) for name, runs in families.items()]), "11_mutual_information_runs", profile)
 
 # %% [markdown]

@@ -170,9 +170,12 @@ def local_phase(client, settings, round, extend=None):
     with dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
-                features = client.model.encode(images.index_select(0, rows))
-                loss = client.task.loss(client.model.decode(features), wanted[rows])
-                if extend is not None:
+                inputs = images.index_select(0, rows)
+                if extend is None:
+                    loss = client.task.loss(client.model(inputs), wanted[rows])
+                else:
+                    features = client.model.encode(inputs)
+                    loss = client.task.loss(client.model.decode(features), wanted[rows])
                     loss = extend(loss, LocalStep(len(losses), num_steps, features, wanted[rows]))
                 losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)

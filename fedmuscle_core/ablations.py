@@ -191,7 +191,7 @@ def by_mfed_variant(profile, seeds=None):
     seeds = first_seeds(profile, seeds)
     return {(None, "local"): at(profile, "mfed_dense", "local", seeds)} | {
         (name, "mfed"): at(profile, "mfed_dense", "mfed", seeds, **changes)
-        for name, changes in (MFED_VARIANTS.items() if profile != "quick" else list(MFED_VARIANTS.items())[:2])}
+        for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
 def by_task_count(profile, seeds=None):

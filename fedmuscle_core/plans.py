@@ -104,10 +104,10 @@ def notebook_12(profile, seeds=None):
 
 
 MFED_METHODS = ("local", *SHARING, "fedmuscle")
-MFED_SETUPS = ("mfed_dense", "mfed_labels")
+MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 
-def notebook_13(profile, seeds=None, setups=MFED_SETUPS):
+def notebook_13(profile, seeds=None, setups=MFED_BENCHMARKS):
     """Every method that exchanges parameters, Local and FedMuscle, on the dense tasks and on the labels."""
     return [settings for setup in setups for method in MFED_METHODS
             for settings in profile_settings(profile, setup, method, table_seeds(profile, seeds))]

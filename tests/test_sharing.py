@@ -59,11 +59,6 @@ def scramble(built, round):
                     parameter += client.index
 
 
-def by_client(built, part, members):
-    return mean_by_loops([states(built.clients, part)[index] for index in members],
-                         [SETUPS["tiny_shared"][index - 1].train_size for index in members])
-
-
 @pytest.mark.parametrize("method", FEDERATED)
 def test_in_the_first_round_all_begin_with_the_server_s_parameters(shared, untrained, method):
     built, _ = play(shared(method=method))
@@ -287,11 +282,7 @@ def test_skipped_it_leaves_the_round_as_if_it_were_not_there_and_starts_anew(sha
     kept = {}
 
     def note(built, round):
-        if round == 2:
-            with torch.no_grad():
-                for client in built.clients:
-                    for parameter in client.model.parameters():
-                        parameter += client.index
+        scramble(built, round)
         poison(built, round)
         if round == 2:
             kept.update(states(built.clients, "encoder"))

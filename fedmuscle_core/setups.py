@@ -88,7 +88,7 @@ SETUPS |= MFED_SETUPS                                                         # 
 # What a setup needs beside its clients; every other setting has the default of `Settings`.
 CAPTIONED = {"public_domain": "pairs", "rounds": 10}
 SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAPTIONED, "texts_only": CAPTIONED,
-                  "noniid": {"rounds": 10}}
+                  "noniid": {"rounds": 10}, **dict.fromkeys(MFED_SETUPS, {"validation_size": 200})}
 
 # Setups that take over what was tuned for another.
 TUNED_AS = {"noniid": "setup1", "clients12": "setup1", "clients24": "setup1", "one_kind": "setup1", "two_kinds": "setup1",

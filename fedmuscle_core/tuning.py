@@ -20,7 +20,7 @@ from .setups import SETUP_SETTINGS
 from .statistics import relative_change
 from .store import write_atomically
 
-SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100, 101), "mfed_labels": (100, 101)}   # never used for results
+SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100,), "mfed_labels": (100,)}   # never used for results
 LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
 TEMPERATURE = [{"tau": 0.5}]                          # beside the default, 0.2

@@ -50,7 +50,7 @@ SHARING = {                                           # one encoder architecture
     "encoder_only": Method("Encoder only", encoder_only.play_round, UPLOADS, "encoder up, the mean of all down",
                            "one encoder architecture; a server that averages"),
     "matfl": Method("MaT-FL", matfl.play_round, (*UPLOADS, "group_shift"), "encoder up, a mean of its own down",
-                    "one encoder architecture; a server that compares updates"),
+                    "one encoder architecture; a server that compares encoders"),
     "mfed": Method("M-Fed", mfed.play_round, (*UPLOADS, "lam", "decoder_term", "share"),
                    "encoder and decoder up, the mean encoder and the task's decoder down",
                    "one encoder architecture, one decoder a task; a server that averages"),

@@ -19,6 +19,8 @@ def main(argv=None):
                            help="set a notebook parameter, e.g. -p seeds [0,1]")
     reproduce.add_argument("--workers", type=int, default=1, help="processes that compute runs, one thread each")
     reproduce.add_argument("--force", action="store_true", help="compute again what is already stored")
+    reproduce.add_argument("--dry-run", action="store_true",
+                           help="only say what would be downloaded, trained and exchanged, and for how long; needs no network")
 
     verify = commands.add_parser("verify", help="recompute stored runs and compare")
     verify.add_argument("--profile", choices=("quick", "mini"), default="mini")
@@ -44,7 +46,10 @@ def main(argv=None):
         return 1
     try:
         if args.command == "reproduce":
+            from .reproduce import dry_run
             from .reproduce import reproduce as command
+            if args.dry_run:
+                return dry_run(args.profile, args.only, dict(args.parameter))
             return command(args.profile, args.only, dict(args.parameter), args.workers, args.force)
         if args.command == "data":
             from .fetch import main as command

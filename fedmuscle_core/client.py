@@ -8,22 +8,27 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from .adaptation import adapt
 from .augment import augment
-from .models import ClientModel, DenseClientModel, in_batches, load_backbone
+from .backbones import load_backbone, pixels_of
+from .models import ClientModel, DenseClientModel, in_batches
 from .pairs import Pairs, scene_captions
 from .partition import first_digits, like, split_by_class
+from .placement import at_work, flat_optimizers, move
+from .real_data import run_rows, scored_rows, task_samples
 from .scenes import digit_scenes
 from .seeds import generator, seeded
 from .setups import MFED_SETUPS, SETUPS
-from .tasks import TASKS, Task, targets
-from .text import load_tokenizer, token_ids
+from .tasks import Task, targets, task_named
+from .text import TEXT_LENGTH, load_tokenizer, token_ids
 
 
 @dataclass
 class Client:
     """`data`: {split: (inputs, targets)}; `public`: the public data as this client reads them, images or token ids.
 
-    Two optimisers, one for the whole model, one for the representation model.
+    Two optimisers, one for the whole model, one for the representation model.  device: where the network is; works_on: where it
+    computes; swapped: it waits in host memory between its turns, see `placement.at_work`.
     """
 
     index: int
@@ -35,31 +40,68 @@ class Client:
     local_optimizer: torch.optim.Optimizer
     contrastive_optimizer: torch.optim.Optimizer
     has_dropout: bool
+    device: torch.device = torch.device("cpu")
+    works_on: torch.device = torch.device("cpu")
+    swapped: bool = False
 
 
-def make_client(index, spec, settings, public):
+def make_client(index, spec, settings, public, device="cpu"):
     """Client `index` of a `ClientSpec`: private scenes and initial weights come from its own random streams; in the setups of
     M-Fed, where all methods have one architecture, the initial weights come from its task's.
 
     public: `Pairs`, the public images and, where text clients take part, their captions.
     The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task.
     """
-    task = TASKS[spec.task]
+    task = task_named(spec.task)
     stream = ("task", spec.task) if settings.setup in MFED_SETUPS else ("client", index)
     with seeded(settings.seed, *stream, "weights"):
-        model = make_model(task, spec.backbone, settings.dim)
+        model = make_model(task, spec.backbone, settings)
     local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
     config = model.representation.backbone.config.to_dict()
     has_dropout = any(value for name, value in config.items() if "drop" in name)
-    data = private_sets(index, spec, settings)
-    return Client(index, task, settings.seed, model, data, read(task, spec.backbone, public), local, contrastive, has_dropout)
+    data = (real_sets if task.source else private_sets)(index, spec, settings)
+    seen = None if public is None else read(task, spec.backbone, public)
+    client = Client(index, task, settings.seed, model, data, seen, local, contrastive, has_dropout,
+                    works_on=torch.device(device), swapped=settings.offload)
+    if client.works_on != client.device and not client.swapped:
+        move(client, client.works_on)
+    if settings.adaptation == "frozen" and not (task.dense or settings.augment or settings.method == "simclr"):
+        keep_features(client)
+    return client
 
 
-def make_model(task, backbone, dim):
-    """The network of one client: pretrained backbone, fresh projection and head."""
+def make_model(task, backbone, settings):
+    """The network of one client: pretrained backbone, adapted, with fresh projection and head."""
+    network = adapt(load_backbone(backbone), settings.adaptation, settings.lora_rank)
+    scale = pixels_of(network, settings.image_size, settings.precision)
     if task.dense:
-        return DenseClientModel(load_backbone(backbone), dim, task.num_outputs, task.fine)
-    return ClientModel(load_backbone(backbone), dim, task.num_outputs, text=task.modality == "text")
+        return DenseClientModel(network, settings.dim, task.num_outputs, task.fine, scale)
+    return ClientModel(network, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
+
+
+def keep_features(client):
+    """Replace a client's inputs by the pooled features of its frozen backbone, computed once: (n, F)."""
+    representation = client.model.representation
+    client.model.eval()
+    with at_work(client):
+        def pooled(inputs):
+            return in_batches(lambda part: representation.pool(representation.features(part)), inputs, device=client.device)
+
+        client.data = {split: (pooled(inputs), wanted) for split, (inputs, wanted) in client.data.items()}
+        client.public = None if client.public is None else pooled(client.public)
+
+
+def real_sets(index, spec, settings):
+    """As `private_sets`, of a client with real data: see `real_data.run_rows`."""
+    task = task_named(spec.task)
+    rows = {"train": run_rows(settings)[index], "validation": scored_rows(task, "validation", settings.validation_size)}
+    if settings.test_size:
+        rows["test"] = scored_rows(task, "test", settings.test_size)
+    found = {}
+    for split, chosen in rows.items():
+        inputs, wanted = task_samples(task, chosen)
+        found[split] = read(task, spec.backbone, Pairs(inputs, inputs)), wanted
+    return found
 
 
 def private_sets(index, spec, settings):
@@ -68,7 +110,7 @@ def private_sets(index, spec, settings):
     With `settings.dirichlet` the clients of a task split one pool of train scenes, see `partition`; the validation and test
     scenes of each are those of the task, as many as can be had in the class proportions of its own.
     """
-    task = TASKS[spec.task]
+    task = task_named(spec.task)
     drawn = {"validation": ("validation", settings.validation_size, 0), "test": ("test", settings.test_size, 0)}
     drawn = {split: pool for split, pool in drawn.items() if pool[1]}
     if settings.dirichlet is None:
@@ -93,35 +135,22 @@ def private_data(task, backbone, split, size, seed, *stream):
 
 
 def read(task, backbone, pairs):
-    """What a client sees of image-caption `Pairs`: the images (n, 3, 32, 32), or the captions' token ids (n, L)."""
-    return token_ids(load_tokenizer(backbone), pairs.captions) if task.modality == "text" else pairs.images
-
-
-def flat_optimizers(model, local_lr, contrastive_lr):
-    """AdamW of the whole model and AdamW of its representation model, each over one flat tensor.
-
-    Small networks have many small tensors, and an optimiser's work per tensor would cost a tenth of every step.  All parameters
-    and gradients become views of two flat tensors, those of the representation model first; the updates are the same.
-    """
-    parameters = [*model.representation.parameters(), *model.head.parameters()]
-    flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
-    grad, end = torch.zeros_like(flat), 0
-    for parameter in parameters:
-        start, end = end, end + parameter.numel()
-        parameter.data, parameter.grad = flat[start:end].view_as(parameter), grad[start:end].view_as(parameter)
-    optimizers = []
-    for size, lr in ((end, local_lr), (sum(p.numel() for p in model.representation.parameters()), contrastive_lr)):
-        view = torch.nn.Parameter(flat[:size])
-        view.grad = grad[:size]
-        optimizers.append(torch.optim.AdamW([view], lr=lr, fused=True))
-    return optimizers
+    """What a client sees of image-caption `Pairs`: the images (n, 3, H, W), or the captions' token ids (n, L); real texts are
+    cut off after TEXT_LENGTH tokens."""
+    if task.modality == "image":
+        return pairs.images
+    limits = {"max_length": TEXT_LENGTH, "cut": True} if task.source else {}
+    return token_ids(load_tokenizer(backbone), pairs.captions, **limits)
 
 
 def public_batch(client, rows, augmented, *stream):
     """Rows of the public data as the client reads them; `augmented`: through a random view of the stream (the same view
     for all clients of a modality, unless the stream names the client)."""
     batch = client.public.index_select(0, rows)
-    return augment(batch, generator(client.seed, "augment", *stream)) if augmented else batch
+    if augmented:
+        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
+        batch = augment(batch, generator(client.seed, "augment", *stream))
+    return batch.to(client.device)
 
 
 def embed(client, images, *stream):
@@ -167,23 +196,40 @@ def local_phase(client, settings, round, extend=None):
     order = generator(client.seed, "client", client.index, "local", round)
     losses, num_steps = [], epochs * math.ceil(len(images) / batch_size)
     client.model.train()
-    with dropout_from(client, "local dropout", round):
+    with at_work(client), dropout_from(client, "local dropout", round):
         for _ in range(epochs):
             for rows in torch.randperm(len(images), generator=order).split(batch_size):
-                inputs = images.index_select(0, rows)
-                if extend is None:
-                    loss = client.task.loss(client.model(inputs), wanted[rows])
-                else:
+                inputs, answers = images.index_select(0, rows).to(client.device), wanted[rows].to(client.device)
+                if extend is not None:
                     features = client.model.encode(inputs)
-                    loss = client.task.loss(client.model.decode(features), wanted[rows])
-                    loss = extend(loss, LocalStep(len(losses), num_steps, features, wanted[rows]))
+                    loss = client.task.loss(client.model.decode(features), answers)
+                    loss = extend(loss, LocalStep(len(losses), num_steps, features, answers))
+                else:
+                    loss = accumulated(client, inputs, answers, settings.micro_batch_size)
                 losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)
+
+
+def accumulated(client, inputs, wanted, size):
+    """The task loss of a batch, its mean over samples taken `size` at a time: all parts but the last have added their gradients
+    already when it returns.  With `size` None, or a batch that is no larger, the ordinary loss.
+    """
+    if size is None or len(inputs) <= size:
+        return client.task.loss(client.model(inputs), wanted)
+    *first, last = zip(inputs.split(size), wanted.split(size), strict=True)
+    done = 0.0
+    for part, answers in first:
+        loss = client.task.loss(client.model(part), answers) * (len(part) / len(inputs))
+        loss.backward()
+        done = done + loss.detach()
+    part, answers = last
+    return done + client.task.loss(client.model(part), answers) * (len(part) / len(inputs))
 
 
 def evaluate(client, split):
     """Score of the client's task on its "validation" or "test" scenes, in percent; nan where it answers NaN or infinity."""
     images, wanted = client.data[split]
     client.model.eval()
-    logits = in_batches(client.model, images)
+    with at_work(client):
+        logits = in_batches(client.model, images, device=client.device)
     return client.task.score(logits, wanted) if torch.isfinite(logits).all() else float("nan")

@@ -9,7 +9,8 @@ from .paths import ROOT
 
 MEND = "run `make setup`, or `pip install -r requirements.lock`"
 NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel",
-         "ipywidgets", "nbformat", "numpy", "pandas", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics", "tqdm")
+         "ipywidgets", "nbformat", "numpy", "pandas", "peft", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics",
+         "tqdm")
 
 
 def problem(find_version=version, find_requires=requires):

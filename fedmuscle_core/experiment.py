@@ -17,12 +17,13 @@ from tqdm.auto import tqdm
 
 from . import federation
 from .checks import positive_int
-from .methods import METHODS
+from .methods import ALIGNING, METHODS
 from .paths import BACKBONES
+from .real_data import digest, is_real, run_rows
 from .settings import Settings
 from .setups import SETUPS
 from .store import environment, load_run, now, run_path, save_run
-from .tasks import TASKS
+from .tasks import task_named
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
 
@@ -41,19 +42,43 @@ def one_thread():
 def run(settings, folder, progress=True, parked=None):
     """Run `settings`, store the result below `folder`, return (record, history); overwrites an earlier result.
 
-    parked: see `federation.build`.
+    parked: see `federation.build`.  A run on real data keeps its state after each round and goes on from it, and computes on an
+    accelerator where there is one (FEDMUSCLE_DEVICE: another choice); methods that exchange parameters begin anew.
     """
     settings = canonical(federation.check(settings))
     started, clock = now(), time.perf_counter()
-    with one_thread():
-        built = federation.build(settings, parked)
-        history, alignment = federation.train(built, progress)
+    path, real = run_path(folder, settings), is_real(settings.setup)
+    state = path.with_suffix(".state.pt") if real and settings.method in ALIGNING else None
+    device = os.environ.get("FEDMUSCLE_DEVICE") or ("cuda" if real and torch.cuda.is_available() else "cpu")
+    with one_thread() if device == "cpu" else contextlib.nullcontext():
+        built = federation.build(settings, parked, device)
+        history, alignment = federation.train(built, progress, state)
     record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
               "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),
               "ledger": built.ledger.table().values.tolist(), "alignment": alignment,
               "masks": federation.predicted_masks(built)}
-    save_run(run_path(folder, settings), record, history)
+    if real:
+        record |= {"device": device_name(device), "data": data_used(settings)}
+    save_run(path, record, history)
+    if state:
+        state.unlink(missing_ok=True)
     return record, history
+
+
+def device_name(device):
+    """What computes, in words."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def data_used(settings):
+    """{"sources": {name: hash of its samples}, "clients": {client, 0 the public data: hash of its samples}} of a run on real
+    data; the rows themselves follow from the seed, see `real_data.run_rows`."""
+    reads_public = "public_domain" in METHODS[settings.method].reads
+    names = {index: task_named(spec.task).source for index, spec in enumerate(SETUPS[settings.setup], 1)}
+    names |= {0: settings.public_domain} if reads_public else {}
+    rows = run_rows(settings, public=reads_public)
+    return {"sources": {name: digest(name) for name in sorted(set(names.values()))},
+            "clients": {index: digest(names[index], rows[index]) for index in sorted(rows)}}
 
 
 def canonical(settings):
@@ -77,7 +102,7 @@ def fingerprint(setup):
     """Short hash of what a setup's name stands for: its clients, the rates of their tasks, their backbones' weights and
     tokenizers."""
     digest = hashlib.sha256(repr(SETUPS[setup]).encode())
-    scaled = sorted({(task.name, task.lr_scale) for spec in SETUPS[setup] if (task := TASKS[spec.task]).lr_scale != 1})
+    scaled = sorted({(task.name, task.lr_scale) for spec in SETUPS[setup] if (task := task_named(spec.task)).lr_scale != 1})
     digest.update(repr(scaled).encode() if scaled else b"")
     for name in sorted({spec.backbone for spec in SETUPS[setup]}):
         for path in sorted((BACKBONES / name).glob("*.safetensors")) + sorted((BACKBONES / name).glob("tokenizer.json")):

@@ -15,10 +15,13 @@ from .methods import METHODS, SHARING
 from .models import in_batches
 from .pairs import CAPTIONED, Pairs, held_out_data, public_data
 from .parked import ParkedClients
-from .scenes import digit_scenes
+from .placement import at_work
+from .real_data import held_out_rows, is_real, photos_and_texts, public_needs, run_rows
+from .resume import load_state, save_state
+from .scenes import PUBLIC_DOMAINS, digit_scenes
 from .settings import Settings
-from .setups import SETUPS
-from .tasks import TASKS
+from .setups import SETUP_SETTINGS, SETUPS
+from .tasks import task_named
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 ALIGNMENT_SCENES = 256
@@ -61,12 +64,13 @@ def check(settings):
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
     for index, spec in enumerate(specs, 1):
-        one_of(f"setup: task of client {index} of {settings.setup}", spec.task, TASKS)
+        task_named(spec.task)
         if settings.method in SHARING and spec.backbone != specs[0].backbone:
             raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose client {index} has the encoder "
                              f"{spec.backbone!r}, expected {specs[0].backbone!r} as client 1 has: it exchanges parameters")
-    texts = [index for index, spec in enumerate(specs, 1) if TASKS[spec.task].modality == "text"]
-    if texts and settings.public_domain != CAPTIONED and "public_domain" in reads:
+    real = check_real(settings, reads)
+    texts = [index for index, spec in enumerate(specs, 1) if task_named(spec.task).modality == "text"]
+    if texts and not real and settings.public_domain != CAPTIONED and "public_domain" in reads:
         raise ValueError(f"public_domain: got {settings.public_domain!r}, expected {CAPTIONED!r}: clients {texts} of "
                          f"{settings.setup} read captions")
     if settings.num_peers >= num_clients and "num_peers" in reads:
@@ -83,11 +87,27 @@ def check(settings):
     return settings
 
 
-def build(settings, parked=None):
+def check_real(settings, reads):
+    """Whether the clients have real data; ValueError where settings do not fit that."""
+    real = is_real(settings.setup)
+    if "public_domain" in reads and (settings.public_domain not in PUBLIC_DOMAINS) != real:
+        raise ValueError(f"public_domain: got {settings.public_domain!r}, expected "
+                         f"{'the name of a real source' if real else f'one of {PUBLIC_DOMAINS}'}: {settings.setup} has clients "
+                         f"with {'real data' if real else 'scenes'}")
+    if real and settings.dirichlet is not None:
+        raise ValueError(f"dirichlet: got {settings.dirichlet}, expected None with real data")
+    if settings.method in SHARING and (settings.offload or settings.adaptation != "full"):
+        raise ValueError(f"offload, adaptation: got {settings.offload}, {settings.adaptation!r}, expected False and 'full' "
+                         f"with {settings.method}, which exchanges whole networks")
+    return real
+
+
+def build(settings, parked=None, device="cpu"):
     """The federation of `settings` before its first round.
 
     parked: a folder for the clients' states, so that one network at a time is in memory; the results are the same.  Raises
     ValueError where the method needs all networks at once: aligning ones do unless `refresh` is "round".
+    device: where networks compute.
     """
     specs = SETUPS[check(settings).setup]
     if parked is not None and "refresh" in METHODS[settings.method].reads and settings.refresh == "batch":
@@ -95,41 +115,61 @@ def build(settings, parked=None):
                          "clients at every batch; expected refresh 'round'")
     if parked is not None and settings.method == "centralised":
         raise ValueError("parked: got a folder with centralised, expected None: it has one network only")
-    domain = settings.public_domain if "public_domain" in METHODS[settings.method].reads else default_domain(specs)
-    public = public_data(domain, settings.public_size, settings.seed)
+    public = public_samples(settings, "public_domain" in METHODS[settings.method].reads)
 
     def make(index):
-        return make_client(index, specs[index - 1], settings, public)
+        return make_client(index, specs[index - 1], settings, public, device)
 
     clients = [make(index) for index in range(1, len(specs) + 1)] if parked is None else ParkedClients(make, len(specs), parked)
     return Federation(settings, clients, Ledger())
 
 
-def default_domain(specs):
-    """A public domain that every client of `specs` can read."""
-    texts = any(TASKS[spec.task].modality == "text" for spec in specs)
+def public_samples(settings, is_read):
+    """The public `Pairs` of a run; None for a method that does not read them, where clients have real data."""
+    if is_real(settings.setup):
+        return real_pairs(settings.setup, settings.public_domain, run_rows(settings, public=True)[0]) if is_read else None
+    domain = settings.public_domain if is_read else default_domain(settings.setup)
+    return public_data(domain, settings.public_size, settings.seed)
+
+
+def real_pairs(setup, domain, rows):
+    """`Pairs` of rows of a real source, with what the clients of `setup` read of them."""
+    return Pairs(*photos_and_texts(domain, rows, public_needs(setup)))
+
+
+def default_domain(setup):
+    """A public domain that every client of a setup can read."""
+    if is_real(setup):
+        return SETUP_SETTINGS[setup]["public_domain"]
+    specs = SETUPS[setup]
+    texts = any(task_named(spec.task).modality == "text" for spec in specs)
     return CAPTIONED if texts else Settings().public_domain
 
 
-def train(federation, progress=True):
+def train(federation, progress=True, state=None):
     """Play all rounds.  Returns (history, alignment).
+
+    state: a file that the run's state is kept in after each round and that it goes on from, see `resume`; None: none is kept.
 
     history: one row per (client, metric, split, round), columns `COLUMNS`; scores in percent, on validation scenes every
     round (0 = before training) and on test scenes after the last; as "train", what the method returns, losses in nats; bytes:
     up and down of that client and round.
     alignment: {"before": ..., "after": ...}, see `alignment_matrices`, on 256 held-out scenes.
     """
-    settings, rows = federation.settings, []
+    settings = federation.settings
+    done, rows, before = load_state(state, federation) if state else (0, [], None)
     play_round = METHODS[settings.method].play_round
 
     def note(client, metric, split, round, value):
         sent = federation.ledger.total(round, client.index)
         rows.append((settings.method, client.index, client.task.name, metric, split, round, settings.seed, value, sent))
 
-    before = alignment_matrices(representations(federation))
-    for client in federation.clients:
-        note(client, client.task.metric, "validation", 0, evaluate(client, "validation"))
-    bar = tqdm(range(1, settings.rounds + 1), f"{settings.method} seed {settings.seed}", disable=not progress)
+    if not done:
+        before = alignment_matrices(representations(federation))
+        for client in federation.clients:
+            note(client, client.task.metric, "validation", 0, evaluate(client, "validation"))
+    bar = tqdm(range(done + 1, settings.rounds + 1), f"{settings.method} seed {settings.seed}", initial=done,
+               total=settings.rounds, disable=not progress)
     for round in bar:
         losses = play_round(federation, round)
         for client in federation.clients:
@@ -137,6 +177,8 @@ def train(federation, progress=True):
                 if client.index in values:                                    # an absent client has no contrastive loss
                     note(client, metric, "train", round, values[client.index])
             note(client, client.task.metric, "validation", round, evaluate(client, "validation"))
+        if state:
+            save_state(state, federation, round, rows, before)
     for client in federation.clients if settings.test_size else ():
         note(client, client.task.metric, "test", settings.rounds, evaluate(client, "test"))
     history = pd.DataFrame(rows, columns=COLUMNS).sort_values(["round", "client"], kind="stable", ignore_index=True)
@@ -146,10 +188,14 @@ def train(federation, progress=True):
 def representations(federation):
     """Every client's representations, by client index, of 256 held-out samples that nobody trains on: list of (256, dim).
 
-    Single-digit scenes of test handwriting; where text clients take part, image-caption pairs of test handwriting.
+    Single-digit scenes of test handwriting; where text clients take part, image-caption pairs of test handwriting.  With real
+    data, what the setup's public source holds out.
     """
-    specs = SETUPS[federation.settings.setup]
-    if default_domain(specs) == CAPTIONED:
+    setup = federation.settings.setup
+    specs, domain = SETUPS[setup], default_domain(setup)
+    if is_real(setup):
+        held_out = real_pairs(setup, domain, held_out_rows(setup, domain, ALIGNMENT_SCENES))
+    elif domain == CAPTIONED:
         held_out = held_out_data(ALIGNMENT_SCENES)
     else:
         held_out = Pairs(digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images, None)
@@ -157,14 +203,17 @@ def representations(federation):
     for client in federation.clients:
         client.model.eval()
         inputs = read(client.task, specs[client.index - 1].backbone, held_out)
-        found[client.index] = in_batches(client.model.representation, inputs)
+        with at_work(client):
+            found[client.index] = in_batches(client.model.representation, inputs, device=client.device)
     return [found[index] for index in sorted(found)]
 
 
 def predicted_masks(federation, count=MASKS):
     """{client index: predicted classes of its first `count` test scenes} of every client with a dense task: a text of one
-    hexadecimal digit a pixel for each scene, row by row; {} where the settings have no test scenes."""
+    hexadecimal digit a pixel for each scene, row by row; {} where the settings have no test scenes, and with real data."""
     found = {}
+    if is_real(federation.settings.setup):
+        return found
     for client in federation.clients:
         if client.task.dense and "test" in client.data:
             client.model.eval()

@@ -12,7 +12,7 @@ from torchvision.datasets.utils import extract_archive
 from tqdm.auto import tqdm
 
 from .photos import check_samples
-from .sources import SOURCES, read_source, source_folder
+from .sources import read_source, source_folder, source_named, sources
 
 CHUNK = 1 << 20
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -22,7 +22,7 @@ FREE_FACTOR = 3                       # of the download's size: archive, its con
 def main(action, name=None, yes=False):
     """`fedmuscle data`: action "list", or "fetch" or "check" with the name of a source; returns the exit status."""
     if action == "list":
-        print("\n".join(map(describe, SOURCES)))
+        print("\n".join(map(describe, sources())))
         return 0
     source_folder(name)
     return fetch(name, None if yes else input) if action == "fetch" else check(name)
@@ -30,7 +30,7 @@ def main(action, name=None, yes=False):
 
 def describe(name):
     """What the source is, its terms, size and addresses, as text."""
-    source, folder = SOURCES[name], source_folder(name)
+    source, folder = source_named(name), source_folder(name)
     size = sum(file.size for file in source.files)
     there = "here already" if folder.is_dir() else f"{size / 1e6:,.0f} MB to download" if size else "not to be downloaded"
     lines = [f"{name}: {source.about}", f"  terms: {source.terms}", f"  folder: {folder} ({there})"]
@@ -43,7 +43,7 @@ def fetch(name, ask=input):
     A download that broke off goes on where it was; a file whose checksum differs is deleted and named in a ValueError.
     The folder appears under its name only when everything is there.  ask: function prompt -> answer, None: do not ask.
     """
-    source, folder = SOURCES[name], source_folder(name)
+    source, folder = source_named(name), source_folder(name)
     print(describe(name))
     if folder.is_dir():
         return 0
@@ -119,7 +119,7 @@ def unpack(name, folder):
 def check(name):
     """Read the whole source and look at every file; returns the exit status, ValueError naming the file at fault."""
     table = read_source(name)
-    count = check_samples(table, SOURCES[name].num_classes, progress=sys.stderr.isatty())
+    count = check_samples(table, source_named(name).num_classes, progress=sys.stderr.isatty())
     splits = ", ".join(f"{size:,} {split}" for split, size in table["split"].value_counts(sort=False).items())
     print(f"{name}: {count:,} samples are whole ({splits})")
     return 0

@@ -42,40 +42,51 @@ def flat_folder(folder):
 
 
 def voc(folder, year="2012"):
-    """`folder`/VOCdevkit/VOC<year>: photos with masks and which of the 20 classes occur.
+    """`folder`/VOCdevkit/VOC<year>: photos with which of the 20 classes occur and, where there are any, masks.
 
-    Photos and splits of ImageSets/Segmentation; labels of ImageSets/Main/<class>_<split>.txt, 1 where a class occurs, or of a
-    file multilabel.csv (image, split, one column a class) beside VOCdevkit.
+    Labels of ImageSets/Main/<class>_<split>.txt, 1 where a class occurs, or of a file multilabel.csv (image, split, one column
+    a class) beside VOCdevkit; masks of the photos that ImageSets/Segmentation lists.  A photo that either lists under val is
+    "val".
     """
     base = _there(Path(folder) / "VOCdevkit" / f"VOC{year}")
-    labels, rows = _voc_labels(Path(folder), base), []
+    labels = _voc_labels(Path(folder), base)
+    masked = {split: _lines(base / "ImageSets" / "Segmentation" / f"{split}.txt") for split in ("train", "val")}
+    has_mask = {name for names in masked.values() for name in names}
+    if missing := sorted(has_mask - {name for found in labels.values() for name in found}):
+        raise ValueError(f"{base}: got no label of photo {missing[0]!r}, expected one of every photo with a mask")
+    held = {*labels["val"], *masked["val"]}
+    rows = []
     for split in ("train", "val"):
-        for name in _lines(base / "ImageSets" / "Segmentation" / f"{split}.txt"):
-            if name not in labels:
-                raise ValueError(f"{base}: got no label of photo {name!r}, expected one of every photo of the split {split}")
-            files = base / "JPEGImages" / f"{name}.jpg", base / "SegmentationClass" / f"{name}.png"
-            rows.append((split, *files, labels[name], ()))
+        everything = labels["train"] | labels["val"]
+        for name in sorted(held if split == "val" else set(everything) - held):
+            mask = base / "SegmentationClass" / f"{name}.png" if name in has_mask else None
+            rows.append((split, base / "JPEGImages" / f"{name}.jpg", mask, everything[name], ()))
     return _table(rows, VOC_CLASSES)
 
 
 def _voc_labels(folder, base):
-    """{photo: tuple of 20 numbers, 0 or 1}."""
+    """{split: {photo: tuple of 20 numbers, 0 or 1}}."""
+    found = {"train": {}, "val": {}}
     if (folder / "multilabel.csv").is_file():
-        table = pd.read_csv(folder / "multilabel.csv", dtype={"image": str}).set_index("image")
-        return {row[0]: row[1:] for row in table[list(VOC_CLASSES)].itertuples(name=None)}
-    found = {}
+        table = pd.read_csv(folder / "multilabel.csv", dtype={"image": str})
+        for split, name, *row in table[["split", "image", *VOC_CLASSES]].itertuples(index=False, name=None):
+            found.setdefault(split, {})[name] = tuple(row)
+        return found
     for place, name in enumerate(VOC_CLASSES):
-        for split in ("train", "val"):
+        for split, labels in found.items():
             for line in _lines(base / "ImageSets" / "Main" / f"{name}_{split}.txt"):
                 photo, occurs = line.split()
-                found.setdefault(photo, [0] * len(VOC_CLASSES))[place] = int(occurs == "1")
-    return {photo: tuple(values) for photo, values in found.items()}
+                labels.setdefault(photo, [0] * len(VOC_CLASSES))[place] = int(occurs == "1")
+    return {split: {photo: tuple(values) for photo, values in labels.items()} for split, labels in found.items()}
 
 
-def coco_captions(folder):
-    """`folder`/annotations/captions_<split>2017.json and images/<split>2017 or <split>2017: photos with their captions, of the
-    splits whose photos are there."""
-    rows = []
+def coco(folder):
+    """`folder`/annotations and images/<split>2017 or <split>2017: photos with captions, of the splits that have photos.
+
+    captions_<split>2017.json names the photos.  Where instances_<split>2017.json lies beside it, a photo's label is which of
+    its categories occur, in the order of their ids; photos without an object have none.
+    """
+    rows, classes = [], ()
     for split in ("train", "val"):
         places = _there(folder) / "images" / f"{split}2017", Path(folder) / f"{split}2017"
         photos = next(filter(Path.is_dir, places), None)
@@ -89,11 +100,51 @@ def coco_captions(folder):
                 raise ValueError(f"{path}: got a caption (id {annotation['id']}) without image {annotation['image_id']}, "
                                  "expected one that `images` lists")
             texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
-        rows += [(split, photos / names[index], None, None, tuple(texts[index])) for index in sorted(texts)]
+        classes, labels = _coco_labels(path.with_name(f"instances_{split}2017.json"), classes)
+        rows += [(split, photos / names[index], None, labels.get(index), tuple(texts[index])) for index in sorted(texts)]
     if not rows:
         raise ValueError(f"{folder}: got no captioned photo, expected a folder train2017 or val2017, or images with one of "
                          "them, and its annotations/captions_<split>2017.json")
-    return _table(rows, ())
+    return _table(rows, classes)
+
+
+def _coco_labels(path, classes):
+    """(names of the categories, {photo's id: tuple of 0 and 1}) of an instances file; (classes, {}) where it is not there."""
+    if not path.is_file():
+        return classes, {}
+    content = _json(path, ("categories", "annotations"))
+    names = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda found: found["id"])}
+    place, found = {index: position for position, index in enumerate(names)}, {}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in place:
+            raise ValueError(f"{path}: got category {annotation['category_id']} of annotation {annotation['id']}, expected one "
+                             f"of {list(place)}")
+        found.setdefault(annotation["image_id"], [0] * len(place))[place[annotation["category_id"]]] = 1
+    return tuple(names.values()), {index: tuple(values) for index, values in found.items()}
+
+
+def csv_table(folder):
+    """`folder`/samples.csv: data of one's own.  Columns, each optional but the first: split; image and mask, paths in the
+    folder; label, a class from 0, or several divided by spaces: which of the classes occur; text.
+
+    `folder`/classes.txt names the classes, one a line; a label column needs it, several classes in any row make all rows
+    multi-label.
+    """
+    path = Path(folder) / "samples.csv"
+    table = pd.read_csv(_file(path), dtype=str, keep_default_na=False)
+    if "split" not in table.columns or set(table.columns) - {"split", "image", "mask", "label", "text"}:
+        raise ValueError(f"{path}: got columns {list(table.columns)}, expected split and any of image, mask, label, text")
+    classes = tuple(_lines(Path(folder) / "classes.txt")) if "label" in table.columns else ()
+    several = "label" in table.columns and table["label"].str.split().str.len().gt(1).any()
+    rows = []
+    for place, row in enumerate(table.to_dict("records"), 2):
+        if row["split"] not in ("train", "val", "test"):
+            raise ValueError(f"{path}, line {place}: got split {row['split']!r}, expected train, val or test")
+        given = [_class(path, place, text, len(classes), first=0) for text in row.get("label", "").split()]
+        label = tuple(int(index in given) for index in range(len(classes))) if several else (given or [None])[0]
+        files = [Path(folder) / row[name] if row.get(name) else None for name in ("image", "mask")]
+        rows.append((row["split"], *files, label, (row["text"],) if row.get("text") else ()))
+    return _table(rows, classes)
 
 
 def flickr_captions(folder):

@@ -1,49 +1,12 @@
 """A client's network: a Hugging Face backbone, a projection to the shared space, a task head."""
 
-import contextlib
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel
-from transformers.utils import logging
 
-from .paths import BACKBONES
+from .backbones import PIXELS, autocast, feature_map, feature_width, normalised
 
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 GRID = 2
-
-
-def load_backbone(name):
-    """The pretrained backbone called `name`: a folder of `data/backbones`, or any name or path `AutoModel` takes.
-
-    Raises ValueError when neither a folder nor the hub (or its local cache) has it.
-    """
-    folder = BACKBONES / name
-    try:
-        with _no_loading_bar():
-            return AutoModel.from_pretrained(folder if folder.is_dir() else name)
-    except OSError as error:
-        embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
-        raise ValueError(f"backbone: got {name!r}, expected a folder of data/backbones {embedded} or a model name that "
-                         f"the Hugging Face hub has; loading it failed: {str(error).splitlines()[0]}") from error
-
-
-@contextlib.contextmanager
-def _no_loading_bar():
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def feature_width(config):
-    """Number of channels of the last features of a Hugging Face vision or text configuration."""
-    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
 
 
 class RepresentationModel(nn.Module):
@@ -53,51 +16,46 @@ class RepresentationModel(nn.Module):
     the image, side by side, so that the left digit can be told from the right one, and one layer.  Not normalised.
     """
 
-    def __init__(self, backbone, dim):
+    def __init__(self, backbone, dim, scale=PIXELS):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.scale = backbone, scale
         self.projection = nn.Linear(GRID ** 2 * feature_width(backbone.config), dim)
 
     def features(self, images):
-        return feature_map(self.backbone, images)                             # (B, C, h, w)
+        return feature_map(self.backbone, images, self.scale)                 # (B, C, h, w)
+
+    def pool(self, features):
+        return F.adaptive_avg_pool2d(features, GRID).flatten(1)
 
     def project(self, features):
-        return self.projection(F.adaptive_avg_pool2d(features, GRID).flatten(1))
+        return self.projection(features if features.ndim == 2 else self.pool(features))
 
     def forward(self, images):
         return self.project(self.features(images))
 
 
-def feature_map(backbone, images):
-    """Last features of a vision backbone as (B, C, h, w), images in [0, 1]; a class token is left out.
-
-    A backbone made for another image size (`config.image_size`) gets the images resized to it.
-    """
-    size = getattr(backbone.config, "image_size", None) or images.shape[-1]
-    if size != images.shape[-1]:
-        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-    features = backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD).last_hidden_state
-    if features.ndim == 4:
-        return features
-    side = math.isqrt(features.shape[1])
-    return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
-
-
 class TextRepresentationModel(nn.Module):
     """w_n of a text client: backbone, mean over the tokens, linear projection.  token ids (B, L), 0 = padding -> (B, dim)."""
 
-    def __init__(self, backbone, dim):
+    def __init__(self, backbone, dim, scale=PIXELS):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.scale = backbone, scale
         self.projection = nn.Linear(feature_width(backbone.config), dim)
 
     def features(self, ids):
+        if ids.is_floating_point():
+            return ids
         mask = ids != 0
-        return self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask     # (B, L, C), (B, L)
+        with autocast(ids, self.scale.precision):
+            tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return tokens.float(), mask                                           # (B, L, C), (B, L)
+
+    def pool(self, features):
+        tokens, mask = features
+        return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
     def project(self, features):
-        tokens, mask = features
-        return self.projection((tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        return self.projection(self.pool(features) if isinstance(features, tuple) else features)
 
     def forward(self, ids):
         return self.project(self.features(ids))
@@ -110,9 +68,9 @@ class ClientModel(nn.Module):
     As an encoder-decoder, inputs -> `decode(encode(inputs))`: the encoder is the backbone, the decoder what follows it.
     """
 
-    def __init__(self, backbone, dim, num_outputs, text=False):
+    def __init__(self, backbone, dim, num_outputs, text=False, scale=PIXELS):
         super().__init__()
-        self.representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim)
+        self.representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim, scale)
         self.head = nn.Linear(dim, num_outputs)
         self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
@@ -152,8 +110,8 @@ class DenseClientModel(ClientModel):
 
     WIDTH = 32
 
-    def __init__(self, backbone, dim, num_outputs, fine=False):
-        super().__init__(backbone, dim, num_outputs)
+    def __init__(self, backbone, dim, num_outputs, fine=False, scale=PIXELS):
+        super().__init__(backbone, dim, num_outputs, scale=scale)
         if backbone.config.model_type != "segformer":
             raise ValueError(f"backbone: got {type(backbone).__name__}, expected a SegformerModel for a dense task")
         widths = backbone.config.hidden_sizes
@@ -164,8 +122,11 @@ class DenseClientModel(ClientModel):
                                  nn.Conv2d(self.WIDTH, num_outputs * self.pixels ** 2, 1))})
 
     def encode(self, images):
-        outputs = self.representation.backbone(pixel_values=(images - PIXEL_MEAN) / PIXEL_STD, output_hidden_states=True)
-        return images.shape[-2:], outputs.hidden_states
+        scale = self.representation.scale
+        pixels = normalised(images, scale)
+        with autocast(pixels, scale.precision):
+            outputs = self.representation.backbone(pixel_values=pixels, output_hidden_states=True)
+        return images.shape[-2:], [stage.float() for stage in outputs.hidden_states]
 
     def decode(self, features):
         size, hidden_states = features
@@ -184,6 +145,8 @@ def num_parameters(module):
 
 
 @torch.no_grad()
-def in_batches(function, images, batch_size=256):
-    """`function` over `images` (or any inputs) in slices, without gradients, results concatenated."""
-    return torch.cat([function(part) for part in images.split(batch_size)])
+def in_batches(function, images, batch_size=256, device=None):
+    """`function` over `images` (or any inputs) in slices, without gradients, results concatenated, in host memory.
+
+    device: where the slices are computed, as they are if None."""
+    return torch.cat([function(part.to(device) if device else part).cpu() for part in images.split(batch_size)])

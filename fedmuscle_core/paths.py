@@ -11,6 +11,7 @@ NOTEBOOKS = ROOT / "notebooks"
 DATA = ROOT / "data"
 PUBLISHED = DATA / "published"
 BACKBONES = DATA / "backbones"
+PHOTO_BACKBONES = DATA / "raw" / "backbones"     # made from real photos, not to be committed
 
 
 def runs(profile):

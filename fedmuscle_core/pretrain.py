@@ -19,8 +19,9 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
 
+from .backbones import feature_map, feature_width, load_backbone
 from .glyphs import digit_pool, letter_pool
-from .models import feature_map, feature_width, in_batches, load_backbone, num_parameters
+from .models import in_batches, num_parameters
 from .paths import BACKBONES
 from .scenes import SIZE, compose
 from .seeds import generator, seeded
@@ -79,7 +80,7 @@ def learn_single_letters(name, num_scenes=40_000):
             value = value + 1 - F.cosine_similarity(imitate(features), wanted[rows]).mean()
         return value
 
-    _fit(f"{name}: single letters", [backbone, classify, imitate], loss, num_scenes, epochs, max_lr=2e-3)
+    fit(f"{name}: single letters", [backbone, classify, imitate], loss, num_scenes, epochs, max_lr=2e-3)
     return backbone
 
 
@@ -100,10 +101,10 @@ def learn_letters_in_place(name, backbone, num_scenes=12_000, epochs=10):
             value = value + F.cross_entropy(logits.flatten(0, 1), letters.flatten(), ignore_index=-1, label_smoothing=0.1)
         return value
 
-    _fit(f"{name}: letters in place", [backbone, classify], loss, num_scenes, epochs, max_lr=1e-3)
+    fit(f"{name}: letters in place", [backbone, classify], loss, num_scenes, epochs, max_lr=1e-3)
 
 
-def _fit(title, modules, loss, num_scenes, epochs, max_lr, batch_size=128):
+def fit(title, modules, loss, num_scenes, epochs, max_lr, batch_size=128):
     """One-cycle AdamW on `loss(rows, rng)` over shuffled batches."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     steps = num_scenes // batch_size

@@ -7,6 +7,7 @@ did) of scenes that are never drawn.  Each folder holds the tokenizer too.
 import argparse
 import copy
 import csv
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
@@ -46,27 +47,28 @@ def corpus(n=20_000, name="corpus"):
     return [lines[row] for row in order.tolist()]
 
 
-def make_tokenizer(lines):
-    """A WordPiece tokenizer whose vocabulary is every word of `lines` and every letter, figure and comma.
+def make_tokenizer(lines, least=1, most=MAX_VOCABULARY, length=MAX_LENGTH):
+    """A WordPiece tokenizer whose vocabulary is every word of `lines` that occurs `least` times and every letter, figure and
+    comma; length: the most tokens that its models read.
 
     A number of several figures is no word of its own: "37" becomes "3", "##7".  The library's own trainer is not used: it
     breaks ties between pieces in an order that differs from run to run.
     """
-    split = pre_tokenizers.BertPreTokenizer()
-    words = {word for line in set(lines) for word, _ in split.pre_tokenize_str(line)}
+    split, normal = pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer(lowercase=True)
+    words = Counter(word for line in sorted(set(lines)) for word, _ in split.pre_tokenize_str(normal.normalize_str(line)))
     letters = sorted(set("".join(words)) | set("abcdefghijklmnopqrstuvwxyz0123456789"))
-    whole = sorted(word for word in words if len(word) > 1 and not word.isdigit())
+    whole = sorted(word for word, count in words.items() if len(word) > 1 and not word.isdigit() and count >= least)
     vocabulary = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *whole]
-    if len(vocabulary) > MAX_VOCABULARY:
-        raise ValueError(f"lines: got {len(whole)} words, expected a vocabulary of at most {MAX_VOCABULARY}")
+    if len(vocabulary) > most:
+        raise ValueError(f"lines: got {len(whole)} words, expected a vocabulary of at most {most}")
     ids = {piece: row for row, piece in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normal
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, pad_token="[PAD]",
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, pad_token="[PAD]",
                                    unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
 
@@ -74,6 +76,7 @@ def untrained(name, tokenizer):
     """The language model `name` of `CONFIGS` with random weights."""
     config = copy.deepcopy(CONFIGS[name][0])
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    config.max_position_embeddings = max(config.max_position_embeddings, tokenizer.model_max_length)
     with seeded(SEED, "pretrain text", name):
         return AutoModelForMaskedLM.from_config(config)
 
@@ -101,7 +104,7 @@ def batches(lengths, batch_size, rng):
 
 def pretrain(name, tokenizer, lines, epochs=None, batch_size=64, max_lr=3e-3):
     """The language model `name` of `CONFIGS`, trained to fill the gaps of `lines`: one-cycle AdamW."""
-    model, ids = untrained(name, tokenizer).train(), token_ids(tokenizer, lines)
+    model, ids = untrained(name, tokenizer).train(), ids_of(tokenizer, lines)
     lengths, rng = (ids != tokenizer.pad_token_id).sum(1), generator(SEED, "pretrain text", "order")
     epochs, steps = epochs or CONFIGS[name][1], len(ids) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=max_lr, weight_decay=0.01)
@@ -121,10 +124,15 @@ def pretrain(name, tokenizer, lines, epochs=None, batch_size=64, max_lr=3e-3):
     return model.eval()
 
 
+def ids_of(tokenizer, lines):
+    """Token ids of `lines`; real texts, whose tokenizers read more, are cut off."""
+    return token_ids(tokenizer, lines, tokenizer.model_max_length, cut=tokenizer.model_max_length > MAX_LENGTH)
+
+
 @torch.no_grad()
 def masked_accuracy(model, tokenizer, lines):
     """Share in [0, 1] of the masked tokens of `lines` that the model names; always the same gaps."""
-    inputs, wanted = masked(token_ids(tokenizer, lines), tokenizer, generator(SEED, "pretrain text", "probe"))
+    inputs, wanted = masked(ids_of(tokenizer, lines), tokenizer, generator(SEED, "pretrain text", "probe"))
     right = asked = 0
     for x, y in zip(inputs.split(256), wanted.split(256), strict=True):
         guess = model.eval()(input_ids=x, attention_mask=x != tokenizer.pad_token_id).logits.argmax(2)
@@ -132,8 +140,8 @@ def masked_accuracy(model, tokenizer, lines):
     return right / asked
 
 
-def save(name, model, tokenizer):
-    """Body and tokenizer into `data/backbones/name`.
+def save(folder, name, model, tokenizer):
+    """Body and tokenizer of the model `name` into `folder`.
 
     `AutoModel` gives BERT a pooler, which no masked-language model trains and nothing here reads; it is stored with its
     random weights, since one missing in the file would be drawn anew (and warned of) at each loading.
@@ -142,8 +150,8 @@ def save(name, model, tokenizer):
     if getattr(body, "pooler", 0) is None:
         with seeded(SEED, "pretrain text", name, "pooler"):
             body.pooler = BertPooler(body.config)
-    body.save_pretrained(BACKBONES / name)
-    tokenizer.save_pretrained(BACKBONES / name)
+    body.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def main(argv=None):
@@ -157,7 +165,7 @@ def main(argv=None):
             rows.append({"backbone": name, "weights": weights, "parameters": num_parameters(model.base_model),
                          "masked_accuracy": round(masked_accuracy(model, tokenizer, held_out), 4)})
             print(rows[-1])
-        save(name, trained, tokenizer)
+        save(BACKBONES / name, name, trained, tokenizer)
     with (BACKBONES / "probe_text.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

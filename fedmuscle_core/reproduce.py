@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from .checks import positive_int
+from .dry_run import report as forecast
 from .estimate import as_text, estimate
 from .experiment import RECOMPUTE_BEFORE, missing_runs, sweep
 from .paths import NOTEBOOKS, results, runs
@@ -23,6 +24,24 @@ from .profiles import check_profile
 from .setups import TUNED_AS
 from .store import now, write_atomically
 from .tuning import BUILDS_ON, table_path, tune
+
+
+def dry_run(profile, only=None, parameters=None):
+    """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
+    exchange, see `dry_run`; for the others how long it would take.  Returns 0."""
+    check_profile(profile)
+    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
+    numbers = [source.stem[:2] for source in _choose(only)]
+    if missing := [number for number in numbers if number not in PLANS]:
+        print(f"notebooks {', '.join(missing)} compute no runs that are planned")
+    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, given.get("seeds"))]
+    missing = missing_runs(wanted, results(profile))
+    print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")
+    if profile == "paper" and missing:
+        print(forecast(missing))
+    elif missing:
+        print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
+    return 0
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):

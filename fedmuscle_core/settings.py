@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import json
 
+from .adaptation import ADAPTATIONS
 from .aggregation import BAD_UPLOADS
 from .checks import one_of, positive_int
 from .exchange import PROTOCOLS
 from .scenes import PUBLIC_DOMAINS
+from .sources import sources
 
 EXCHANGE_FIELDS = ("num_peers", "batch_size", "tau", "tau_prev", "protocol", "public_domain", "public_size",
                    "contrastive_lr", "contrastive_epochs", "contrastive_steps", "augment", "tau_cross", "distant", "eta",
@@ -18,6 +20,7 @@ REFRESHES = ("batch", "round")
 DISTANT = ("modality", "task")
 SHARES = ("both", "encoder", "decoder")
 DECODER_TERMS = ("loss", "distance")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Settings:
     mu: weight of FedProx's term.  lam [lambda], decoder_term, share: see `methods.mfed`.  group_shift: of MaT-FL, see
     `aggregation.soft_groups`.  bad_uploads: what the server does with parameters it cannot average, see `aggregation.accepted`.
     validation_size, test_size: scenes each client is scored on, every round and at the end (0: no test).
+    With real data: public_domain is the name of a source; image_size: side that images are resized to for a backbone whose
+    configuration names none; adaptation, lora_rank: how backbones are fine-tuned, see `adaptation.adapt`; precision: of the
+    backbones; micro_batch_size: samples that go through a network at a time, None for whole batches, which SimCLR's pairs of
+    views and the local losses of CoFED, FedHeNN and the methods that exchange parameters keep; offload: clients wait in host
+    memory, one at a time is on the accelerator.
     Raises ValueError naming the field, what came and what was expected.
     """
 
@@ -80,17 +88,27 @@ class Settings:
     min_local_steps: int = 10
     validation_size: int = 400
     test_size: int = 2000
+    image_size: int | None = None
+    adaptation: str = "full"
+    lora_rank: int = 16
+    precision: str = "float32"
+    micro_batch_size: int | None = None
+    offload: bool = False
 
     def __post_init__(self):
         for name in ("rounds", "local_epochs", "contrastive_epochs", "num_peers", "batch_size", "dim", "public_size",
-                     "local_batch_size", "min_local_steps", "validation_size"):
+                     "local_batch_size", "min_local_steps", "validation_size", "lora_rank"):
             positive_int(name, getattr(self, name))
         for name in ("seed", "test_size", "num_samples"):
             positive_int(name, getattr(self, name), least=0)
-        if self.contrastive_steps is not None:
-            positive_int("contrastive_steps", self.contrastive_steps)
+        for name in ("contrastive_steps", "image_size", "micro_batch_size"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
         one_of("protocol", self.protocol, PROTOCOLS)
-        one_of("public_domain", self.public_domain, PUBLIC_DOMAINS)
+        if self.public_domain not in PUBLIC_DOMAINS:
+            one_of("public_domain", self.public_domain, (*PUBLIC_DOMAINS, *sources()))
+        one_of("adaptation", self.adaptation, ADAPTATIONS)
+        one_of("precision", self.precision, PRECISIONS)
         one_of("distant", self.distant, DISTANT)
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
         one_of("refresh", self.refresh, REFRESHES)
@@ -110,8 +128,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name}: got {value!r}, expected a finite number of at least 0")
-        if not isinstance(self.augment, bool):
-            raise ValueError(f"augment: got {self.augment!r}, expected True or False")
+        for name in ("augment", "offload"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
 
     def replace(self, **changes):
         """A copy with some fields changed; an unknown field is a ValueError."""

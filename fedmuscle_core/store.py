@@ -30,7 +30,7 @@ def write_atomically(path, text):
 
 def environment():
     """Versions and platform that a result was computed with."""
-    packages = ("fedmuscle-core", "torch", "torchvision", "transformers", "numpy", "scikit-learn", "torchmetrics")
+    packages = ("fedmuscle-core", "torch", "torchvision", "transformers", "numpy", "scikit-learn", "torchmetrics", "peft")
     found = {}
     for package in packages:
         try:

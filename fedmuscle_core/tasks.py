@@ -1,18 +1,22 @@
 """The tasks: what a client predicts from a scene, the loss it trains with, the metric it is scored by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torchmetrics.functional.classification import (
+    binary_average_precision,
     multiclass_accuracy,
     multiclass_jaccard_index,
     multilabel_average_precision,
 )
 
 from . import dense
+from .checks import one_of
 from .edge_score import edge_score
+from .photos import VOID
+from .sources import source_named
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Task:
     `models.DenseClientModel`.
     multilabel: `num_outputs` yes-or-no answers instead of one class.
     lr_scale: factor of `local_lr` (our choice: heads for pixels and models of captions have further to go).
+    source: of real data, a name of `sources.sources()`; scenes if empty.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Task:
     fine: bool = False
     multilabel: bool = False
     lr_scale: float = 1.0
+    source: str = ""
 
 
 def targets(task_name, scenes):
@@ -98,3 +104,46 @@ TASKS = {task.name: task for task in (
     Task("brightest", "multi", 10, "accuracy", F.cross_entropy, _accuracy),
     Task("upper", "multi", 10, "mAP", F.binary_cross_entropy_with_logits, _mean_average_precision, multilabel=True),
 )}
+
+
+def _occurring_average_precision(logits, target):
+    """Mean over the labels that occur: a label that never does has no precision."""
+    occurs = target.any(0).nonzero()[:, 0].tolist()
+    found = [binary_average_precision(logits[:, place], target[:, place].int()).item() for place in occurs]
+    return 100 * sum(found) / len(found) if found else float("nan")
+
+
+def _pixel_loss(logits, target):
+    return F.cross_entropy(logits, target.long(), ignore_index=VOID)
+
+
+def _photo_iou(logits, target):
+    classes = logits.shape[1]
+    return 100 * multiclass_jaccard_index(logits.argmax(1), target.long(), num_classes=classes, average="macro",
+                                          ignore_index=VOID).item()
+
+
+REAL_KINDS = {                                        # of tasks on real data, "kind@source"
+    "class": Task("", "", 0, "accuracy", F.cross_entropy, _accuracy),
+    "labels": Task("", "", 0, "mAP", F.binary_cross_entropy_with_logits, _occurring_average_precision, multilabel=True),
+    "pixels": Task("", "", 0, "mIoU", _pixel_loss, _photo_iou, dense=True, lr_scale=4.0),
+    "text": Task("", "", 0, "accuracy", F.cross_entropy, _accuracy, modality="text", lr_scale=4.0),
+}
+
+
+def task_named(name):
+    """The task of that name: one of `TASKS`, or "kind@source" on real data.
+
+    kind: "class" (a photo's), "labels" (which occur in a photo), "pixels" (the class at each, the background being one) or
+    "text" (the class of a text).  Raises ValueError for an unknown kind or source, or a source without labels.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    kind, _, source = name.partition("@")
+    if not source:
+        raise ValueError(f"task: got {name!r}, expected one of {tuple(TASKS)}, or <kind>@<source> on real data")
+    found = source_named(source)
+    if found.num_classes is None:
+        raise ValueError(f"task: got {name!r}, expected a source with labels")
+    number = found.num_classes + 1 if kind == "pixels" else found.num_classes
+    return replace(REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)], name=name, num_outputs=number, source=source)

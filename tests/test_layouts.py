@@ -99,6 +99,17 @@ def test_voc_with_labels_in_one_table(voc):
     assert [label.index(1) for label in layouts.voc(voc)["label"]] == [2, 2, 2]
 
 
+def test_voc_photos_without_a_mask_and_those_that_any_list_holds_out(voc):
+    base = voc / "VOCdevkit" / "VOC2012" / "ImageSets"
+    (base / "Segmentation" / "train.txt").write_text("2007_000001\n")
+    assert [path is None for path in layouts.voc(voc)["mask"]] == [False, True, False]
+    (base / "Segmentation" / "val.txt").write_text("2007_000002\n2007_000003\n")
+    assert layouts.voc(voc)["split"].tolist() == ["train", "val", "val"]
+    (base / "Segmentation" / "val.txt").write_text("2007_000009\n")
+    with pytest.raises(ValueError, match="got no label of photo '2007_000009'"):
+        layouts.voc(voc)
+
+
 def test_masks_move_with_their_photos(voc):
     """A photo that is white exactly where its mask is 12: so it stays after resizing and cropping."""
     table = layouts.voc(voc).iloc[:1]
@@ -110,8 +121,8 @@ def test_masks_move_with_their_photos(voc):
     assert inside.mean() > 200 > 60 > outside.mean()
 
 
-def test_coco_captions(coco):
-    table = layouts.coco_captions(coco)
+def test_coco(coco):
+    table = layouts.coco(coco)
     assert [path.name for path in table["image"]] == ["000000000003.jpg", "000000000007.jpg"]
     assert table["texts"].tolist() == [("A dog.",), ("A cat.", "It sits.")] and set(table["split"]) == {"val"}
     assert photos.check_samples(table) == 2
@@ -123,21 +134,52 @@ def test_a_caption_without_its_image_is_named(coco):
     content["annotations"].append({"id": 9, "image_id": 99, "caption": "Nobody."})
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"captions_val2017.json: got a caption \(id 9\) without image 99"):
-        layouts.coco_captions(coco)
+        layouts.coco(coco)
     (coco / "val2017" / "000000000003.jpg").unlink()
     path.write_text(json.dumps(content | {"annotations": content["annotations"][:3]}))
     with pytest.raises(ValueError, match="000000000003.jpg: no such file"):
-        photos.check_samples(layouts.coco_captions(coco))
+        photos.check_samples(layouts.coco(coco))
     path.write_text("{")
     with pytest.raises(ValueError, match="captions_val2017.json: not JSON"):
-        layouts.coco_captions(coco)
+        layouts.coco(coco)
     (coco / "train2017").mkdir()
     with pytest.raises(ValueError, match="captions_train2017.json: no such file"):
-        layouts.coco_captions(coco)
+        layouts.coco(coco)
     (coco / "train2017").rmdir()
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"captions_val2017.json: got no \['images', 'annotations'\]"):
-        layouts.coco_captions(coco)
+        layouts.coco(coco)
+
+
+def test_coco_labels_are_the_categories_that_occur(coco):
+    content = {"categories": [{"id": 44, "name": "bottle"}, {"id": 17, "name": "cat"}],
+               "annotations": [{"id": 1, "image_id": 7, "category_id": 44}, {"id": 2, "image_id": 7, "category_id": 44}]}
+    path = coco / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(content))
+    table = layouts.coco(coco)
+    assert table.attrs["classes"] == ("cat", "bottle") and table["label"].tolist() == [None, (0, 1)]
+    content["annotations"].append({"id": 5, "image_id": 3, "category_id": 18})
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="instances_val2017.json: got category 18 of annotation 5, expected one of"):
+        layouts.coco(coco)
+
+
+def test_a_csv_of_ones_own(tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\ndog\nbird\n")
+    table_path = tmp_path / "samples.csv"
+    table_path.write_text("split,image,label,text\ntrain,a.png,2,A bird.\ntest,b.png,0,\n")
+    table = layouts.csv_table(tmp_path)
+    assert table["label"].tolist() == [2, 0] and table["texts"].tolist() == [("A bird.",), ()]
+    assert table["image"].tolist() == [tmp_path / "a.png", tmp_path / "b.png"] and table["mask"].tolist() == [None, None]
+    assert table.attrs["classes"] == ("cat", "dog", "bird") and table["split"].tolist() == ["train", "test"]
+    table_path.write_text("split,image,label\ntrain,a.png,0 2\ntrain,b.png,1\n")
+    assert layouts.csv_table(tmp_path)["label"].tolist() == [(1, 0, 1), (0, 1, 0)]
+    for text, message in (("image\na.png\n", r"samples.csv: got columns \['image'\], expected split and any of"),
+                          ("split,label\ntrain,3\n", "samples.csv, line 2: got class '3', expected 0 to 2"),
+                          ("split,text\ndev,Hello\n", "samples.csv, line 2: got split 'dev'")):
+        table_path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            layouts.csv_table(tmp_path)
 
 
 def test_flickr_captions(tmp_path):
@@ -211,7 +253,7 @@ def test_a_missing_folder_is_named(tmp_path, read):
 @real
 @pytest.mark.parametrize(("name", "read", "classes", "count"), [
     ("cifar10", layouts.image_folder, 10, 10_000), ("cifar100", layouts.image_folder, 100, 10_000),
-    ("voc_animals", layouts.voc, 20, 900), ("coco_small", layouts.coco_captions, None, 363),
+    ("voc_animals", layouts.voc, 20, 900), ("coco_small", layouts.coco, None, 363),
     ("public_unlabeled_tiny", layouts.flat_folder, None, 2000), ("text/ag_news", layouts.ag_news, 4, 12_599),
     ("text/trec", lambda folder: layouts.labelled_lines(folder, "TREC.train.all", "TREC.test.all", 6), 6, 5952),
 ])

@@ -2,15 +2,8 @@ import pytest
 import torch
 from transformers import AutoModel, ViTConfig
 
-from fedmuscle_core.models import (
-    ClientModel,
-    DenseClientModel,
-    feature_map,
-    feature_width,
-    in_batches,
-    load_backbone,
-    num_parameters,
-)
+from fedmuscle_core.backbones import feature_map, feature_width, load_backbone
+from fedmuscle_core.models import ClientModel, DenseClientModel, in_batches, num_parameters
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretrain import CONFIGS
 from fedmuscle_core.seeds import seeded

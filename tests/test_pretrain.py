@@ -26,14 +26,14 @@ def test_the_stored_probe_is_the_one_of_the_stored_weights():
 
 def test_pretraining_learns(monkeypatch):
     """Both stages in miniature: each ends well below the loss it starts from."""
-    losses, fit = {}, pretrain._fit
+    losses, fit = {}, pretrain.fit
 
     def watch(title, modules, loss, *args, **kwargs):
         before = loss(torch.arange(128), pretrain.generator(0)).item()
         fit(title, modules, loss, *args, **kwargs)
         losses[title] = (before, loss(torch.arange(128), pretrain.generator(0)).item())
 
-    monkeypatch.setattr(pretrain, "_fit", watch)
+    monkeypatch.setattr(pretrain, "fit", watch)
     monkeypatch.setitem(pretrain.CONFIGS, "resnet_test", (pretrain.resnet([8, 16, 32]), 20))
     backbone = copy.deepcopy(pretrain.learn_single_letters("resnet_test", num_scenes=640))
     pretrain.learn_letters_in_place("resnet_test", backbone, num_scenes=256, epochs=10)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedmuscle_core import pretrain_text
-from fedmuscle_core.models import load_backbone, num_parameters
+from fedmuscle_core.backbones import load_backbone
+from fedmuscle_core.models import num_parameters
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretrain_text import CONFIGS, batches, corpus, make_tokenizer, masked, untrained
 from fedmuscle_core.seeds import generator, seeded

@@ -62,7 +62,6 @@ def test_a_failed_notebook_does_not_stop_the_others_and_is_named(workplace, caps
     (["-p", "number", "[3"], r"-p number: got '\[3', expected YAML"),
     (["--only", "92"], r"--only: got \['92'\], expected the start of one of \['90_first', '91_second'\]"),
     (["--workers", "0"], "workers: got 0"),
-    (["--profile", "paper"], "paper profile .* is not implemented"),
 ])
 def test_bad_arguments_are_refused_before_anything_runs(workplace, capsys, arguments, message):
     assert cli.main(["reproduce", *arguments]) == 2

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from fedmuscle_core import federation
+from fedmuscle_core.backbones import load_backbone
 from fedmuscle_core.client import make_model, private_data
 from fedmuscle_core.federation import mask_from_text, predicted_masks
 from fedmuscle_core.methods import ALIGNING
-from fedmuscle_core.models import TextRepresentationModel, load_backbone
+from fedmuscle_core.models import TextRepresentationModel
 from fedmuscle_core.scenes import digit_scenes
+from fedmuscle_core.settings import Settings
 from fedmuscle_core.setups import SETUPS, ClientSpec
 from fedmuscle_core.tasks import TASKS, targets
 from fedmuscle_core.text import load_tokenizer, token_ids
@@ -74,7 +76,7 @@ def test_a_dense_client_answers_for_every_pixel_and_learns_masks():
     inputs, wanted = private_data(TASKS["ss"], "segformer_medium", "train", 4, 0)
     assert inputs.shape == (4, 3, 32, 32) and wanted.shape == (4, 32, 32) and wanted.max() <= 10
     torch.manual_seed(0)
-    model = make_model(TASKS["ss"], "segformer_medium", 8)
+    model = make_model(TASKS["ss"], "segformer_medium", Settings(dim=8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(150):
         optimizer.zero_grad()
@@ -87,7 +89,7 @@ def test_a_dense_client_answers_for_every_pixel_and_learns_masks():
 @pytest.mark.parametrize(("name", "kind"), [("vit_small", "ViTModel"), ("resnet_small", "ResNetModel")])
 def test_a_dense_task_needs_a_segformer(name, kind):
     with pytest.raises(ValueError, match=f"backbone: got {kind}, expected a SegformerModel for a dense task"):
-        make_model(TASKS["ss"], name, 8)
+        make_model(TASKS["ss"], name, Settings(dim=8))
 
 
 def test_mean_iou_where_the_answer_is_known():

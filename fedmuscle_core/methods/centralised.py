@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..seeds import generator, seeded
-from ..tasks import TASKS
+from ..tasks import task_named
 from . import sharing
 
 
@@ -43,7 +43,7 @@ def collect(federation):
         if client.task.name not in models:
             models[client.task.name] = copy.deepcopy(client.model)
     encoder = next(iter(models.values())).encoder()
-    scales = {task: TASKS[task].lr_scale for task in models}
+    scales = {task: task_named(task).lr_scale for task in models}
     groups = [{"params": list(encoder.parameters()), "lr": settings.local_lr * sum(scales.values()) / len(scales)}]
     for task, model in models.items():
         model.representation.backbone = encoder
@@ -66,7 +66,7 @@ def train(central, settings, round):
         central["optimizer"].zero_grad()
         for task, model in central["models"].items():
             rows, (inputs, wanted) = next(batches[task]), central["data"][task]
-            loss = TASKS[task].loss(model(inputs[rows]), wanted[rows])
+            loss = task_named(task).loss(model(inputs[rows]), wanted[rows])
             loss.backward()
             losses[task] += loss.item() / steps
         central["optimizer"].step()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..client import local_phase
 from ..models import in_batches
+from ..placement import at_work
 from ..seeds import generator
 from ..server import count_votes
 from . import local
@@ -34,7 +35,8 @@ def client_votes(client, margin):
     """int16 votes on the client's public data: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
     multi-label tasks; -1 where the two most probable answers are not more than `margin` apart."""
     client.model.eval()
-    logits = in_batches(client.model, client.public)
+    with at_work(client):
+        logits = in_batches(client.model, client.public, device=client.device)
     if client.task.multilabel:
         logits = torch.stack([torch.zeros_like(logits), logits], 1)            # no and yes: their softmax is the sigmoid
     first_two, answers = logits.softmax(1).topk(2, dim=1)
@@ -52,7 +54,7 @@ def pseudo_labelled(client, labels, round):
         part, samples = rows.tensor_split(step.total)[step.number], len(step.wanted)
         if len(part) == 0:
             return loss
-        pseudo = pseudo_loss(client, client.public[part], labels[part].long())
+        pseudo = pseudo_loss(client, client.public[part].to(client.device), labels[part].long().to(client.device))
         return (samples * loss + len(part) * pseudo) / (samples + len(part))
     return extend
 

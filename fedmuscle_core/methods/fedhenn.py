@@ -9,6 +9,7 @@ import torch
 
 from ..client import embed, local_phase, public_batch
 from ..losses import cka_loss
+from ..placement import at_work
 from ..seeds import generator
 from ..server import kernel_mean
 from .contrastive import full_batches
@@ -39,9 +40,10 @@ def play_round(federation, round):
 def public_kernels(client, settings, batches, round):
     """The client's linear kernels (B, B) of the public batches."""
     found = []
-    for number, rows in enumerate(batches):
-        features = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
-        found.append(features @ features.T)
+    with at_work(client):
+        for number, rows in enumerate(batches):
+            features = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
+            found.append(features @ features.T)
     return found
 
 
@@ -52,7 +54,7 @@ def kernel_term(client, settings, batches, means, round, terms):
         if step.number and number == (step.number - 1) * len(batches) // step.total:
             return loss
         batch = public_batch(client, batches[number], settings.augment, round, number)
-        term = cka_loss(embed(client, batch, "local", round, number), means[number])
+        term = cka_loss(embed(client, batch, "local", round, number), means[number].to(client.device))
         terms.append(term.item())
         return loss + settings.eta * term
     return extend

@@ -10,7 +10,7 @@ from ..peers import credit
 from ..seeds import generator
 from ..server import pair_temperatures
 from ..setups import SETUPS
-from ..tasks import TASKS
+from ..tasks import task_named
 from . import local
 from .contrastive import contrastive_phase
 
@@ -36,7 +36,7 @@ def muscle_phase(federation, round, weighting="learned", used=None):
     used: a dict to note every client's last peers in.
     """
     settings = federation.settings
-    kinds = [getattr(TASKS[spec.task], "modality" if settings.distant == "modality" else "name")
+    kinds = [getattr(task_named(spec.task), "modality" if settings.distant == "modality" else "name")
              for spec in SETUPS[settings.setup]]
 
     def temperatures(members):

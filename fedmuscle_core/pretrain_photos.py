@@ -1,0 +1,112 @@
+"""Makes the small backbones of notebook 15 from real photos and texts: `python -m fedmuscle_core.pretrain_photos [name ...]`.
+
+They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
+from what clients or tests get (see `real_data`): those of images name the 110 classes of CIFAR-10 and CIFAR-100, those of texts
+fill the gaps of news, questions and public captions.  They go to `data/raw/backbones`, which is not under version control:
+what is derived from the photos must not be published.
+"""
+
+import argparse
+import copy
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel
+
+from . import pretrain, pretrain_text
+from .backbones import feature_width
+from .models import in_batches
+from .paths import PHOTO_BACKBONES
+from .real_data import source_table, split_rows, task_samples
+from .seeds import generator, seeded
+from .tasks import task_named
+from .text import TEXT_LENGTH
+
+SEED = 0
+SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
+TEXTS = {"ag_news_excerpt": "reserved", "trec": "reserved", "coco_small": "pool"}
+EPOCHS = {"resnet_medium": 30, "resnet_small": 30, "segformer_medium": 40, "vit_medium": 60, "vit_small": 60}
+VOCABULARY = 8000     # most tokens; words that occur once are spelt out
+NAMES = [f"photo_{name}" for name in (*EPOCHS, *pretrain_text.CONFIGS)]
+
+
+@cache
+def labelled_photos(part="reserved"):
+    """(images (n, 3, 32, 32) in [0, 1], classes (n,) from 0 to 109) of a part of both CIFAR excerpts."""
+    images, classes, first = [], [], 0
+    for source in SOURCES:
+        task = task_named(f"class@{source}")
+        found, labels = task_samples(task, split_rows(source)[part])
+        images.append(found)
+        classes.append(labels + first)
+        first += task.num_outputs
+    return torch.cat(images).float() / 255, torch.cat(classes)
+
+
+@cache
+def learn_photos(name, epochs=None):
+    """The backbone `name` of `pretrain.CONFIGS`, from random weights; transformers also match the features of the teacher."""
+    images, classes = labelled_photos()
+    config = pretrain.CONFIGS[name][0]
+    with seeded(SEED, "pretrain photos", name):
+        backbone = AutoModel.from_config(copy.deepcopy(config))
+        classify = nn.Linear(feature_width(config), int(classes.max()) + 1)
+        imitate = nn.Linear(feature_width(config), feature_width(pretrain.CONFIGS[pretrain.TEACHER][0]))
+    teacher = None if name.startswith("resnet") else learn_photos(pretrain.TEACHER, epochs)
+
+    def loss(rows, rng):
+        seen = view(images[rows], rng)
+        features = pretrain.mean_features(backbone, seen)
+        value = F.cross_entropy(classify(features), classes[rows], label_smoothing=0.1)
+        if teacher is not None:
+            wanted = in_batches(lambda part: pretrain.mean_features(teacher, part), seen)
+            value = value + 1 - F.cosine_similarity(imitate(features), wanted).mean()
+        return value
+
+    pretrain.fit(f"photo_{name}", [backbone, classify, imitate], loss, len(images), epochs or EPOCHS[name], max_lr=2e-3)
+    return backbone
+
+
+def view(images, rng):
+    """Half of them mirrored; the batch shifted by up to four pixels, its border repeated."""
+    mirrored = torch.rand(len(images), generator=rng) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    dx, dy = torch.randint(0, 9, (2,), generator=rng).tolist()
+    side = images.shape[-1]
+    return F.pad(images, (4, 4, 4, 4), mode="replicate")[..., dy:dy + side, dx:dx + side]
+
+
+def corpus():
+    """The texts that language models learn from, in a fixed random order."""
+    lines = []
+    for source, part in TEXTS.items():
+        lines += [text for texts in source_table(source)["texts"].iloc[split_rows(source)[part].tolist()] for text in texts]
+    order = torch.randperm(len(lines), generator=generator(SEED, "pretrain photos", "texts"))
+    return [lines[row] for row in order.tolist()]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES, help=f"any of {NAMES}; default: all")
+    parser.add_argument("--epochs", type=int, help="other than those that the notebook's backbones were made with")
+    args = parser.parse_args(argv)
+    if unknown := set(args.names) - set(NAMES):
+        parser.error(f"names: got {sorted(unknown)}, expected any of {NAMES}")
+    torch.set_num_threads(1)    # same weights on any number of cores; several names can be made side by side
+    lines = tokenizer = None
+    for name in args.names:
+        plain = name.removeprefix("photo_")
+        if plain in pretrain.CONFIGS:
+            learn_photos(plain, args.epochs).save_pretrained(PHOTO_BACKBONES / name)
+            continue
+        lines = lines or corpus()
+        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=2, most=VOCABULARY, length=TEXT_LENGTH)
+        model = pretrain_text.pretrain(plain, tokenizer, lines, args.epochs)
+        pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
+    print(f"{', '.join(args.names)} -> {PHOTO_BACKBONES}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Real data for clients: which samples of a source are whose, and the tensors they become.
+
+One rule for every source.  Its test split is for scores only.  The rest, in one random order of the source's own: first what is
+reserved to pretrain backbones on, then what is held out for validation, then the pool.  In a run the pool is shuffled by the
+run's seed; clients of that source take their private sets from its beginning, one after the other, and public samples come
+from its end.  So no sample has two roles, and a client's set does not depend on the method.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import torch
+
+from .photos import load_photos
+from .seeds import generator
+from .setups import SETUPS
+from .sources import read_source, source_folder, source_named
+from .tasks import task_named
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # of what is not reserved (our choice)
+NEEDS = {"image": "photos", "label": "labels", "mask": "masks", "texts": "texts"}
+
+
+def is_real(setup):
+    """Whether the clients of a setup have real data; ValueError where some do and others do not."""
+    real = {bool(task_named(spec.task).source) for spec in SETUPS[setup]}
+    if len(real) == 2:
+        raise ValueError(f"setup: got clients with scenes and with real data in {setup!r}, expected either")
+    return real.pop()
+
+
+@lru_cache(maxsize=16)
+def _read(name, folder):
+    return read_source(name)
+
+
+def source_table(name):
+    """The `layouts` table of a source, read once."""
+    return _read(name, str(source_folder(name)))
+
+
+def split_rows(name):
+    """{"reserved", "validation", "pool", "test": sorted row numbers of `source_table`}, the same for every run."""
+    table, source = source_table(name), source_named(name)
+    is_test = torch.tensor((table["split"] == source.test).to_numpy(dtype=bool))
+    if is_test.all():                                 # such as COCO's validation split alone: nothing of it is scored
+        is_test = torch.zeros_like(is_test)
+    rows = (~is_test).nonzero()[:, 0]
+    rows = rows[torch.randperm(len(rows), generator=generator(0, "source", name))]
+    reserved = round(source.reserved * len(rows))
+    held_out = min(MOST_HELD_OUT, round(HELD_OUT * (len(rows) - reserved)))
+    ends = (reserved, reserved + held_out)
+    parts = {"reserved": rows[:ends[0]], "validation": rows[ends[0]:ends[1]], "pool": rows[ends[1]:],
+             "test": is_test.nonzero()[:, 0]}
+    return {part: found.sort().values for part, found in parts.items()}
+
+
+def run_rows(settings, public=False):
+    """{client index: its private rows}, and under 0, with `public`, the public ones, of a run; row numbers of their sources.
+
+    Raises ValueError where a source has too few samples that have what the roles need.
+    """
+    found, taken, pools = {}, {}, {}
+
+    def take(source, needs, count, role, from_end=False):
+        if source not in pools:
+            rows = split_rows(source)["pool"]
+            pools[source] = rows[torch.randperm(len(rows), generator=generator(settings.seed, "pool", source))]
+        free = [row for row in with_needs(source, pools[source], needs).tolist() if row not in taken.setdefault(source, set())]
+        if count > len(free):
+            raise ValueError(f"{source}: got {len(free)} free samples with {' and '.join(NEEDS[need] for need in needs)} for "
+                             f"{role}, expected at least {count}")
+        chosen = free[-count:] if from_end else free[:count]
+        taken[source].update(chosen)
+        return torch.tensor(chosen)
+
+    for index, spec in enumerate(SETUPS[settings.setup], 1):
+        task = task_named(spec.task)
+        found[index] = take(task.source, needs_of(task), spec.train_size, f"client {index}")
+    if public:
+        found[0] = take(settings.public_domain, public_needs(settings.setup), settings.public_size, "the public data", True)
+    return found
+
+
+def needs_of(task):
+    """Columns of a table that a task needs."""
+    return ("texts", "label") if task.modality == "text" else ("image", "mask") if task.dense else ("image", "label")
+
+
+def public_needs(setup):
+    """Columns that public data of a setup need: photos, texts, or both, as its clients read."""
+    modalities = {task_named(spec.task).modality for spec in SETUPS[setup]}
+    return tuple(column for column, modality in (("image", "image"), ("texts", "text")) if modality in modalities)
+
+
+def with_needs(name, rows, needs):
+    """Those of `rows` whose samples have all columns `needs`."""
+    table = source_table(name).iloc[rows.tolist()]
+    has = [all(row[need] is not None and row[need] != () for need in needs) for row in table.to_dict("records")]
+    return rows[torch.tensor(has, dtype=torch.bool)]
+
+
+def photos_and_texts(name, rows, needs):
+    """(images (n, 3, side, side) uint8 or None, the first text of each or None) of rows of a source, as `needs` says."""
+    table = source_table(name).iloc[rows.tolist()]
+    images = load_photos(table.assign(mask=None), source_named(name).size)[0] if "image" in needs else None
+    return images, [texts[0] for texts in table["texts"]] if "texts" in needs else None
+
+
+def task_samples(task, rows):
+    """(images or texts, targets) of rows of the task's source.
+
+    targets: (n,) classes; (n, labels) 0 or 1, float; (n, side, side) uint8 classes of pixels, VOID where there is none.
+    """
+    table = source_table(task.source).iloc[rows.tolist()]
+    if task.modality == "text":
+        return [texts[0] for texts in table["texts"]], torch.tensor(table["label"].tolist())
+    if task.dense:
+        return load_photos(table, source_named(task.source).size)
+    images, _ = load_photos(table.assign(mask=None), source_named(task.source).size)
+    return images, torch.tensor(table["label"].tolist(), dtype=torch.float if task.multilabel else torch.long)
+
+
+def scored_rows(task, split, size):
+    """The first `size` rows (in a fixed random order), or all there are, of a task's "validation" or "test" rows."""
+    rows = with_needs(task.source, split_rows(task.source)[split], needs_of(task))
+    order = torch.randperm(len(rows), generator=generator(0, "scored", task.source, split))
+    return rows[order[:size]].sort().values
+
+
+def held_out_rows(setup, domain, size):
+    """Rows of a public source that nobody trains on, at most `size`."""
+    return with_needs(domain, split_rows(domain)["validation"], public_needs(setup))[:size]
+
+
+def digest(name, rows=None):
+    """Short hash of a source's samples, or of some of them: file names, labels and texts, not the pixels."""
+    table = source_table(name) if rows is None else source_table(name).iloc[rows.tolist()]
+    columns = (table["image"].map(lambda path: path and path.name), table["label"], table["texts"])
+    return hashlib.sha256(repr(list(zip(*columns, strict=True))).encode()).hexdigest()[:10]

@@ -1,0 +1,270 @@
+"""The paper profile end to end, without a network: its own setups and code path on tiny data sets in the official layouts and
+tiny checkpoints, LoRA on, bfloat16 on, clients in host memory between turns, killed and resumed."""
+
+import pandas as pd
+import pytest
+import tiny_world
+import torch
+
+from fedmuscle_core import experiment, federation, placement, plans, real_data
+from fedmuscle_core.adaptation import adapt
+from fedmuscle_core.backbones import IMAGENET, PIXELS, load_backbone, normalised, pixels_of
+from fedmuscle_core.client import accumulated
+from fedmuscle_core.experiment import one_thread, run, sweep
+from fedmuscle_core.methods import ALIGNING
+from fedmuscle_core.methods.contrastive import micro_batches
+from fedmuscle_core.models import num_parameters
+from fedmuscle_core.profiles import profile_settings
+from fedmuscle_core.setups import PAPER_SETUPS, SETUPS
+from fedmuscle_core.store import load_run, run_path
+
+SMALL = {"rounds": 2, "public_size": 16, "batch_size": 8, "dim": 8, "local_batch_size": 4, "min_local_steps": 2,
+         "validation_size": 8, "test_size": 8, "micro_batch_size": 3, "image_size": 32}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """(folder of tiny data, folder of tiny checkpoints), written once."""
+    folder = tmp_path_factory.mktemp("tiny world")
+    tiny_world.write_data(folder / "data")
+    tiny_world.write_checkpoints(folder / "checkpoints")
+    return folder / "data", folder / "checkpoints"
+
+
+@pytest.fixture
+def paper(world, monkeypatch):
+    """Settings of the paper profile at the scale of the tiny world; `paper(setup, method, field=value)` changes a field."""
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(world[0]))
+    monkeypatch.setenv("FEDMUSCLE_CHECKPOINTS", str(world[1]))
+    for name in PAPER_SETUPS.values():
+        monkeypatch.setitem(SETUPS, name, tuple(spec._replace(train_size=6) for spec in SETUPS[name]))
+
+    def settings(setup="setup1", method="fedmuscle", **changes):
+        return profile_settings("paper", setup, method, [0], **{**SMALL, **changes})[0]
+    return settings
+
+
+def test_every_method_runs_on_setup_1_and_learns_something(paper, tmp_path):
+    several = [paper(method=method) for method in ALIGNING]
+    records, history = sweep(several, tmp_path, progress=False)
+    assert set(history["method"]) == set(ALIGNING) and {record["settings"]["setup"] for record in records} == {"paper1"}
+    trained = history[(history["split"] == "train") & (history["metric"] == "local_loss")]
+    assert trained.groupby(["method", "client"])["value"].size().eq(2).all() and trained["value"].notna().all()
+    scores = history[history["split"] == "test"]
+    assert scores["value"].between(0, 100).all() and len(scores) == 6 * len(ALIGNING)
+    assert not list(tmp_path.rglob("*.state.pt*"))
+    for record in records:
+        assert record["device"] == "cpu" and record["versions"]["peft"]
+        public = record["settings"]["method"] != "local"
+        assert set(record["data"]["sources"]) == {"cifar10", "cifar100", "voc"}
+        assert ("0" in {str(index) for index in record["data"]["clients"]}) == public
+
+
+def test_setup_2_reads_captions_masks_and_texts(paper, tmp_path):
+    record, history = run(paper("setup2"), tmp_path, progress=False)
+    assert sorted(set(history["client"])) == list(range(1, 11))
+    assert set(record["data"]["sources"]) == {"cifar10", "cifar100", "voc", "flickr30k", "ag_news"}
+    assert set(history.loc[history["client"] == 7, "metric"]) == {"mIoU", "local_loss", "contrastive_loss"}
+    assert len(record["alignment"]["after"]["cka"]) == 10
+
+
+def test_a_killed_run_goes_on_with_the_same_result(paper, tmp_path, monkeypatch):
+    settings = paper(rounds=3)
+    _, whole = run(settings, tmp_path / "whole", progress=False)
+    saved, seen = federation.save_state, []
+
+    def killed(path, built, round, *rest):
+        saved(path, built, round, *rest)
+        seen.append(round)
+        if round == 2:
+            raise KeyboardInterrupt
+    monkeypatch.setattr(federation, "save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, tmp_path / "killed", progress=False)
+    state = run_path(tmp_path / "killed", experiment.canonical(settings)).with_suffix(".state.pt")
+    assert state.is_file() and seen == [1, 2]
+    _, resumed = run(settings, tmp_path / "killed", progress=False)
+    assert seen == [1, 2, 3] and not state.is_file()
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+
+
+def test_a_state_that_is_not_whole_or_of_other_settings_is_named(paper, tmp_path):
+    settings = experiment.canonical(paper())
+    state = run_path(tmp_path, settings).with_suffix(".state.pt")
+    state.parent.mkdir()
+    state.write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"state\.pt: not a whole state"):
+        run(settings, tmp_path, progress=False)
+    torch.save({"key": "another"}, state)
+    with pytest.raises(ValueError, match=r"got the state of other settings \(another\)"):
+        run(settings, tmp_path, progress=False)
+
+
+def test_waiting_in_host_memory_and_micro_batches_change_nothing_but_memory(paper, monkeypatch):
+    """In float32 and without dropout, up to rounding."""
+    without = tuple(spec._replace(backbone=spec.backbone.replace("segformer_b2", "segformer_b0")) for spec in SETUPS["paper1"])
+    monkeypatch.setitem(SETUPS, "paper1", without)
+    plain = {"precision": "float32", "micro_batch_size": None, "offload": False}
+    found = {}
+    for name, changes in (("whole", {}), ("offload", {"offload": True}), ("micro", {"micro_batch_size": 3})):
+        with one_thread():
+            built = federation.build(paper(**{**plain, **changes}))
+            history = federation.train(built, progress=False)[0]
+            found[name] = history[history["split"] == "train"].reset_index(drop=True)
+    assert len(found["whole"]) == 2 * 2 * 6
+    pd.testing.assert_frame_equal(found["offload"], found["whole"], check_exact=False, rtol=1e-5)
+    pd.testing.assert_frame_equal(found["micro"], found["whole"], check_exact=False, rtol=1e-4)
+
+
+def test_one_client_at_a_time_is_at_work(paper, monkeypatch):
+    """With `offload` every use of a network lies between its arrival and its departure."""
+    there, most = set(), []
+
+    def move(client, device):
+        there.symmetric_difference_update({client.index})
+        most.append(len(there))
+    monkeypatch.setattr(placement, "move", move)
+    with one_thread():
+        federation.train(federation.build(paper(rounds=1)), progress=False)
+    assert max(most) == 1 and not there and len(most) > 40
+
+
+def test_moving_a_client_keeps_its_views_its_moments_and_its_updates(paper):
+    settings = paper(rounds=1, offload=False)
+    built = federation.build(settings)
+    client, twin = built.clients[0], federation.build(settings).clients[0]
+    for each in (client, twin):
+        inputs, wanted = (values[:4] for values in each.data["train"])
+        for _ in range(2):
+            each.task.loss(each.model(inputs), wanted).backward()
+            each.local_optimizer.step()
+            each.local_optimizer.param_groups[0]["params"][0].grad.zero_()
+            if each is client:
+                placement.move(client, "cpu")
+    flat = client.local_optimizer.param_groups[0]["params"][0]
+    learning = [p for p in client.model.parameters() if p.requires_grad]
+    start, size = flat.data_ptr(), 4 * flat.numel()
+    assert all(start <= p.data_ptr() < start + size for p in learning)
+    assert all(torch.equal(a, b) for a, b in zip(client.model.parameters(), twin.model.parameters(), strict=True))
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(paper):
+    client = federation.build(paper(precision="float32")).clients[0]
+    inputs, wanted = client.data["train"]
+    gradients = []
+    for size in (None, 4, 1):
+        client.model.eval()
+        loss = accumulated(client, inputs, wanted, size)
+        loss.backward()
+        flat = client.local_optimizer.param_groups[0]["params"][0].grad
+        gradients.append((loss.item(), flat.clone()))
+        flat.zero_()
+    for value, gradient in gradients[1:]:
+        assert value == pytest.approx(gradients[0][0], rel=1e-5)
+        assert torch.allclose(gradient, gradients[0][1], atol=1e-6) and gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["vit_base", "segformer_b0", "bert_base", "distilbert_base"])
+def test_lora_trains_its_updates_only_and_starts_as_the_checkpoint(paper, name):
+    plain, adapted = load_backbone(name).eval(), adapt(load_backbone(name), "lora", 4).eval()
+    inputs = {"input_ids": torch.ones(2, 5, dtype=torch.long)} if "bert" in name else {"pixel_values": torch.rand(2, 3, 32, 32)}
+    with torch.no_grad():
+        assert torch.equal(plain(**inputs).last_hidden_state, adapted(**inputs).last_hidden_state)
+    learning = [key for key, value in adapted.named_parameters() if value.requires_grad]
+    assert learning and all("lora_" in key for key in learning)
+    projections = [key for key, module in plain.named_modules() if key.rsplit(".", 1)[-1] in
+                   ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin")]
+    width = {key: plain.get_submodule(key).weight.shape for key in projections}
+    assert num_parameters(adapted) == sum(4 * (rows + columns) for rows, columns in width.values())
+
+
+def test_lora_needs_attention_and_frozen_trains_nothing(paper):
+    with pytest.raises(ValueError, match="adaptation: got 'lora' for ResNetModel, expected 'full' or 'frozen'"):
+        adapt(load_backbone("resnet_small"), "lora")
+    assert num_parameters(adapt(load_backbone("vit_base"), "frozen")) == 0
+
+
+def test_frozen_features_are_computed_once_and_give_the_same_run(paper, monkeypatch):
+    settings = paper(adaptation="frozen", precision="float32", micro_batch_size=None, offload=False)
+    with one_thread():
+        built = federation.build(settings)
+        kept = federation.train(built, progress=False)[0]
+        assert built.clients[0].data["train"][0].shape == (6, 4 * 16) and built.clients[0].public.shape == (16, 4 * 16)
+        monkeypatch.setattr("fedmuscle_core.client.keep_features", lambda client: None)
+        again = federation.train(federation.build(settings), progress=False)[0]
+    pd.testing.assert_frame_equal(kept, again, check_exact=False, rtol=1e-4)
+
+
+def test_hub_segformers_read_imagenets_pixels_and_sizes_are_fitted():
+    backbone = load_backbone("segformer_medium")
+    assert pixels_of(backbone, 224) == PIXELS._replace(side=224)
+    backbone.config._name_or_path = "nvidia/mit-b0"
+    assert pixels_of(backbone, 64, "bfloat16") == IMAGENET._replace(side=64, precision="bfloat16")
+    image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    assert torch.allclose(normalised(image, PIXELS), torch.ones(1, 3, 8, 8))
+    white = normalised(image, IMAGENET._replace(side=16))
+    assert white.shape == (1, 3, 16, 16) and white[0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+
+def test_private_validation_and_test_samples_are_all_different(paper):
+    settings = paper("setup2", public_domain="pairs")
+    rows, other = real_data.run_rows(settings, public=True), real_data.run_rows(settings.replace(method="local"))
+    assert all(torch.equal(rows[index], other[index]) for index in other)     # whatever the method reads
+    sources = {index: real_data.task_named(spec.task).source for index, spec in enumerate(SETUPS["paper2"], 1)}
+    sources[0] = "flickr30k"
+    for source in set(sources.values()):
+        several = [rows[index].tolist() for index in rows if sources[index] == source]
+        parts = real_data.split_rows(source)
+        used = [*(row for mine in several for row in mine), *parts["validation"].tolist(), *parts["test"].tolist()]
+        assert len(used) == len(set(used))
+        assert not set(used) & set(parts["reserved"].tolist())
+    table = real_data.source_table("voc")
+    assert set(table["split"].iloc[real_data.split_rows("voc")["test"].tolist()]) == {"val"}
+    again = real_data.run_rows(settings.replace(seed=1), public=True)
+    assert not torch.equal(again[1], rows[1])
+
+
+def test_too_few_samples_are_said_before_any_training(paper):
+    with pytest.raises(ValueError, match="voc: got .* free samples with photos for the public data, expected at least 500"):
+        federation.build(paper(public_size=500))
+    with pytest.raises(ValueError, match="coco: got 27 free samples with photos and texts .* expected at least 28"):
+        federation.build(paper("setup2", public_domain="scenes", public_size=28))
+
+
+@pytest.mark.parametrize(("setup", "changes", "message"), [
+    ("noniid", {}, "profile: got 'paper' for noniid, expected one of"),
+    ("setup1", {"public_domain": "noise"}, "public_domain: got 'noise', expected one of"),
+])
+def test_what_has_no_real_version_is_refused(paper, setup, changes, message):
+    with pytest.raises(ValueError, match=message):
+        profile_settings("paper", setup, "local", [0], **changes)
+
+
+def test_real_clients_and_scenes_do_not_mix(paper, monkeypatch):
+    with pytest.raises(ValueError, match="public_domain: got 'single', expected the name of a real source"):
+        federation.check(paper().replace(public_domain="single"))
+    monkeypatch.setitem(SETUPS, "mixed", (*SETUPS["paper1"][:2], *SETUPS["setup1"][:2]))
+    with pytest.raises(ValueError, match="got clients with scenes and with real data in 'mixed'"):
+        federation.check(paper().replace(setup="mixed"))
+    with pytest.raises(ValueError, match="dirichlet: got 0.1, expected None with real data"):
+        federation.check(paper().replace(dirichlet=0.1))
+
+
+def test_the_plans_of_setups_1_and_2_have_a_paper_version(paper):
+    for number in ("02", "03", "04", "05"):
+        runs = plans.PLANS[number]("paper", [0])
+        assert runs and {settings.setup for settings in runs} <= set(PAPER_SETUPS.values())
+        assert all(settings.adaptation == "lora" and settings.dim == 256 for settings in runs)
+
+
+def test_micro_batches_are_the_batch_in_parts(paper):
+    client = federation.build(paper(offload=False)).clients[0]
+    parts = micro_batches(client, torch.arange(8), paper(), 1, 0)
+    assert [len(part) for part in parts] == [3, 3, 2] and torch.equal(torch.cat(parts), client.public[:8])
+
+
+def test_a_stored_run_of_the_paper_profile_loads(paper, tmp_path):
+    settings = paper(method="local")
+    run(settings, tmp_path, progress=False)
+    record, history = load_run(run_path(tmp_path, experiment.canonical(settings)))
+    assert experiment.is_stored(settings, tmp_path) and record["settings"]["lora_rank"] == 16 and len(history)

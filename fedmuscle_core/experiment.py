@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from . import federation
 from .checks import positive_int
 from .methods import ALIGNING, METHODS
+from .models import num_parameters
 from .paths import BACKBONES
 from .real_data import digest, is_real, run_rows
 from .settings import Settings
@@ -52,17 +53,26 @@ def run(settings, folder, progress=True, parked=None):
     device = os.environ.get("FEDMUSCLE_DEVICE") or ("cuda" if real and torch.cuda.is_available() else "cpu")
     with one_thread() if device == "cpu" else contextlib.nullcontext():
         built = federation.build(settings, parked, device)
+        parameters = {client.index: counted(client.model) for client in built.clients} if real else {}
+        if real and progress:
+            print("parameters that learn, of all:", *(f"client {index} {few:,} of {every:,}" for index, (few, every) in
+                                                      parameters.items()), sep="\n  ")
         history, alignment = federation.train(built, progress, state)
     record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
               "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),
               "ledger": built.ledger.table().values.tolist(), "alignment": alignment,
               "masks": federation.predicted_masks(built)}
     if real:
-        record |= {"device": device_name(device), "data": data_used(settings)}
+        record |= {"device": device_name(device), "data": data_used(settings), "parameters": parameters}
     save_run(path, record, history)
     if state:
         state.unlink(missing_ok=True)
     return record, history
+
+
+def counted(model):
+    """(parameters that learn, all parameters) of a network."""
+    return num_parameters(model), sum(parameter.numel() for parameter in model.parameters())
 
 
 def device_name(device):

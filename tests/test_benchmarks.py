@@ -2,9 +2,10 @@ import json
 import time
 
 import pytest
+from transformers import ViTConfig
 
 from fedmuscle_core import plans
-from fedmuscle_core.benchmarks import clients, loss, losses, peers, round, sweep
+from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, sweep
 from fedmuscle_core.paths import results
 
 
@@ -80,3 +81,15 @@ def test_the_clients_benchmark_runs_all_three_ways_with_the_same_bytes_down(tmp_
     assert [(row["refresh"], row["parked"]) for row in rows] == list(clients.WAYS)
     assert {row["clients"] for row in rows} == {3} and len({row["KiB_per_client"] for row in rows}) == 1
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_paper_round_benchmark_plays_rounds_of_lora_clients(monkeypatch, tmp_path, capsys):
+    small = ViTConfig(image_size=32, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                      intermediate_size=16)
+    monkeypatch.setitem(paper_round.CONFIGS, "vit_base", small)
+    monkeypatch.setattr(paper_round, "SIDE", 32)
+    path = tmp_path / "round.json"
+    assert paper_round.main(["--batches", "2", "--repeats", "2", "--device", "cpu", "--save", str(path)]) == 0
+    stored = json.loads(path.read_text())
+    assert len(stored["rows"]) == 2 and stored["median_ratio"] > 0 and stored["device"] == "cpu" and stored["peak_MiB"] is None
+    assert capsys.readouterr().out.count("passes alone") == 2

@@ -60,8 +60,10 @@ def test_every_method_runs_on_setup_1_and_learns_something(paper, tmp_path):
         assert ("0" in {str(index) for index in record["data"]["clients"]}) == public
 
 
-def test_setup_2_reads_captions_masks_and_texts(paper, tmp_path):
-    record, history = run(paper("setup2"), tmp_path, progress=False)
+def test_setup_2_reads_captions_masks_and_texts(paper, tmp_path, capsys):
+    record, history = run(paper("setup2"), tmp_path)
+    few, every = record["parameters"][9]
+    assert f"client 9 {few:,} of {every:,}" in capsys.readouterr().out and few < every
     assert sorted(set(history["client"])) == list(range(1, 11))
     assert set(record["data"]["sources"]) == {"cifar10", "cifar100", "voc", "flickr30k", "ag_news"}
     assert set(history.loc[history["client"] == 7, "metric"]) == {"mIoU", "local_loss", "contrastive_loss"}

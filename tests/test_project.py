@@ -52,7 +52,8 @@ def test_imports_flow_one_way():
              "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "resume", "federation", "mismatch",
              "experiment", "estimate", "statistics", "comparison", "tuning", "profiles", "ablations", "plans", "plots",
              "report", "task_tables", "varied", "against_paper", "verify", "dry_run", "reproduce", "cli", "benchmarks.loss",
-             "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients", "benchmarks.sweep"]
+             "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients", "benchmarks.sweep",
+             "benchmarks.paper_round"]
     modules = {path.relative_to(ROOT / "fedmuscle_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
                for path in (ROOT / "fedmuscle_core").rglob("*.py")}
     assert modules - {"__init__", "benchmarks"} == set(order)

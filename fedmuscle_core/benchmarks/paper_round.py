@@ -1,0 +1,104 @@
+"""A FedMuscle round of six paper-sized clients: `python -m fedmuscle_core.benchmarks.paper_round --device cuda`.
+
+ViT-B or ViT-S with random weights, LoRA of rank 16, B = 32, M = 3, d = 256, noise of 224 x 224 pixels for photos.  Times whole
+rounds (a contrastive phase of `--batches` public batches and a local phase) and, in turns with them, the forward and backward
+passes of the same networks on the same batches alone; tells the accelerator's peak memory.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+from transformers import AutoModel, ViTConfig
+
+from ..adaptation import adapt
+from ..backbones import PIXELS
+from ..checkpoints import CHECKPOINTS
+from ..client import Client, embed
+from ..exchange import Ledger
+from ..federation import Federation
+from ..methods import METHODS
+from ..models import ClientModel
+from ..placement import flat_optimizers, move
+from ..seeds import generator, seeded
+from ..settings import Settings
+from ..store import environment, now, write_atomically
+from ..tasks import TASKS
+
+CONFIGS = {"vit_base": CHECKPOINTS["vit_base"].config,
+           "vit_small": ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)}
+SIDE = 224
+
+
+def make_federation(config, batches, precision, device):
+    """Six clients as in Setup 1, all with this architecture, public noise for `batches` batches and as much private."""
+    settings = Settings(setup="setup1", dim=256, public_size=32 * batches, local_batch_size=32, min_local_steps=batches,
+                        adaptation="lora", precision=precision)
+    rng, clients, task = generator(0, "paper round"), [], TASKS["mlc"]
+    public = torch.randint(256, (settings.public_size, 3, SIDE, SIDE), generator=rng, dtype=torch.uint8)
+    wanted = torch.randint(2, (settings.public_size, task.num_outputs), generator=rng).float()
+    for index in range(1, 7):
+        with seeded(0, "paper round", index):
+            model = ClientModel(adapt(AutoModel.from_config(config), "lora"), settings.dim, task.num_outputs,
+                                scale=PIXELS._replace(precision=precision))
+        client = Client(index, task, 0, model, {"train": (public, wanted)}, public, *flat_optimizers(model, 1e-3, 1e-3), False)
+        move(client, device)
+        clients.append(client)
+    return Federation(settings, clients, Ledger())
+
+
+def passes_alone(federation):
+    """The passes of one round without exchange, loss between clients, or steps: as many forwards and backwards."""
+    for client in federation.clients:
+        images, wanted = client.data["train"]
+        for rows in torch.arange(len(images)).split(32):
+            embed(client, client.public[rows].to(client.device)).sum().backward()
+            client.task.loss(client.model(images[rows].to(client.device)), wanted[rows].to(client.device)).backward()
+        client.local_optimizer.param_groups[0]["params"][0].grad.zero_()
+
+
+def timed(function, device):
+    """Seconds that `function()` takes, the accelerator's work included."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    clock = time.perf_counter()
+    function()
+    wait()
+    return time.perf_counter() - clock
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=list(CONFIGS), default="vit_base")
+    parser.add_argument("--batches", type=int, default=8, help="public batches of 32 a round, and as many private ones")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
+    args = parser.parse_args(argv)
+    federation = make_federation(CONFIGS[args.backbone], args.batches, args.precision, args.device)
+    play_round = METHODS["fedmuscle"].play_round
+    play_round(federation, 1)
+    passes_alone(federation)
+    rows = []
+    for repeat in range(args.repeats):
+        whole = timed(lambda number=2 + repeat: play_round(federation, number), args.device)
+        alone = timed(lambda: passes_alone(federation), args.device)
+        rows.append({"round_seconds": whole, "passes_seconds": alone, "ratio": whole / alone})
+        print(f"round {whole:7.2f} s   passes alone {alone:7.2f} s   ratio {whole / alone:.3f}")
+    on_gpu = args.device.startswith("cuda")
+    record = {"backbone": args.backbone, "batches": args.batches, "precision": args.precision, "measured": now(),
+              "device": torch.cuda.get_device_name() if on_gpu else "cpu", "versions": environment(), "rows": rows,
+              "median_ratio": statistics.median(row["ratio"] for row in rows),
+              "peak_MiB": round(torch.cuda.max_memory_allocated() / 2 ** 20) if on_gpu else None}
+    print(f"{record['device']}: median ratio {record['median_ratio']:.3f}, peak memory {record['peak_MiB']} MiB")
+    if args.save:
+        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Backbones from real photos, on tiny excerpts: what they may learn from, and that they are made the same way twice."""
+
+import numpy as np
+import pytest
+import tiny_world
+import torch
+
+from fedmuscle_core import pretrain_photos, real_data, text
+from fedmuscle_core.backbones import load_backbone
+
+
+@pytest.fixture
+def excerpts(tmp_path, monkeypatch):
+    """Tiny excerpts under the names and folders that the real ones have."""
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    tiny_world.write_cifar(data / "cifar10", 10, 30, 1, rng)
+    tiny_world.write_cifar(data / "cifar100", 100, 3, 1, rng)
+    tiny_world.write_coco(data / "coco_small", 20, rng)
+    tiny_world.write_ag_news(data / "text" / "ag_news", 200, 8)
+    (data / "text" / "trec").mkdir()
+    for name in ("TREC.train.all", "TREC.test.all"):
+        (data / "text" / "trec" / name).write_text("\n".join(f"{number % 6} How many is {number} ?" for number in range(60)))
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(data))
+    for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
+        function.cache_clear()
+    monkeypatch.setattr(pretrain_photos, "PHOTO_BACKBONES", tmp_path / "backbones")
+    monkeypatch.setattr("fedmuscle_core.backbones.PHOTO_BACKBONES", tmp_path / "backbones")
+    yield tmp_path / "backbones"
+    for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
+        function.cache_clear()
+
+
+def test_they_learn_from_reserved_photos_only(excerpts):
+    images, classes = pretrain_photos.labelled_photos()
+    assert len(images) == 150 + 150 and classes.min() == 0 and classes.max() == 109 and images.max() <= 1
+    for source in pretrain_photos.SOURCES:
+        parts = real_data.split_rows(source)
+        others = set(torch.cat([parts[part] for part in ("validation", "pool", "test")]).tolist())
+        assert not others & set(parts["reserved"].tolist()) and len(parts["reserved"]) == 150
+
+
+def test_the_corpus_has_no_text_of_a_client_or_a_test(excerpts):
+    lines = set(pretrain_photos.corpus())
+    for source in ("ag_news_excerpt", "trec"):
+        parts, texts = real_data.split_rows(source), real_data.source_table(source)["texts"]
+        private = {text[0] for text in texts.iloc[parts["pool"].tolist()]}
+        assert {text[0] for text in texts.iloc[parts["reserved"].tolist()]} <= lines
+        assert private and not private & lines
+
+
+def test_both_kinds_are_made_and_load(excerpts):
+    assert pretrain_photos.main(["--epochs", "1", "photo_resnet_small", "photo_bert_small"]) is None
+    vision, language = load_backbone("photo_resnet_small"), load_backbone("photo_bert_small")
+    assert vision.config.model_type == "resnet" and language.config.max_position_embeddings >= text.TEXT_LENGTH
+    tokenizer = text.load_tokenizer("photo_bert_small")
+    ids = text.token_ids(tokenizer, ["Stocks fall again. " * 40], text.TEXT_LENGTH, cut=True)
+    assert ids.shape == (1, text.TEXT_LENGTH) and tokenizer.unk_token_id not in ids
+    text.load_tokenizer.cache_clear()
+    before = {name: value.clone() for name, value in vision.state_dict().items()}
+    pretrain_photos.learn_photos.cache_clear()
+    pretrain_photos.main(["--epochs", "1", "photo_resnet_small"])
+    again = load_backbone("photo_resnet_small").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
+
+
+def test_an_unknown_name_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        pretrain_photos.main(["photo_vit_huge"])
+    assert "names: got ['photo_vit_huge'], expected any of" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import importlib
 _HOME = {"muscle_loss": "losses", "info_nce": "losses", "gramian_loss": "losses", "mi_lower_bound": "losses",
          "Settings": "settings", "run": "experiment", "sweep": "experiment"}
 __all__ = sorted(_HOME)
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 
 def __getattr__(name):

@@ -137,6 +137,19 @@ def sweep(settings_list, folder, workers=1, progress=True):
     missing = missing_runs(wanted, folder)
     if missing:
         _compute(missing, folder, min(workers, len(missing)), progress)
+    return _load(wanted, folder)
+
+
+def stored(settings_list, folder):
+    """(records, history) as `sweep` gives them, of runs that are there already; ValueError naming those that are not."""
+    wanted = list(dict.fromkeys(map(canonical, settings_list)))
+    if absent := [f"{settings.setup} {settings.method} seed {settings.seed}" for settings in wanted
+                  if not run_path(folder, settings).is_file()]:
+        raise ValueError(f"{folder}: got no stored run of {', '.join(absent)}; profile 'mini' computes them")
+    return _load(wanted, folder)
+
+
+def _load(wanted, folder):
     loaded = [load_run(run_path(folder, settings)) for settings in wanted]
     return [record for record, _ in loaded], pd.concat([history for _, history in loaded], ignore_index=True)
 

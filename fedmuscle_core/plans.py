@@ -119,5 +119,29 @@ def notebook_14(profile, seeds=None):
         profile, seeds, ["mfed_dense"])
 
 
+PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
+PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320}      # and how many samples of each
+
+
+def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Setup 1 on real photos, with one public source."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos1", method, table_seeds(profile, seeds, ablations.FEW_SEEDS),
+                                             public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
+
+
+def photos2(profile, seeds=None):
+    """Setup 2 on real photos, news and questions."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos2", method, table_seeds(profile, seeds, ablations.FEW_SEEDS))]
+
+
+def notebook_15(profile, seeds=None):
+    """Real photos, none in profile "quick": the runs need data that are not here for everybody."""
+    if profile == "quick":
+        return []
+    return [settings for domain in PHOTO_DOMAINS for settings in photos1(profile, seeds, domain)] + photos2(profile, seeds)
+
+
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
          "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12}

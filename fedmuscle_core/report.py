@@ -42,6 +42,14 @@ def published_value(**where):
     return float(rows["value"].iloc[0])
 
 
+def published_delta(setup, method, public_data):
+    """The published Delta in percent, a float, or None where none was found."""
+    try:
+        return published_value(setup=setup, method=method, public_data=public_data, quantity="delta")
+    except ValueError:
+        return None
+
+
 def published_mfed():
     """{quantity: value} of the published M-Fed numbers, from a secondary summary; ranks, and points or % (not stated)."""
     return pd.read_csv(PUBLISHED / "mfed_published.csv").set_index("quantity")["value"].to_dict()

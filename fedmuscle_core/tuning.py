@@ -20,7 +20,8 @@ from .setups import SETUP_SETTINGS
 from .statistics import relative_change
 from .store import write_atomically
 
-SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100,), "mfed_labels": (100,)}   # never used for results
+SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100,), "mfed_labels": (100,),
+         "photos1": (100,)}                           # never used for results
 LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
 TEMPERATURE = [{"tau": 0.5}]                          # beside the default, 0.2
@@ -38,7 +39,8 @@ GRIDS = {                                             # three values of the firs
     "mfed": (LOCAL_GRID[1:], [{"lam": 0.3}]),
     "centralised": (LOCAL_GRID, []),
 }
-METHODS_OF = dict.fromkeys(("mfed_dense", "mfed_labels"), (*SHARING, "fedmuscle"))      # of other setups: ALIGNING
+METHODS_OF = {**dict.fromkeys(("mfed_dense", "mfed_labels"), (*SHARING, "fedmuscle")),   # of other setups: ALIGNING
+              "photos1": ("simclr", "pairwise", "fedmuscle")}
 BUILDS_ON = {"setup2": "setup1"}
 NEIGHBOURS = {                                        # factors of what was chosen; tau_cross: of tau
     "local": ("local_lr", (0.5, 2.0)), "simclr": ("tau", (0.5, 2.0)), "cofed": ("vote_margin", (0.5, 1.5)),

@@ -31,7 +31,7 @@ def test_a_run_is_stored_with_settings_versions_times_and_history(tiny, tmp_path
 def test_a_sweep_computes_each_run_once_and_resumes(tiny, tmp_path, monkeypatch):
     calls = []
     train = federation.train
-    monkeypatch.setattr(federation, "train", lambda built, progress: calls.append(built.settings) or train(built, progress))
+    monkeypatch.setattr(federation, "train", lambda built, *rest: calls.append(built.settings) or train(built, *rest))
     wanted = [tiny(method="local", seed=seed, rounds=1) for seed in (0, 1)]
     records, history = experiment.sweep([*wanted, tiny(method="local", rounds=1, tau=0.5)], tmp_path, progress=False)
     assert len(calls) == len(records) == 2      # tau does not matter to local training: the same run
@@ -91,10 +91,10 @@ def test_the_ledger_is_stored_with_the_run(tiny, tmp_path):
 def test_a_failed_run_does_not_take_the_others_down(tiny, tmp_path, monkeypatch):
     train = federation.train
 
-    def fail_on_seed_0(built, progress):
+    def fail_on_seed_0(built, *rest):
         if built.settings.seed == 0:
             raise OSError("disk on fire")
-        return train(built, progress)
+        return train(built, *rest)
 
     monkeypatch.setattr(federation, "train", fail_on_seed_0)
     wanted = [tiny(method="local", seed=seed, rounds=1) for seed in (0, 1)]
@@ -153,3 +153,10 @@ def test_bad_arguments_are_refused_before_any_work(tiny, tmp_path):
     assert not stored(tmp_path)
 
 
+def test_stored_runs_are_loaded_and_missing_ones_named(tiny, tmp_path):
+    settings = tiny(method="local", rounds=1)
+    _, history = experiment.run(settings, tmp_path, progress=False)
+    _, again = experiment.stored([settings, settings], tmp_path)
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+    with pytest.raises(ValueError, match="got no stored run of tiny local seed 5; profile 'mini' computes them"):
+        experiment.stored([settings, settings.replace(seed=5)], tmp_path)

@@ -34,3 +34,11 @@ def test_setup_1_keeps_the_temperatures_of_the_paper():
 
 def test_the_loss_table_is_part_of_table_1():
     assert set(plans.loss_table("mini")) < set(plans.table1("mini"))
+
+
+def test_real_photos_are_planned_with_the_samples_there_are():
+    wanted = plans.notebook_15("mini")
+    public = {(run.setup, run.public_domain, run.public_size) for run in wanted if run.method != "local"}
+    assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320)}
+    assert {run.method for run in wanted} == set(plans.PHOTO_METHODS) and len({run.seed for run in wanted}) == 3
+    assert plans.notebook_15("quick") == []

@@ -146,3 +146,8 @@ def test_the_exchange_table_counts_the_bytes_of_the_runs():
                                                               "value", "bytes"]))
     assert table["method"].tolist() == ["Local", "FedHeNN"] and table["KiB per client and round"].tolist() == ["0.0", "2.0"]
     assert "kernels" in table["exchanged"].iloc[1] and "averages" in table["needs"].iloc[1]
+
+
+def test_a_published_delta_is_a_number_or_none():
+    assert report.published_delta("setup1", "fedmuscle", "pascal_voc") == 26.70
+    assert report.published_delta("setup2", "simclr", "flickr30k") is None

@@ -50,3 +50,11 @@ def test_compare_rows_losses_and_scores(tiny, tmp_path):
     signs = 1 - 2 * (history["client"] % 2)
     assert not verify.compare(history, with_change(test, lambda value: value + 15 * signs))[0]
     assert verify.compare(history, history.iloc[1:]) == (False, "the tables have different rows")
+
+
+def test_runs_whose_real_data_are_not_here_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
+    assert verify.data_are_here("setup2") and not verify.data_are_here("photos1") and not verify.data_are_here("gone")
+    for name in ("voc_animals", "cifar100", "cifar10"):
+        (tmp_path / name).mkdir()
+    assert verify.data_are_here("photos1") and not verify.data_are_here("photos2")

@@ -5,7 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .profiles import profile_seeds, profile_settings
+from .profiles import paper_version, profile_seeds, profile_settings
 
 PEER_COUNTS = {"setup1": (1, 5, 2, 3, 4), "setup2": (1, 9, 3, 5, 7)}          # the first two: those of profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
@@ -58,6 +58,8 @@ def first_seeds(profile, seeds, most=SEEDS):
 
 def at(profile, setup, method, seeds, **changes):
     """The tuned runs of a method with `changes`."""
+    if profile == "paper":
+        _, changes = paper_version(setup, changes)
     return [settings.replace(**changes) for settings in profile_settings(profile, setup, method, seeds)]
 
 

@@ -1,6 +1,7 @@
 """Pretrained Hugging Face backbones: where they are, how they read images, the features they give."""
 
 import contextlib
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -21,6 +22,18 @@ def backbone_folder(name):
     chosen = os.environ.get("FEDMUSCLE_CHECKPOINTS")
     places = (BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name, Path(name))
     return next((folder for folder in places if folder.is_dir()), None)
+
+
+def backbone_digest(name):
+    """Short hash of the weights and the tokenizer in the backbone's folder; its pinned revision where it has none; None where
+    nothing is known of it."""
+    folder = backbone_folder(name)
+    if folder is None:
+        return CHECKPOINTS[name].revision[:10] if name in CHECKPOINTS else None
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("tokenizer.json"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 def load_backbone(name):
@@ -109,11 +122,10 @@ def feature_map(backbone, images, scale=PIXELS):
     return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
 
 
-def pixels_of(backbone, side=None, precision="float32"):
-    """How this backbone reads images: SegFormers of the hub with ImageNet's statistics, all others scaled to [-1, 1].
+def pixels_of(name, side=None, precision="float32"):
+    """How the backbone `name` reads images: SegFormers of `CHECKPOINTS` with ImageNet's statistics, others scaled to [-1, 1].
 
     side: of the images for a backbone whose configuration does not name one.
     """
-    hub = {entry.hub for entry in CHECKPOINTS.values() if entry.imagenet}
-    like = IMAGENET if getattr(backbone.config, "_name_or_path", "") in hub else PIXELS
-    return like._replace(side=side, precision=precision)
+    hub = {text for known, entry in CHECKPOINTS.items() if entry.imagenet for text in (known, entry.hub)}
+    return (IMAGENET if name in hub else PIXELS)._replace(side=side, precision=precision)

@@ -11,16 +11,13 @@ import torch.nn.functional as F
 from .adaptation import adapt
 from .augment import augment
 from .backbones import load_backbone, pixels_of
+from .client_data import private_sets, read, real_sets
 from .models import ClientModel, DenseClientModel, in_batches
-from .pairs import Pairs, scene_captions
-from .partition import first_digits, like, split_by_class
+from .photos import VOID
 from .placement import at_work, flat_optimizers, move
-from .real_data import run_rows, scored_rows, task_samples
-from .scenes import digit_scenes
 from .seeds import generator, seeded
-from .setups import MFED_SETUPS, SETUPS
-from .tasks import Task, targets, task_named
-from .text import TEXT_LENGTH, load_tokenizer, token_ids
+from .setups import MFED_SETUPS
+from .tasks import Task, task_named
 
 
 @dataclass
@@ -72,8 +69,13 @@ def make_client(index, spec, settings, public, device="cpu"):
 
 def make_model(task, backbone, settings):
     """The network of one client: pretrained backbone, adapted, with fresh projection and head."""
-    network = adapt(load_backbone(backbone), settings.adaptation, settings.lora_rank)
-    scale = pixels_of(network, settings.image_size, settings.precision)
+    return assembled(task, load_backbone(backbone), backbone, settings)
+
+
+def assembled(task, network, name, settings):
+    """The network around the backbone `network`, which is called `name`."""
+    adapt(network, settings.adaptation, settings.lora_rank)
+    scale = pixels_of(name, settings.image_size, settings.precision)
     if task.dense:
         return DenseClientModel(network, settings.dim, task.num_outputs, task.fine, scale)
     return ClientModel(network, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
@@ -89,58 +91,6 @@ def keep_features(client):
 
         client.data = {split: (pooled(inputs), wanted) for split, (inputs, wanted) in client.data.items()}
         client.public = None if client.public is None else pooled(client.public)
-
-
-def real_sets(index, spec, settings):
-    """As `private_sets`, of a client with real data: see `real_data.run_rows`."""
-    task = task_named(spec.task)
-    rows = {"train": run_rows(settings)[index], "validation": scored_rows(task, "validation", settings.validation_size)}
-    if settings.test_size:
-        rows["test"] = scored_rows(task, "test", settings.test_size)
-    found = {}
-    for split, chosen in rows.items():
-        inputs, wanted = task_samples(task, chosen)
-        found[split] = read(task, spec.backbone, Pairs(inputs, inputs)), wanted
-    return found
-
-
-def private_sets(index, spec, settings):
-    """{split: (inputs, targets)} of client `index`: train, validation and, where the settings have any, test scenes.
-
-    With `settings.dirichlet` the clients of a task split one pool of train scenes, see `partition`; the validation and test
-    scenes of each are those of the task, as many as can be had in the class proportions of its own.
-    """
-    task = task_named(spec.task)
-    drawn = {"validation": ("validation", settings.validation_size, 0), "test": ("test", settings.test_size, 0)}
-    drawn = {split: pool for split, pool in drawn.items() if pool[1]}
-    if settings.dirichlet is None:
-        drawn["train"] = ("train", spec.train_size, settings.seed, "client", index)
-        return {split: private_data(task, spec.backbone, *pool) for split, pool in drawn.items()}
-    together = [other for other, twin in enumerate(SETUPS[settings.setup], 1) if twin.task == spec.task]
-    sizes = [SETUPS[settings.setup][other - 1].train_size for other in together]
-    drawn["train"] = ("train", sum(sizes), settings.seed, "pool", spec.task)
-    digits = {split: first_digits(digit_scenes(split, task.layout, *pool[1:])) for split, pool in drawn.items()}
-    rows, shares = split_by_class(digits["train"], sizes, settings.dirichlet, settings.seed, "partition", spec.task)
-    place = together.index(index)
-    chosen = {split: rows[place] if split == "train" else like(digits[split], shares[:, place]) for split in drawn}
-    whole = {split: private_data(task, spec.backbone, *pool) for split, pool in drawn.items()}
-    return {split: (inputs[chosen[split]], wanted[chosen[split]]) for split, (inputs, wanted) in whole.items()}
-
-
-def private_data(task, backbone, split, size, seed, *stream):
-    """(inputs, targets) of `size` labelled scenes of one split, inputs as the client's backbone reads them."""
-    scenes = digit_scenes(split, task.layout, size, seed, *stream)
-    texts = scene_captions(split, task.layout, size, seed, *stream) if task.modality == "text" else None
-    return read(task, backbone, Pairs(scenes.images, texts)), targets(task.name, scenes)
-
-
-def read(task, backbone, pairs):
-    """What a client sees of image-caption `Pairs`: the images (n, 3, H, W), or the captions' token ids (n, L); real texts are
-    cut off after TEXT_LENGTH tokens."""
-    if task.modality == "image":
-        return pairs.images
-    limits = {"max_length": TEXT_LENGTH, "cut": True} if task.source else {}
-    return token_ids(load_tokenizer(backbone), pairs.captions, **limits)
 
 
 def public_batch(client, rows, augmented, *stream):
@@ -211,25 +161,36 @@ def local_phase(client, settings, round, extend=None):
 
 
 def accumulated(client, inputs, wanted, size):
-    """The task loss of a batch, its mean over samples taken `size` at a time: all parts but the last have added their gradients
-    already when it returns.  With `size` None, or a batch that is no larger, the ordinary loss.
+    """The task loss of a batch, `size` samples at a time: all parts but the last have added their gradients already when it
+    returns.  With `size` None, or a batch that is no larger, the ordinary loss.
+
+    The loss is a mean over answers, those of pixels without a class left out: each part counts by how many it has.
     """
     if size is None or len(inputs) <= size:
         return client.task.loss(client.model(inputs), wanted)
-    *first, last = zip(inputs.split(size), wanted.split(size), strict=True)
-    done = 0.0
-    for part, answers in first:
-        loss = client.task.loss(client.model(part), answers) * (len(part) / len(inputs))
+    answers = [(part, own, (own != VOID).sum().item() if client.task.dense else own.numel())
+               for part, own in zip(inputs.split(size), wanted.split(size), strict=True)]
+    answers = [each for each in answers if each[2]] or answers[-1:]
+    total, done = sum(count for *_, count in answers) or 1, 0.0
+    for part, own, count in answers[:-1]:
+        loss = client.task.loss(client.model(part), own) * (count / total)
         loss.backward()
         done = done + loss.detach()
-    part, answers = last
-    return done + client.task.loss(client.model(part), answers) * (len(part) / len(inputs))
+    part, own, count = answers[-1]
+    return done + client.task.loss(client.model(part), own) * (count / total)
 
 
 def evaluate(client, split):
     """Score of the client's task on its "validation" or "test" scenes, in percent; nan where it answers NaN or infinity."""
     images, wanted = client.data[split]
+    finite, as_classes = [], client.task.dense and client.task.source       # logits of photos' pixels would fill the memory
+
+    def answers(part):
+        logits = client.model(part)
+        finite.append(torch.isfinite(logits).all().item())
+        return logits.argmax(1).to(torch.uint8) if as_classes else logits
+
     client.model.eval()
     with at_work(client):
-        logits = in_batches(client.model, images, device=client.device)
-    return client.task.score(logits, wanted) if torch.isfinite(logits).all() else float("nan")
+        found = in_batches(answers, images, device=client.device)
+    return client.task.score(found, wanted) if all(finite) else float("nan")

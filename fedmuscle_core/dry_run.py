@@ -12,19 +12,21 @@ from huggingface_hub import try_to_load_from_cache
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from .adaptation import adapt
-from .backbones import backbone_folder, pixels_of
+from .backbones import backbone_folder
 from .checkpoints import CHECKPOINTS
+from .client import assembled
 from .exchange import bytes_per_step
 from .methods import METHODS
-from .models import ClientModel, DenseClientModel, num_parameters
+from .methods.contrastive import public_batches
+from .models import num_parameters
 from .setups import SETUPS
 from .sources import source_folder, source_named
 from .tasks import task_named
 from .text import TEXT_LENGTH
 
 RATE = 50e12          # operations a second that a data-centre GPU sustains on these networks: assumed, not measured
-STATE = 12            # bytes a trainable parameter: gradient and AdamW's two moments, float32
+BANDWIDTH = 8e9       # bytes a second between host and accelerator: assumed likewise
+STATE = 20            # bytes a trainable parameter: gradient and two AdamWs' two moments each, float32
 RELAYED = ("gramian", "pairwise", "fedmuscle")       # their representations travel, so bytes have a closed form
 
 
@@ -36,8 +38,10 @@ def report(settings_list):
         several = [settings for settings in settings_list if settings.setup == setup]
         clients = client_table(several[0])
         parts += ["", f"{setup}: clients, {several[0].adaptation} (rank {several[0].lora_rank})",
-                  clients.to_string(index=False), "", f"{setup}: runs", run_table(several, clients).to_string(index=False), "",
-                  memory_text(several[0], clients)]
+                  clients.to_string(index=False), "", f"{setup}: runs", run_table(several, clients).to_string(index=False), ""]
+        parts += [memory_text(settings, clients) for settings in {settings.method: settings for settings in several}.values()]
+    parts.append(f"Hours are at an assumed {RATE / 1e12:.0f} TFLOP/s and {BANDWIDTH / 1e9:.0f} GB/s between host and "
+                 "accelerator; no accelerator was timed.  Reading data comes on top.")
     return "\n".join(parts)
 
 
@@ -82,13 +86,9 @@ def skeleton(name):
 
 def client_skeleton(spec, settings):
     """A client's network without weights, as `client.make_model` would build it."""
-    task = task_named(spec.task)
     with torch.device("meta"):
-        backbone = adapt(skeleton(spec.backbone), settings.adaptation, settings.lora_rank)
-        scale = pixels_of(backbone, settings.image_size)
-        if task.dense:
-            return DenseClientModel(backbone, settings.dim, task.num_outputs, task.fine, scale)
-        return ClientModel(backbone, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
+        plain = settings.replace(precision="float32")                         # meta tensors have no autocast
+        return assembled(task_named(spec.task), skeleton(spec.backbone), spec.backbone, plain)
 
 
 def sample_batch(spec, size):
@@ -138,41 +138,80 @@ def run_table(settings_list, clients):
 
 def contrastive_steps(settings):
     """Public batches a round."""
-    return settings.contrastive_steps or settings.contrastive_epochs * (settings.public_size // settings.batch_size)
+    return len(public_batches(settings, 1)[0])
+
+
+def local_steps(spec, settings):
+    """(steps, samples) of a client's local phase."""
+    batches = math.ceil(spec.train_size / settings.local_batch_size)
+    epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / batches))
+    return epochs * batches, epochs * spec.train_size
 
 
 def hours(settings, clients):
-    """Hours of one run at RATE: a training step costs three forwards, and one more where the graph is made again."""
-    reads_public, flops = "public_domain" in METHODS[settings.method].reads, 0.0
-    public = contrastive_steps(settings) * settings.batch_size * reads_public
-    views = {"simclr": 2 * 3, "cofed": 0}.get(settings.method, 4 if settings.micro_batch_size or settings.offload else 3)
-    for spec, gflop in zip(SETUPS[settings.setup], clients["GFLOP"], strict=True):
-        batches = math.ceil(spec.train_size / settings.local_batch_size)
-        epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / batches))
-        samples = 3 * epochs * spec.train_size + settings.validation_size + views * public
-        flops += 1e9 * gflop * (settings.rounds * samples + settings.test_size)
-    return flops / RATE / 3600
+    """Hours of one run at RATE and BANDWIDTH.
+
+    Operations: a step costs the forward, the way back through activations and, where weights learn, as much again for their
+    gradients; a graph that is made again, one forward more.  Traffic: with `offload` a network comes and goes at each turn.
+    """
+    back, seconds = 2 if settings.adaptation == "full" else 1, 0.0
+    again = settings.micro_batch_size or settings.offload
+    public, batch = contrastive_steps(settings), settings.batch_size
+    for spec, gflop, parameters, trainable in zip(SETUPS[settings.setup], clients["GFLOP"], clients["parameters"],
+                                                  clients["trainable"], strict=True):
+        steps, samples = local_steps(spec, settings)
+        forwards, turns = (1 + back) * samples + settings.validation_size, 2
+        if settings.method in RELAYED:
+            forwards, turns = forwards + (1 + back + bool(again)) * public * batch, turns + 2 * public
+        elif settings.method == "simclr":
+            forwards, turns = forwards + 2 * (1 + back) * public * batch, turns + 1
+        elif settings.method == "cofed":
+            forwards, turns = forwards + (2 + back) * settings.public_size, turns + 1
+        elif settings.method == "fedhenn":
+            forwards, turns = forwards + (public + (1 + back) * min(public, steps)) * batch, turns + 1
+        seconds += 1e9 * gflop * (settings.rounds * forwards + settings.test_size) / RATE
+        if settings.offload:
+            seconds += 2 * settings.rounds * turns * (4 * parameters + STATE * trainable) / BANDWIDTH
+    return seconds / 3600
 
 
 def megabytes(settings):
     """MB that one run exchanges, all clients, up and down, as text; methods without a closed form are counted when they run."""
+    sent = bytes_exchanged(settings)
+    return "counted when run" if sent is None else f"{sent / 1e6:,.0f}"
+
+
+def bytes_exchanged(settings):
+    """Bytes that one run exchanges, all clients, up and down; None where there is no closed form."""
     if settings.method in ("local", "simclr"):
-        return "0"
+        return 0
     if settings.method not in RELAYED:
-        return "counted when run"
+        return None
     each = sum(bytes_per_step(settings.batch_size, settings.num_peers, settings.dim, settings.protocol))
-    return f"{settings.rounds * contrastive_steps(settings) * len(SETUPS[settings.setup]) * each / 1e6:,.0f}"
+    return settings.rounds * contrastive_steps(settings) * len(SETUPS[settings.setup]) * each
+
+
+def samples_at_once(spec, settings):
+    """Samples whose activations a client keeps at the same time, at most."""
+    whole = max(settings.batch_size, settings.local_batch_size)
+    if settings.method == "simclr":
+        return max(2 * settings.batch_size, settings.local_batch_size)
+    if settings.method == "cofed":
+        return settings.local_batch_size + math.ceil(settings.public_size / local_steps(spec, settings)[0])
+    if settings.method == "fedhenn":
+        return settings.local_batch_size + settings.batch_size
+    return min(whole, settings.micro_batch_size or whole)
 
 
 def memory_text(settings, clients):
     """Peak memory of the accelerator and disk for the state, by parameters and kept activations."""
-    size = settings.micro_batch_size or settings.batch_size
-    each = 4 * clients["parameters"] + STATE * clients["trainable"]
-    waiting = 0 if settings.offload else each.sum()
-    peak = max(waiting + (0 if waiting else own) + 1e6 * size * activation for own, activation in
-               zip(each, clients["MB a sample"], strict=True))
-    state = STATE * clients["trainable"].sum()
+    weights = 4 * clients["parameters"] + STATE * clients["trainable"]
+    samples = [samples_at_once(spec, settings) for spec in SETUPS[settings.setup]]
+    activations = 1e6 * clients["MB a sample"] * samples
+    together = settings.method in RELAYED and not (settings.offload or settings.micro_batch_size)    # all graphs wait
+    kept = activations.sum() if together else (activations + weights * settings.offload).max()
+    peak = kept + (0 if settings.offload else weights.sum())
     who = "one client at a time" if settings.offload else "all clients"
-    return (f"memory of the accelerator: about {peak / 1e9:.1f} GB ({who}, {size} samples at a time, activations in float32); "
-            f"state of a run on disk: {state / 1e6:,.0f} MB\n"
-            f"hours are at an assumed {RATE / 1e12:.0f} TFLOP/s; no accelerator was timed")
+    state = STATE * clients["trainable"].sum()
+    return (f"{settings.method}: memory of the accelerator about {peak / 1e9:.1f} GB ({who}, up to {max(samples)} samples at a "
+            f"time, activations in float32); state of a run on disk {state / 1e6:,.0f} MB")

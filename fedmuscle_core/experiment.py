@@ -16,11 +16,14 @@ import torch
 from tqdm.auto import tqdm
 
 from . import federation
+from .backbones import backbone_digest, backbone_folder
+from .checkpoints import CHECKPOINTS
 from .checks import positive_int
 from .methods import ALIGNING, METHODS
 from .models import num_parameters
 from .paths import BACKBONES
-from .real_data import digest, is_real, run_rows
+from .real_data import data_are_here, digest, is_real, run_rows
+from .resume import State
 from .settings import Settings
 from .setups import SETUPS
 from .store import environment, load_run, now, run_path, save_run
@@ -49,24 +52,32 @@ def run(settings, folder, progress=True, parked=None):
     settings = canonical(federation.check(settings))
     started, clock = now(), time.perf_counter()
     path, real = run_path(folder, settings), is_real(settings.setup)
-    state = path.with_suffix(".state.pt") if real and settings.method in ALIGNING else None
-    device = os.environ.get("FEDMUSCLE_DEVICE") or ("cuda" if real and torch.cuda.is_available() else "cpu")
+    device = "cpu"
+    if real:
+        device = os.environ.get("FEDMUSCLE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     with one_thread() if device == "cpu" else contextlib.nullcontext():
         built = federation.build(settings, parked, device)
+        data = data_used(settings) if real else None
+        state = State(path.with_suffix(".state.pt"), {"device": device_name(device), "data": data,
+                                                      "fingerprint": fingerprint(settings.setup)}
+                      ) if real and settings.method in ALIGNING else None
+        if state:
+            state.forget_if_older(os.environ.get(RECOMPUTE_BEFORE, ""))
         parameters = {client.index: counted(client.model) for client in built.clients} if real else {}
         if real and progress:
             print("parameters that learn, of all:", *(f"client {index} {few:,} of {every:,}" for index, (few, every) in
                                                       parameters.items()), sep="\n  ")
         history, alignment = federation.train(built, progress, state)
     record = {"settings": dataclasses.asdict(settings), "fingerprint": fingerprint(settings.setup), "versions": environment(),
-              "started": started, "finished": now(), "wall_seconds": round(time.perf_counter() - clock, 1),
+              "started": started, "finished": now(),
+              "wall_seconds": round(time.perf_counter() - clock + (state.seconds if state else 0), 1),
               "ledger": built.ledger.table().values.tolist(), "alignment": alignment,
               "masks": federation.predicted_masks(built)}
     if real:
-        record |= {"device": device_name(device), "data": data_used(settings), "parameters": parameters}
+        record |= {"device": device_name(device), "data": data, "parameters": parameters}
     save_run(path, record, history)
     if state:
-        state.unlink(missing_ok=True)
+        state.path.unlink(missing_ok=True)
     return record, history
 
 
@@ -81,14 +92,24 @@ def device_name(device):
 
 
 def data_used(settings):
-    """{"sources": {name: hash of its samples}, "clients": {client, 0 the public data: hash of its samples}} of a run on real
-    data; the rows themselves follow from the seed, see `real_data.run_rows`."""
+    """What a run on real data depends on beside its settings, as text for JSON: {"sources": {name: hash of its samples},
+    "clients": {client, "0" the public data: hash of its samples}, "backbones": {name: hash of its weights}}; the rows follow
+    from the seed, see `real_data.run_rows`."""
     reads_public = "public_domain" in METHODS[settings.method].reads
     names = {index: task_named(spec.task).source for index, spec in enumerate(SETUPS[settings.setup], 1)}
     names |= {0: settings.public_domain} if reads_public else {}
     rows = run_rows(settings, public=reads_public)
     return {"sources": {name: digest(name) for name in sorted(set(names.values()))},
-            "clients": {index: digest(names[index], rows[index]) for index in sorted(rows)}}
+            "clients": {str(index): digest(names[index], rows[index]) for index in sorted(rows)},
+            "backbones": {name: backbone_digest(name) for name in sorted({spec.backbone for spec in SETUPS[settings.setup]})}}
+
+
+def same_data(record, settings):
+    """Whether a stored run is of the data and backbones that are here; True where some are not here: it cannot be told."""
+    here = all(backbone_folder(spec.backbone) or spec.backbone in CHECKPOINTS for spec in SETUPS[settings.setup])
+    if not here or not data_are_here(settings, "public_domain" in METHODS[settings.method].reads):
+        return True
+    return record["data"] == data_used(settings)
 
 
 def canonical(settings):
@@ -104,13 +125,15 @@ def is_stored(settings, folder):
     record, _ = load_run(path)
     if Settings(**record["settings"]) != canonical(settings):
         return False
+    if is_real(settings.setup) and not same_data(record, canonical(settings)):
+        return False
     return record["fingerprint"] == fingerprint(settings.setup) and record["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
 
 
 @cache
 def fingerprint(setup):
-    """Short hash of what a setup's name stands for: its clients, the rates of their tasks, their backbones' weights and
-    tokenizers."""
+    """Short hash of what a setup's name stands for: its clients, the rates of their tasks, the weights and tokenizers of those
+    of their backbones that lie in data/backbones (for others see `same_data`)."""
     digest = hashlib.sha256(repr(SETUPS[setup]).encode())
     scaled = sorted({(task.name, task.lr_scale) for spec in SETUPS[setup] if (task := task_named(spec.task)).lr_scale != 1})
     digest.update(repr(scaled).encode() if scaled else b"")
@@ -162,8 +185,9 @@ def _compute(missing, folder, workers, progress):
             if error is not None:
                 failed[f"{settings.setup} {settings.method} seed {settings.seed}"] = error
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(failed)}); the others are stored"
-                           ) from next(iter(failed.values()))
+        first = next(iter(failed.values()))
+        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(failed)}); the others are stored; "
+                           f"the first error: {first}") from first
 
 
 def _in_turn(missing, folder):

@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of
-from .client import Client, evaluate, make_client, read
+from .client import Client, evaluate, make_client
+from .client_data import read
 from .exchange import Ledger
 from .methods import METHODS, SHARING
 from .models import in_batches
@@ -17,7 +18,6 @@ from .pairs import CAPTIONED, Pairs, held_out_data, public_data
 from .parked import ParkedClients
 from .placement import at_work
 from .real_data import held_out_rows, is_real, photos_and_texts, public_needs, run_rows
-from .resume import load_state, save_state
 from .scenes import PUBLIC_DOMAINS, digit_scenes
 from .settings import Settings
 from .setups import SETUP_SETTINGS, SETUPS
@@ -90,6 +90,7 @@ def check(settings):
 def check_real(settings, reads):
     """Whether the clients have real data; ValueError where settings do not fit that."""
     real = is_real(settings.setup)
+    default_domain(settings.setup)
     if "public_domain" in reads and (settings.public_domain not in PUBLIC_DOMAINS) != real:
         raise ValueError(f"public_domain: got {settings.public_domain!r}, expected "
                          f"{'the name of a real source' if real else f'one of {PUBLIC_DOMAINS}'}: {settings.setup} has clients "
@@ -140,6 +141,9 @@ def real_pairs(setup, domain, rows):
 def default_domain(setup):
     """A public domain that every client of a setup can read."""
     if is_real(setup):
+        if "public_domain" not in SETUP_SETTINGS.get(setup, {}):
+            raise ValueError(f"setup: got {setup!r}, whose clients have real data, without a public source; expected one in "
+                             "setups.SETUP_SETTINGS: it also tells how alike representations are")
         return SETUP_SETTINGS[setup]["public_domain"]
     specs = SETUPS[setup]
     texts = any(task_named(spec.task).modality == "text" for spec in specs)
@@ -149,7 +153,7 @@ def default_domain(setup):
 def train(federation, progress=True, state=None):
     """Play all rounds.  Returns (history, alignment).
 
-    state: a file that the run's state is kept in after each round and that it goes on from, see `resume`; None: none is kept.
+    state: a `resume.State` that is kept after each round and that the run goes on from; None: none is kept.
 
     history: one row per (client, metric, split, round), columns `COLUMNS`; scores in percent, on validation scenes every
     round (0 = before training) and on test scenes after the last; as "train", what the method returns, losses in nats; bytes:
@@ -157,7 +161,7 @@ def train(federation, progress=True, state=None):
     alignment: {"before": ..., "after": ...}, see `alignment_matrices`, on 256 held-out scenes.
     """
     settings = federation.settings
-    done, rows, before = load_state(state, federation) if state else (0, [], None)
+    done, rows, before = state.load(federation) if state else (0, [], None)
     play_round = METHODS[settings.method].play_round
 
     def note(client, metric, split, round, value):
@@ -178,7 +182,7 @@ def train(federation, progress=True, state=None):
                     note(client, metric, "train", round, values[client.index])
             note(client, client.task.metric, "validation", round, evaluate(client, "validation"))
         if state:
-            save_state(state, federation, round, rows, before)
+            state.save(federation, round, rows, before)
     for client in federation.clients if settings.test_size else ():
         note(client, client.task.metric, "test", settings.rounds, evaluate(client, "test"))
     history = pd.DataFrame(rows, columns=COLUMNS).sort_values(["round", "client"], kind="stable", ignore_index=True)
@@ -189,7 +193,7 @@ def representations(federation):
     """Every client's representations, by client index, of 256 held-out samples that nobody trains on: list of (256, dim).
 
     Single-digit scenes of test handwriting; where text clients take part, image-caption pairs of test handwriting.  With real
-    data, what the setup's public source holds out.
+    data, what the setup's public source holds out, at most as many.
     """
     setup = federation.settings.setup
     specs, domain = SETUPS[setup], default_domain(setup)

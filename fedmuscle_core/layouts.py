@@ -23,7 +23,10 @@ AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 def image_folder(folder):
     """`folder`/<split>/<class>/*: one class a sample."""
     names = [split for split in ("train", "val", "test") if (_there(folder) / split).is_dir()]
-    splits = {split: ImageFolder(Path(folder) / split) for split in names}
+    try:
+        splits = {split: ImageFolder(Path(folder) / split) for split in names}
+    except FileNotFoundError as error:                                        # a class without an image
+        raise ValueError(f"{folder}: {error}") from error
     if not splits:
         raise ValueError(f"{folder}: got no folder train, val or test, expected <split>/<class>/<image>")
     classes = {split: tuple(found.classes) for split, found in splits.items()}
@@ -45,22 +48,19 @@ def voc(folder, year="2012"):
     """`folder`/VOCdevkit/VOC<year>: photos with which of the 20 classes occur and, where there are any, masks.
 
     Labels of ImageSets/Main/<class>_<split>.txt, 1 where a class occurs, or of a file multilabel.csv (image, split, one column
-    a class) beside VOCdevkit; masks of the photos that ImageSets/Segmentation lists.  A photo that either lists under val is
-    "val".
+    a class) beside VOCdevkit; masks of the photos that ImageSets/Segmentation lists, which have labels only where Main lists
+    them, too.  A photo that either lists under val is "val".
     """
     base = _there(Path(folder) / "VOCdevkit" / f"VOC{year}")
     labels = _voc_labels(Path(folder), base)
     masked = {split: _lines(base / "ImageSets" / "Segmentation" / f"{split}.txt") for split in ("train", "val")}
-    has_mask = {name for names in masked.values() for name in names}
-    if missing := sorted(has_mask - {name for found in labels.values() for name in found}):
-        raise ValueError(f"{base}: got no label of photo {missing[0]!r}, expected one of every photo with a mask")
+    has_mask, found = {name for names in masked.values() for name in names}, labels["train"] | labels["val"]
     held = {*labels["val"], *masked["val"]}
     rows = []
-    for split in ("train", "val"):
-        everything = labels["train"] | labels["val"]
-        for name in sorted(held if split == "val" else set(everything) - held):
+    for split, names in (("train", ({*found} | has_mask) - held), ("val", held)):
+        for name in sorted(names):
             mask = base / "SegmentationClass" / f"{name}.png" if name in has_mask else None
-            rows.append((split, base / "JPEGImages" / f"{name}.jpg", mask, everything[name], ()))
+            rows.append((split, base / "JPEGImages" / f"{name}.jpg", mask, found.get(name), ()))
     return _table(rows, VOC_CLASSES)
 
 
@@ -141,14 +141,27 @@ def csv_table(folder):
         if row["split"] not in ("train", "val", "test"):
             raise ValueError(f"{path}, line {place}: got split {row['split']!r}, expected train, val or test")
         given = [_class(path, place, text, len(classes), first=0) for text in row.get("label", "").split()]
-        label = tuple(int(index in given) for index in range(len(classes))) if several else (given or [None])[0]
+        label = (given or [None])[0]
+        if several and given:
+            label = tuple(int(index in given) for index in range(len(classes)))
         files = [Path(folder) / row[name] if row.get(name) else None for name in ("image", "mask")]
         rows.append((row["split"], *files, label, (row["text"],) if row.get("text") else ()))
     return _table(rows, classes)
 
 
 def flickr_captions(folder):
-    """`folder`/results.csv (image_name| comment_number| comment) and flickr30k_images/: photos with captions, all "train"."""
+    """Photos with captions, all "train": `folder`/flickr30k-images/ and results_20130124.token (name#number, tab, caption), as
+    the authors give them away, or flickr30k_images/ and results.csv (image_name| comment_number| comment)."""
+    official = _there(folder) / "results_20130124.token"
+    if official.is_file():
+        texts = {}
+        for place, line in enumerate(_lines(official), 1):
+            name, found, text = line.partition("\t")
+            if not found:
+                raise ValueError(f"{official}, line {place}: got {line!r}, expected name#number, a tab, a caption")
+            texts.setdefault(name.rpartition("#")[0], []).append(text.strip())
+        photos = Path(folder) / "flickr30k-images"
+        return _table([("train", photos / name, None, None, tuple(texts[name])) for name in sorted(texts)], ())
     path = Path(folder) / "results.csv"
     table = pd.read_csv(_file(path), sep="|", skipinitialspace=True, dtype=str)
     table.columns = [name.strip() for name in table.columns]

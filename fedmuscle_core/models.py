@@ -96,6 +96,8 @@ class ClientModel(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+        if not any(parameter.requires_grad for parameter in self.representation.backbone.parameters()):
+            self.representation.backbone.eval()                               # no dropout, as when its features are kept
         return self
 
 

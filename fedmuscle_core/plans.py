@@ -126,14 +126,16 @@ PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320}      # and how
 def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
     """Setup 1 on real photos, with one public source."""
     return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos1", method, table_seeds(profile, seeds, ablations.FEW_SEEDS),
+            for settings in profile_settings(profile, "photos1", method,
+                                             ablations.first_seeds(profile, seeds, ablations.FEW_SEEDS),
                                              public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
 
 
 def photos2(profile, seeds=None):
     """Setup 2 on real photos, news and questions."""
     return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos2", method, table_seeds(profile, seeds, ablations.FEW_SEEDS))]
+            for settings in profile_settings(profile, "photos2", method,
+                                             ablations.first_seeds(profile, seeds, ablations.FEW_SEEDS))]
 
 
 def notebook_15(profile, seeds=None):
@@ -143,5 +145,6 @@ def notebook_15(profile, seeds=None):
     return [settings for domain in PHOTO_DOMAINS for settings in photos1(profile, seeds, domain)] + photos2(profile, seeds)
 
 
+PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07")      # those whose setups have a version with real data
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
          "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12}

@@ -1,9 +1,9 @@
 """Makes the small backbones of notebook 15 from real photos and texts: `python -m fedmuscle_core.pretrain_photos [name ...]`.
 
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
-from what clients or tests get (see `real_data`): those of images name the 110 classes of CIFAR-10 and CIFAR-100, those of texts
-fill the gaps of news, questions and public captions.  They go to `data/raw/backbones`, which is not under version control:
-what is derived from the photos must not be published.
+from private or test samples (see `real_data`): those of images name the 110 classes of CIFAR-10 and CIFAR-100, those of texts
+fill the gaps of news, questions and of the public captions, which text clients meet again as public data.  They go to
+`data/raw/backbones`, which is not under version control: what is derived from the photos must not be published.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 
-from .photos import load_photos
+from .photos import VOID, load_photos
 from .seeds import generator
 from .setups import SETUPS
 from .sources import read_source, source_folder, source_named
@@ -113,17 +113,36 @@ def task_samples(task, rows):
     targets: (n,) classes; (n, labels) 0 or 1, float; (n, side, side) uint8 classes of pixels, VOID where there is none.
     """
     table = source_table(task.source).iloc[rows.tolist()]
+    check_labels(task, table)
     if task.modality == "text":
         return [texts[0] for texts in table["texts"]], torch.tensor(table["label"].tolist())
     if task.dense:
-        return load_photos(table, source_named(task.source).size)
+        images, masks = load_photos(table, source_named(task.source).size)
+        for mask, path in zip(masks, table["mask"], strict=True):
+            if (worst := mask[mask != VOID].amax().item() if (mask != VOID).any() else 0) >= task.num_outputs:
+                raise ValueError(f"{path}: got class {worst}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
+        return images, masks
     images, _ = load_photos(table.assign(mask=None), source_named(task.source).size)
     return images, torch.tensor(table["label"].tolist(), dtype=torch.float if task.multilabel else torch.long)
+
+
+def check_labels(task, table):
+    """Raise ValueError naming the first sample whose label is not what the task needs."""
+    number = source_named(task.source).num_classes
+    for row in table.itertuples():
+        several, where = isinstance(row.label, tuple), row.image or f"{task.source}, sample {row.Index}"
+        if task.dense:
+            continue
+        if several != task.multilabel or (len(row.label) != number if several else not 0 <= row.label < number):
+            expected = f"{number} numbers, 0 or 1" if task.multilabel else f"a class from 0 to {number - 1}"
+            raise ValueError(f"{where}: got label {row.label}, expected {expected} for {task.name}")
 
 
 def scored_rows(task, split, size):
     """The first `size` rows (in a fixed random order), or all there are, of a task's "validation" or "test" rows."""
     rows = with_needs(task.source, split_rows(task.source)[split], needs_of(task))
+    if not len(rows):
+        raise ValueError(f"{task.source}: got no {split} sample for {task.name}, expected some: see `test` in `sources.Source`")
     order = torch.randperm(len(rows), generator=generator(0, "scored", task.source, split))
     return rows[order[:size]].sort().values
 
@@ -131,6 +150,14 @@ def scored_rows(task, split, size):
 def held_out_rows(setup, domain, size):
     """Rows of a public source that nobody trains on, at most `size`."""
     return with_needs(domain, split_rows(domain)["validation"], public_needs(setup))[:size]
+
+
+def data_are_here(settings, public=False):
+    """Whether the folders of all sources of a run are at hand; True where clients have scenes."""
+    names = {task_named(spec.task).source for spec in SETUPS[settings.setup]} - {""}
+    if names and public:
+        names |= {settings.public_domain}
+    return all(source_folder(name).is_dir() for name in names)
 
 
 def digest(name, rows=None):

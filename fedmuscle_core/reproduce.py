@@ -19,7 +19,7 @@ from .dry_run import report as forecast
 from .estimate import as_text, estimate
 from .experiment import RECOMPUTE_BEFORE, missing_runs, sweep
 from .paths import NOTEBOOKS, results, runs
-from .plans import PLANS
+from .plans import PAPER_NOTEBOOKS, PLANS
 from .profiles import check_profile
 from .setups import TUNED_AS
 from .store import now, write_atomically
@@ -31,7 +31,7 @@ def dry_run(profile, only=None, parameters=None):
     exchange, see `dry_run`; for the others how long it would take.  Returns 0."""
     check_profile(profile)
     given = {name: _value(name, text) for name, text in (parameters or {}).items()}
-    numbers = [source.stem[:2] for source in _choose(only)]
+    numbers = [source.stem[:2] for source in _choose(only, profile)]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
     wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, given.get("seeds"))]
@@ -57,7 +57,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     positive_int("workers", workers)
     check_profile(profile)
     given = {name: _value(name, text) for name, text in (parameters or {}).items()}
-    sources = _choose(only)
+    sources = _choose(only, profile)
     figures = runs(profile) / "figures"
     with tempfile.TemporaryDirectory() as folder:
         jobs = [_prepare(source, Path(folder), {"profile": profile, "workers": workers, **given}) for source in sources]
@@ -105,7 +105,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
             tune(setup, workers=workers)
     wanted = [settings for plan in planned for settings in plan(profile, seeds)]
     missing = missing_runs(wanted, results(profile))
-    if missing:
+    if missing and profile != "paper":                                       # see `dry_run`
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
     try:
@@ -123,11 +123,18 @@ def _value(name, text):
         raise ValueError(f"-p {name}: got {text!r}, expected YAML ({str(error).splitlines()[0]})") from error
 
 
-def _choose(only):
+def _choose(only, profile):
+    """The sources of the notebooks that `only` names, all if it is None; profile "paper": of PAPER_NOTEBOOKS."""
     sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
     chosen = [source for source in sources if not only or any(source.stem.startswith(prefix) for prefix in only)]
     if not chosen:
         raise ValueError(f"--only: got {only}, expected the start of one of {[source.stem for source in sources]}")
+    if profile == "paper":
+        without = [source.stem for source in chosen if source.stem[:2] not in PAPER_NOTEBOOKS]
+        if only and without:
+            raise ValueError(f"--only: got {without} with profile 'paper', expected some of {PAPER_NOTEBOOKS}: the others have "
+                             "no version with real data")
+        chosen = [source for source in chosen if source.stem not in without]
     return chosen
 
 

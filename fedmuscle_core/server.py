@@ -45,9 +45,11 @@ def count_votes(votes, share):
     votes: class indices, -1 for no vote; labels have their type.  A class becomes the label where strictly more clients
     chose it than any other and more than `share` of all these clients did; else -1.
     """
-    stacked = torch.stack(votes)                                              # (clients, ...)
-    counts = torch.stack([(stacked == name).sum(0) for name in range(int(stacked.max()) + 1)] or
-                         [torch.zeros_like(stacked[0])])                      # (classes, ...)
-    most, label = counts.max(0)
-    unique = (counts == most).sum(0) == 1
-    return torch.where(unique & (most > share * len(votes)), label, -1).to(stacked.dtype)
+    most, label = torch.zeros_like(votes[0]), torch.full_like(votes[0], -1)
+    tied = torch.zeros_like(votes[0], dtype=torch.bool)
+    for name in range(max(int(vote.max()) for vote in votes) + 1):
+        count = sum((vote == name).to(most.dtype) for vote in votes)
+        tied = (tied | (count == most)) & ~(count > most)
+        label = torch.where(count > most, name, label)
+        most = torch.maximum(most, count)
+    return torch.where(~tied & (most > share * len(votes)), label, -1)

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 
 class ClientSpec(NamedTuple):
-    """`task`: a name of `tasks.TASKS`; `backbone`: a folder of `data/backbones` or a hub name; `train_size`: scenes."""
+    """`task`: a name of `tasks.TASKS`, or "kind@source" on real data, see `tasks.task_named`; `backbone`: see
+    `backbones.load_backbone`; `train_size`: private samples."""
 
     task: str
     backbone: str
@@ -90,8 +91,8 @@ MFED_SETUPS = {"mfed_dense": with_tasks(DENSE_SIZES), "mfed_labels": with_tasks(
 MFED_SETUPS |= {f"tasks{count}": with_tasks(dict(list(EIGHT_TASKS.items())[:count])) for count in range(1, 9) if count != 4}
 SETUPS |= MFED_SETUPS                                                         # clients of a task start from the same weights
 
-# Real data.  photos1, photos2: Setups 1 and 2 on excerpts, with small backbones made by `pretrain_photos`.  paper1, paper2,
-# paper_noniid: the papers' setups; which model each client has, and how much data, was not found: our choice.
+# Real data.  photos1, photos2: Setups 1 and 2 on excerpts, with small backbones made by `pretrain_photos`.  paper1, paper2:
+# those of the paper; which model each client has, and how much data, was not found: our choice.
 PHOTOS_1 = (
     ClientSpec("labels@voc_animals", "photo_resnet_medium", 150),
     ClientSpec("labels@voc_animals", "photo_segformer_medium", 150),

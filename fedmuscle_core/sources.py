@@ -116,10 +116,10 @@ def _local(name, entry, path):
     if wrong or not {"folder", "layout"} <= set(entry):
         raise ValueError(f"{path}: [{name}]: got {entry}, expected folder and layout, and any of classes, size, test")
     read = LAYOUTS[one_of(f"{path}: [{name}]: layout", entry["layout"], LAYOUTS)]
-    before = SOURCES.get(name, SOURCES["photos"])
-    options = {"size": entry.get("size", before.size), "test": entry.get("test", "test")}
-    return Source(f"local data in the layout {entry['layout']}", "your own", read, entry.get("classes"), (),
-                  str(path.parent / entry["folder"]), **options)
+    before = SOURCES.get(name, SOURCES["photos"]._replace(test="val" if entry["layout"] in ("voc", "coco") else "test"))
+    return before._replace(about=f"local data in the layout {entry['layout']}", terms="your own", read=read, files=(),
+                           num_classes=entry.get("classes"), folder=str(path.parent / entry["folder"]),
+                           size=entry.get("size", before.size), test=entry.get("test", before.test))
 
 
 def source_named(name):

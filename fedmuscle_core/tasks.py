@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from .sources import source_named
 
 @dataclass(frozen=True)
 class Task:
-    """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better.
+    """`layout` of its scenes; `loss(logits, targets)` -> scalar; `score(logits, targets)` -> percent, higher is better; of
+    pixels of photos `score(classes, targets)`.
 
     modality: "image", the scene is read, or "text", its caption.  dense: an answer for every pixel; fine: see
     `models.DenseClientModel`.
@@ -117,9 +119,9 @@ def _pixel_loss(logits, target):
     return F.cross_entropy(logits, target.long(), ignore_index=VOID)
 
 
-def _photo_iou(logits, target):
-    classes = logits.shape[1]
-    return 100 * multiclass_jaccard_index(logits.argmax(1), target.long(), num_classes=classes, average="macro",
+def _photo_iou(classes, target, num_classes):
+    """Of the classes of all pixels, (n, H, W), not of logits; VOID is not scored."""
+    return 100 * multiclass_jaccard_index(classes.long(), target.long(), num_classes=num_classes, average="macro",
                                           ignore_index=VOID).item()
 
 
@@ -146,4 +148,5 @@ def task_named(name):
     if found.num_classes is None:
         raise ValueError(f"task: got {name!r}, expected a source with labels")
     number = found.num_classes + 1 if kind == "pixels" else found.num_classes
-    return replace(REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)], name=name, num_outputs=number, source=source)
+    task = replace(REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)], name=name, num_outputs=number, source=source)
+    return replace(task, score=partial(_photo_iou, num_classes=number)) if kind == "pixels" else task

@@ -112,7 +112,9 @@ def sampled(logits, log_alpha, *, num_samples, generator=None):
     """
     num_peers, batch_size, _ = logits.shape
     q = logits.softmax(2)
-    draws = [torch.multinomial(q[m], num_samples, replacement=True, generator=generator) for m in range(num_peers)]
+    where = q.device if generator is None else generator.device
+    draws = [torch.multinomial(q[m].to(where), num_samples, replacement=True, generator=generator).to(q.device)
+             for m in range(num_peers)]
     log_weight = logits.new_zeros(batch_size, num_samples)
     for m in range(num_peers):
         for k in range(m + 1, num_peers):

@@ -3,13 +3,14 @@
 import tempfile
 
 from . import experiment
+from .backbones import backbone_folder
 from .checks import positive_int
+from .methods import METHODS
 from .paths import results
+from .real_data import data_are_here
 from .settings import Settings
 from .setups import SETUPS
-from .sources import source_folder
 from .store import load_run, run_path
-from .tasks import task_named
 
 EARLY_ROUNDS = 1
 EARLY_TOLERANCE = 0.01     # relative, training losses of the first round
@@ -28,7 +29,7 @@ def verify(profile, sample=None):
     paths = sorted(results(profile).glob("*/*.json"))
     if not paths:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
-    chosen = take_turns([run for run in map(load_run, paths) if data_are_here(run[0]["settings"]["setup"])])
+    chosen = take_turns([run for run in map(load_run, paths) if can_run(run[0]["settings"])])
     if sample is not None:
         chosen = chosen[:positive_int("sample", sample)]
     agree = 0
@@ -44,10 +45,13 @@ def verify(profile, sample=None):
     return 0 if agree == len(chosen) else 1
 
 
-def data_are_here(setup):
-    """Whether a setup's private data are at hand: scenes always are, real ones where their folder is."""
-    return setup in SETUPS and all(not source or source_folder(source).is_dir()
-                                   for source in {task_named(spec.task).source for spec in SETUPS[setup]})
+def can_run(settings):
+    """Whether all that a stored run needs is at hand: its setup, real data, backbones."""
+    if settings["setup"] not in SETUPS:
+        return False
+    wanted = Settings(**settings)
+    return data_are_here(wanted, "public_domain" in METHODS[wanted.method].reads) and all(
+        backbone_folder(spec.backbone) for spec in SETUPS[wanted.setup])
 
 
 def take_turns(stored):

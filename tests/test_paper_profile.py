@@ -1,20 +1,24 @@
 """The paper profile end to end, without a network: its own setups and code path on tiny data sets in the official layouts and
 tiny checkpoints, LoRA on, bfloat16 on, clients in host memory between turns, killed and resumed."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import tiny_world
 import torch
+from PIL import Image
 
-from fedmuscle_core import experiment, federation, placement, plans, real_data
+from fedmuscle_core import cli, experiment, federation, placement, plans, real_data
 from fedmuscle_core.adaptation import adapt
 from fedmuscle_core.backbones import IMAGENET, PIXELS, load_backbone, normalised, pixels_of
-from fedmuscle_core.client import accumulated
+from fedmuscle_core.client import accumulated, embed
 from fedmuscle_core.experiment import one_thread, run, sweep
 from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.methods.contrastive import micro_batches
 from fedmuscle_core.models import num_parameters
 from fedmuscle_core.profiles import profile_settings
+from fedmuscle_core.resume import State
 from fedmuscle_core.setups import PAPER_SETUPS, SETUPS
 from fedmuscle_core.store import load_run, run_path
 
@@ -70,36 +74,58 @@ def test_setup_2_reads_captions_masks_and_texts(paper, tmp_path, capsys):
     assert len(record["alignment"]["after"]["cka"]) == 10
 
 
-def test_a_killed_run_goes_on_with_the_same_result(paper, tmp_path, monkeypatch):
-    settings = paper(rounds=3)
-    _, whole = run(settings, tmp_path / "whole", progress=False)
-    saved, seen = federation.save_state, []
+@pytest.mark.parametrize("changes", [{}, {"refresh": "round"}, {"peer_choice": "bandit", "num_peers": 2}])
+def test_a_killed_run_goes_on_with_the_same_result(paper, tmp_path, monkeypatch, changes):
+    settings = paper(rounds=3).replace(**changes)
+    whole, history = run(settings, tmp_path / "whole", progress=False)
+    save, seen = State.save, []
 
-    def killed(path, built, round, *rest):
-        saved(path, built, round, *rest)
+    def killed(state, built, round, *rest):
+        save(state, built, round, *rest)
         seen.append(round)
-        if round == 2:
+        if seen == [1, 2]:
             raise KeyboardInterrupt
-    monkeypatch.setattr(federation, "save_state", killed)
+    monkeypatch.setattr(State, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings, tmp_path / "killed", progress=False)
     state = run_path(tmp_path / "killed", experiment.canonical(settings)).with_suffix(".state.pt")
-    assert state.is_file() and seen == [1, 2]
-    _, resumed = run(settings, tmp_path / "killed", progress=False)
+    assert state.is_file()
+    resumed, again = run(settings, tmp_path / "killed", progress=False)
     assert seen == [1, 2, 3] and not state.is_file()
-    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    pd.testing.assert_frame_equal(again, history, check_exact=True)
+    for name in ("ledger", "alignment", "data", "fingerprint", "parameters"):
+        assert resumed[name] == whole[name], name
 
 
-def test_a_state_that_is_not_whole_or_of_other_settings_is_named(paper, tmp_path):
+def test_a_state_that_is_not_whole_or_of_something_else_is_named(paper, tmp_path, monkeypatch):
     settings = experiment.canonical(paper())
     state = run_path(tmp_path, settings).with_suffix(".state.pt")
     state.parent.mkdir()
     state.write_bytes(b"half")
     with pytest.raises(ValueError, match=r"state\.pt: not a whole state"):
         run(settings, tmp_path, progress=False)
-    torch.save({"key": "another"}, state)
-    with pytest.raises(ValueError, match=r"got the state of other settings \(another\)"):
+    torch.save({"key": settings.key(), "identity": {"data": "another"}}, state)
+    with pytest.raises(ValueError, match="got the state of a run with other settings, data, backbones or another device"):
         run(settings, tmp_path, progress=False)
+    monkeypatch.setenv(experiment.RECOMPUTE_BEFORE, "2999-01-01T00:00:00+00:00")      # --force: what is older does not count
+    run(settings, tmp_path, progress=False)
+
+
+def test_a_stored_run_counts_only_for_the_data_and_backbones_it_had(paper, world, tmp_path, monkeypatch):
+    settings = paper(method="local")
+    run(settings, tmp_path, progress=False)
+    assert experiment.is_stored(settings, tmp_path)
+    for variable, original, name in (("FEDMUSCLE_DATA", world[0], "cifar10"), ("FEDMUSCLE_CHECKPOINTS", world[1], "vit_base")):
+        copy = tmp_path / variable
+        shutil.copytree(original, copy)
+        next((copy / name).rglob("train/class003/*.png") if name == "cifar10" else (copy / name).glob("*.safetensors")).unlink()
+        monkeypatch.setenv(variable, str(copy))
+        assert not experiment.is_stored(settings, tmp_path)
+        shutil.rmtree(copy / name)
+        if name == "cifar10":
+            assert experiment.is_stored(settings, tmp_path)                   # not here: it cannot be told
+        monkeypatch.setenv(variable, str(original))
+    assert experiment.is_stored(settings, tmp_path)
 
 
 def test_waiting_in_host_memory_and_micro_batches_change_nothing_but_memory(paper, monkeypatch):
@@ -118,17 +144,36 @@ def test_waiting_in_host_memory_and_micro_batches_change_nothing_but_memory(pape
     pd.testing.assert_frame_equal(found["micro"], found["whole"], check_exact=False, rtol=1e-4)
 
 
-def test_one_client_at_a_time_is_at_work(paper, monkeypatch):
-    """With `offload` every use of a network lies between its arrival and its departure."""
-    there, most = set(), []
+@pytest.mark.parametrize("changes", [{}, {"method": "simclr"}, {"method": "cofed"}, {"method": "fedhenn"},
+                                     {"refresh": "round"}])
+def test_one_client_at_a_time_is_at_work(paper, monkeypatch, changes):
+    """With `offload` every use of a network lies between its arrival and its departure, and no other is there."""
+    there, used = set(), []
 
     def move(client, device):
         there.symmetric_difference_update({client.index})
-        most.append(len(there))
+        assert len(there) <= 1
     monkeypatch.setattr(placement, "move", move)
+    method = changes.get("method", "fedmuscle")
     with one_thread():
-        federation.train(federation.build(paper(rounds=1)), progress=False)
-    assert max(most) == 1 and not there and len(most) > 40
+        built = federation.build(paper(method=method, rounds=2).replace(**changes))
+        for client in built.clients:
+            def watch(module, inputs, index=client.index):
+                used.append((index, set(there)))
+            client.model.representation.backbone.register_forward_pre_hook(watch)
+        federation.train(built, progress=False)
+    assert len(used) > 50 and all(here == {index} for index, here in used) and not there
+
+
+def test_dropout_repeats_when_a_graph_is_made_again(paper):
+    """Client 2 has drop path: its upload equals what the second pass makes of the same parts, and another batch's differs."""
+    settings = paper(offload=False, precision="float32")
+    client = federation.build(settings).clients[1]
+    assert client.has_dropout
+    parts = micro_batches(client, torch.arange(8), settings, 1, 0)
+    first, second, other = ([embed(client, part, 1, number, place) for place, part in enumerate(parts)] for number in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(torch.cat(first), torch.cat(other))
 
 
 def test_moving_a_client_keeps_its_views_its_moments_and_its_updates(paper):
@@ -150,9 +195,13 @@ def test_moving_a_client_keeps_its_views_its_moments_and_its_updates(paper):
     assert all(torch.equal(a, b) for a, b in zip(client.model.parameters(), twin.model.parameters(), strict=True))
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(paper):
-    client = federation.build(paper(precision="float32")).clients[0]
+@pytest.mark.parametrize("index", [1, 4, 7, 9])
+def test_accumulated_gradients_are_those_of_the_whole_batch(paper, index):
+    """For labels, classes, pixels (one photo has hardly any that count, one none) and texts."""
+    client = federation.build(paper("setup2", precision="float32")).clients[index - 1]
     inputs, wanted = client.data["train"]
+    if client.task.dense:
+        wanted[0], wanted[1, 3:] = 255, 255
     gradients = []
     for size in (None, 4, 1):
         client.model.eval()
@@ -197,11 +246,12 @@ def test_frozen_features_are_computed_once_and_give_the_same_run(paper, monkeypa
     pd.testing.assert_frame_equal(kept, again, check_exact=False, rtol=1e-4)
 
 
-def test_hub_segformers_read_imagenets_pixels_and_sizes_are_fitted():
-    backbone = load_backbone("segformer_medium")
-    assert pixels_of(backbone, 224) == PIXELS._replace(side=224)
-    backbone.config._name_or_path = "nvidia/mit-b0"
-    assert pixels_of(backbone, 64, "bfloat16") == IMAGENET._replace(side=64, precision="bfloat16")
+def test_hub_segformers_read_imagenets_pixels_and_sizes_are_fitted(paper):
+    assert pixels_of("segformer_medium", 224) == PIXELS._replace(side=224)
+    for name in ("nvidia/mit-b0", "segformer_b0"):
+        assert pixels_of(name, 64, "bfloat16") == IMAGENET._replace(side=64, precision="bfloat16")
+    clients = federation.build(paper()).clients                               # of local copies
+    assert clients[2].model.representation.scale.mean == IMAGENET.mean and clients[0].model.representation.scale.mean == 0.5
     image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     assert torch.allclose(normalised(image, PIXELS), torch.ones(1, 3, 8, 8))
     white = normalised(image, IMAGENET._replace(side=16))
@@ -270,3 +320,52 @@ def test_a_stored_run_of_the_paper_profile_loads(paper, tmp_path):
     run(settings, tmp_path, progress=False)
     record, history = load_run(run_path(tmp_path, experiment.canonical(settings)))
     assert experiment.is_stored(settings, tmp_path) and record["settings"]["lora_rank"] == 16 and len(history)
+
+
+def test_labels_and_masks_that_do_not_fit_are_named_before_training(paper, world, tmp_path, monkeypatch):
+    monkeypatch.setitem(SETUPS, "wrong", (SETUPS["paper1"][0]._replace(task="class@voc"), SETUPS["paper1"][5]))
+    monkeypatch.setitem(federation.SETUP_SETTINGS, "wrong", {"public_domain": "coco"})
+    with pytest.raises(ValueError, match=r"jpg: got label \(.*, expected a class from 0 to 19 for class@voc"):
+        federation.build(paper(method="local").replace(setup="wrong"))
+    shutil.copytree(world[0], tmp_path / "data")
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path / "data"))
+    for path in (tmp_path / "data" / "voc").rglob("SegmentationClass/*.png"):
+        Image.new("L", (40, 30), 33).save(path)
+    with pytest.raises(ValueError, match=r"png: got class 33, expected 0 to 20 or 255"):
+        federation.build(paper("setup2", "local"))
+    monkeypatch.setitem(SETUPS, "scored", (SETUPS["paper1"][0]._replace(task="labels@coco"), SETUPS["paper1"][5]))
+    monkeypatch.setitem(federation.SETUP_SETTINGS, "scored", {"public_domain": "voc"})
+    with pytest.raises(ValueError, match="coco: got no test sample for labels@coco"):
+        federation.build(paper(method="local").replace(setup="scored"))
+    monkeypatch.delitem(federation.SETUP_SETTINGS, "scored")
+    with pytest.raises(ValueError, match="setup: got 'scored', whose clients have real data, without a public source"):
+        federation.check(paper(method="local").replace(setup="scored"))
+
+
+STARTUP = """
+from dataclasses import replace
+from fedmuscle_core import setups, tasks
+for kind, task in tasks.REAL_KINDS.items():            # one point more: a score of 0 has no relative change, and noise scores 0
+    if kind in ("class", "text"):
+        tasks.REAL_KINDS[kind] = replace(task, score=lambda logits, wanted: 1 + tasks._accuracy(logits, wanted))
+for name in setups.PAPER_SETUPS.values():
+    setups.SETUPS[name] = tuple(spec._replace(train_size=6) for spec in setups.SETUPS[name])
+    setups.SETUP_SETTINGS[name].update({small!r})
+"""
+
+
+@pytest.mark.parametrize("number", ["02", "05"])
+def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, capsys, number):
+    """Through `fedmuscle reproduce`, in kernels that begin with smaller sets and fewer rounds."""
+    for path in ("startup", "none"):
+        (tmp_path / "profile_default" / path).mkdir(parents=True)
+    startup = STARTUP.format(small=SMALL)
+    (tmp_path / "profile_default" / "startup" / "small.py").write_text(startup)
+    for variable, value in (("IPYTHONDIR", tmp_path), ("FEDMUSCLE_RUNS", tmp_path / "runs"), ("FEDMUSCLE_DATA", world[0]),
+                            ("FEDMUSCLE_CHECKPOINTS", world[1]), ("OMP_NUM_THREADS", 1)):
+        monkeypatch.setenv(variable, str(value))
+    monkeypatch.setattr("fedmuscle_core.reproduce.compute", lambda *arguments: None)      # only kernels know the small setups
+    status = cli.main(["reproduce", "--profile", "paper", "--only", number, "-p", "seeds", "[0, 1]"])
+    assert status == 0, capsys.readouterr().out
+    stored = list((tmp_path / "runs" / "paper" / "results").rglob("paper*/*.json"))
+    assert len(stored) == 2 * (3 if number == "02" else 7)

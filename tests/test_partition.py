@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmuscle_core.client import private_sets
+from fedmuscle_core.client_data import private_sets
 from fedmuscle_core.partition import LEAST, first_digits, like, split_by_class
 from fedmuscle_core.scenes import digit_scenes
 from fedmuscle_core.settings import Settings

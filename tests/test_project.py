@@ -46,14 +46,14 @@ def test_imports_flow_one_way():
     order = ["paths", "seeds", "checks", "layouts", "photos", "sources", "fetch", "doctor", "tuple_sum", "losses", "gaussians",
              "exchange", "server", "glyphs", "scenes", "augment", "captions", "pairs", "dense", "edge_score", "tasks",
              "checkpoints", "backbones", "adaptation", "models", "text", "pretrain", "pretrain_text", "aggregation",
-             "settings", "setups", "real_data", "pretrain_photos", "partition", "placement", "client", "alignment", "peers",
-             "parked", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed", "methods.fedhenn",
-             "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg", "methods.encoder_only",
-             "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "resume", "federation", "mismatch",
-             "experiment", "estimate", "statistics", "comparison", "tuning", "profiles", "ablations", "plans", "plots",
-             "report", "task_tables", "varied", "against_paper", "verify", "dry_run", "reproduce", "cli", "benchmarks.loss",
-             "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients", "benchmarks.sweep",
-             "benchmarks.paper_round"]
+             "settings", "setups", "real_data", "pretrain_photos", "partition", "placement", "client_data", "client",
+             "alignment", "peers", "parked", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed",
+             "methods.fedhenn", "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg",
+             "methods.encoder_only", "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "resume",
+             "federation", "mismatch", "experiment", "estimate", "statistics", "comparison", "tuning", "profiles", "ablations",
+             "plans", "plots", "report", "task_tables", "varied", "against_paper", "verify", "dry_run", "reproduce", "cli",
+             "benchmarks.loss", "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients",
+             "benchmarks.sweep", "benchmarks.paper_round"]
     modules = {path.relative_to(ROOT / "fedmuscle_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
                for path in (ROOT / "fedmuscle_core").rglob("*.py")}
     assert modules - {"__init__", "benchmarks"} == set(order)

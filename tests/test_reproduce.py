@@ -62,6 +62,7 @@ def test_a_failed_notebook_does_not_stop_the_others_and_is_named(workplace, caps
     (["-p", "number", "[3"], r"-p number: got '\[3', expected YAML"),
     (["--only", "92"], r"--only: got \['92'\], expected the start of one of \['90_first', '91_second'\]"),
     (["--workers", "0"], "workers: got 0"),
+    (["--profile", "paper", "--only", "90"], r"got \['90_first'\] with profile 'paper', expected some of \('02', "),
 ])
 def test_bad_arguments_are_refused_before_anything_runs(workplace, capsys, arguments, message):
     assert cli.main(["reproduce", *arguments]) == 2

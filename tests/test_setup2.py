@@ -6,7 +6,8 @@ import torch
 
 from fedmuscle_core import federation
 from fedmuscle_core.backbones import load_backbone
-from fedmuscle_core.client import make_model, private_data
+from fedmuscle_core.client import make_model
+from fedmuscle_core.client_data import private_data
 from fedmuscle_core.federation import mask_from_text, predicted_masks
 from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.models import TextRepresentationModel

@@ -27,20 +27,22 @@ def write_cifar(folder, classes, train, test, rng):
 
 
 def write_voc(folder, train, val, rng):
-    """VOCdevkit with its official label files; every second photo has a mask."""
+    """VOCdevkit with its official label files; every second photo has a mask, as have those of 2007, which have no labels."""
     base = folder / "VOCdevkit" / "VOC2012"
-    names = {"train": [f"2007_{number:06}" for number in range(train)], "val": [f"2008_{number:06}" for number in range(val)]}
+    names = {"train": [f"2008_{number:06}" for number in range(train)], "val": [f"2009_{number:06}" for number in range(val)]}
+    unlabelled = {"train": ["2007_000032", "2007_000039"], "val": ["2007_000033"]}
     for part in ("Segmentation", "Main"):
         (base / "ImageSets" / part).mkdir(parents=True)
     (base / "SegmentationClass").mkdir()
     for split, found in names.items():
-        for name in found:
+        masked = unlabelled[split] + found[::2]
+        for name in found + unlabelled[split]:
             photo(base / "JPEGImages" / f"{name}.jpg", rng)
-        for name in found[::2]:
+        for name in masked:
             mask = Image.fromarray(rng.integers(0, 21, (30, 40), dtype=np.uint8), mode="L")
             mask.paste(255, (0, 0, 4, 30))
             mask.save(base / "SegmentationClass" / f"{name}.png")
-        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(found[::2]) + "\n")
+        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(masked) + "\n")
         for label in VOC_CLASSES:
             lines = [f"{name} {rng.choice(['-1', ' 0', ' 1'])}" for name in found]
             (base / "ImageSets" / "Main" / f"{label}_{split}.txt").write_text("\n".join(lines) + "\n")

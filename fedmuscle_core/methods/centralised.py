@@ -66,7 +66,8 @@ def train(central, settings, round):
         central["optimizer"].zero_grad()
         for task, model in central["models"].items():
             rows, (inputs, wanted) = next(batches[task]), central["data"][task]
-            loss = task_named(task).loss(model(inputs[rows]), wanted[rows])
+            device = next(model.parameters()).device
+            loss = task_named(task).loss(model(inputs[rows].to(device)), wanted[rows].to(device))
             loss.backward()
             losses[task] += loss.item() / steps
         central["optimizer"].step()

@@ -34,13 +34,16 @@ def play_round(federation, round):
 def client_votes(client, margin):
     """int16 votes on the client's public data: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
     multi-label tasks; -1 where the two most probable answers are not more than `margin` apart."""
+    def votes(inputs):
+        logits = client.model(inputs)
+        if client.task.multilabel:
+            logits = torch.stack([torch.zeros_like(logits), logits], 1)        # no and yes: their softmax is the sigmoid
+        first_two, answers = logits.softmax(1).topk(2, dim=1)
+        return torch.where(first_two[:, 0] - first_two[:, 1] > margin, answers[:, 0], -1).short()
+
     client.model.eval()
     with at_work(client):
-        logits = in_batches(client.model, client.public, device=client.device)
-    if client.task.multilabel:
-        logits = torch.stack([torch.zeros_like(logits), logits], 1)            # no and yes: their softmax is the sigmoid
-    first_two, answers = logits.softmax(1).topk(2, dim=1)
-    return torch.where(first_two[:, 0] - first_two[:, 1] > margin, answers[:, 0], -1).short()
+        return in_batches(votes, client.public, device=client.device)
 
 
 def pseudo_labelled(client, labels, round):

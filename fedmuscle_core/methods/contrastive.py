@@ -142,11 +142,11 @@ def _by_round(federation, round, present, batches, rng, serve, loss_of):
     for client in federation.clients:
         if client.index in present:
             sums[client.index] = 0.0
-            for number, (rows, peers_of) in enumerate(zip(batches, chosen, strict=True)):
-                members = [client.index, *peers_of[client.index]]
-                peers = torch.stack([memory[peer][rows] for peer in members[1:]])
-                payload = ledger.send(serve(peers, members), round=round, client=client.index, direction="down")
-                with at_work(client):
+            with at_work(client):
+                for number, (rows, peers_of) in enumerate(zip(batches, chosen, strict=True)):
+                    members = [client.index, *peers_of[client.index]]
+                    peers = torch.stack([memory[peer][rows] for peer in members[1:]])
+                    payload = ledger.send(serve(peers, members), round=round, client=client.index, direction="down")
                     payload = tuple(part.to(client.device) for part in payload)
                     anchor = embed(client, public_batch(client, rows, False), round, number)
                     sums[client.index] += step(client.contrastive_optimizer, loss_of(anchor, payload, members, number))

@@ -86,7 +86,7 @@ def encoder_gradient(client):
     parameters = list(client.model.encoder().parameters())
     if not all(parameter.requires_grad for parameter in parameters):
         return None
-    inputs, wanted = (values[:GRADIENT_SCENES] for values in client.data["train"])
+    inputs, wanted = (values[:GRADIENT_SCENES].to(client.device) for values in client.data["train"])
     client.model.eval()
     loss = client.task.loss(client.model(inputs), wanted)
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])

@@ -20,7 +20,7 @@
 # Every number below comes from a stored run with its settings, seed and versions. Deviations from the paper are listed at the end.
 
 # %% tags=["parameters"]
-profile: str = "mini"  # "quick" (minutes, proves that it runs) "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
+profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
 seeds: list = []  # empty: those of the profile
 workers: int = 2  # processes, one run each
 

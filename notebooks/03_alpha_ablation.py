@@ -20,7 +20,7 @@
 # With $\alpha = 1$ the loss *is* pairwise. So the two are run on the same seeds, and compared seed by seed.
 
 # %% tags=["parameters"]
-profile: str = "mini"  # "quick" (minutes, proves that it runs) "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
+profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
 seeds: list = []  # empty: those of the profile
 workers: int = 2  # processes, one run each
 

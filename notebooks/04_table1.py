@@ -20,7 +20,7 @@
 # computes all of them again, tuning included.
 
 # %% tags=["parameters"]
-profile: str = "mini"  # "quick" (minutes, proves that it runs) "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
+profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the committed numbers) or "paper" (real data; texts and scenes below stay those of the embedded world)
 seeds: list = []  # empty: the first ones of the profile, see plans.DOMAINS
 workers: int = 2  # processes, one run each
 

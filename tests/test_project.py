@@ -12,6 +12,7 @@ from fedmuscle_core import ablations, plans, varied
 from fedmuscle_core.experiment import sweep
 from fedmuscle_core.paths import ROOT, results
 from fedmuscle_core.report import delta_interval, delta_sentence, delta_table, interval_text, published, published_value
+from fedmuscle_core.task_tables import order_sentence
 
 
 def test_environment_yml_has_the_pins_of_the_lock():
@@ -117,6 +118,18 @@ def test_the_readmes_results_are_those_of_the_stored_runs():
         _, history = sweep(plans.table1("mini", domains=[domain]), results("mini"), progress=False)
         for method in ("fedmuscle", "simclr"):
             assert f"{interval_text(delta_interval(history, method))} %" in text.replace("\n", " ")
+
+
+def test_the_readmes_m_fed_results_are_those_of_the_stored_runs():
+    text, methods = (ROOT / "README.md").read_text(), [name for name in plans.MFED_METHODS if name != "fedmuscle"]
+    for setup in plans.MFED_BENCHMARKS:
+        _, history = sweep(plans.notebook_13("mini", setups=[setup]), results("mini"), progress=False)
+        for row in delta_table(history).itertuples(index=False):
+            assert "| " + " | ".join(map(str, row)) + " |" in text
+        assert order_sentence(history, methods) in text and delta_sentence(history, "mfed", "fedavg") in text
+    for runs, reference, name in ((ablations.by_mfed_variant, "as tuned", "M-Fed"), (ablations.by_task_count, 1, "tasks")):
+        measured = varied.measure(varied.run_all(runs("mini"), results("mini")))
+        assert varied.answer(measured, reference, name, "mfed") in text
 
 
 def test_the_readmes_ablations_are_those_of_the_stored_runs():

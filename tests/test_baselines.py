@@ -103,7 +103,7 @@ def test_a_client_votes_only_where_it_is_sure():
     logits = torch.log(torch.tensor([[0.6, 0.3, 0.1], [0.45, 0.4, 0.15], [0.1, 0.1, 0.8]]))
     model = SimpleNamespace(eval=lambda: None, __call__=None)
     client = SimpleNamespace(model=type("Table", (), {"eval": model.eval, "__call__": lambda self, rows: logits[rows]})(),
-                             public=torch.arange(3), task=SimpleNamespace(multilabel=False))
+                             public=torch.arange(3), task=SimpleNamespace(multilabel=False), swapped=False, device="cpu")
     client.model.eval = model.eval
     assert cofed.client_votes(client, 0.25).tolist() == [0, -1, 2]
     client.task.multilabel = True

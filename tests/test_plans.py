@@ -36,6 +36,15 @@ def test_the_loss_table_is_part_of_table_1():
     assert set(plans.loss_table("mini")) < set(plans.table1("mini"))
 
 
+def test_m_feds_tables_have_every_method_on_both_benchmarks_and_their_checks_use_the_same_runs():
+    tables = plans.notebook_13("mini")
+    counts = Counter((settings.setup, settings.method) for settings in tables)
+    assert counts == {(setup, method): 5 for setup in plans.MFED_BENCHMARKS for method in plans.MFED_METHODS}
+    checks = plans.notebook_14("mini")
+    assert set(plans.notebook_13("mini", setups=["mfed_dense"])) < set(checks)
+    assert {settings.setup for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks6", "tasks8"}
+
+
 def test_real_photos_are_planned_with_the_samples_there_are():
     wanted = plans.notebook_15("mini")
     public = {(run.setup, run.public_domain, run.public_size) for run in wanted if run.method != "local"}

@@ -23,6 +23,13 @@ from fedmuscle_core.settings import EXCHANGE_FIELDS, Settings
     ({"eta": 0}, "eta: got 0"),
     ({"vote_share": 1.0}, "vote_share: got 1.0, expected a number from 0 to below 1"),
     ({"vote_margin": -0.1}, "vote_margin: got -0.1"),
+    ({"public_domain": "moon"}, "public_domain: got 'moon', expected one of .*'noise'.*'voc'"),
+    ({"adaptation": "prefix"}, "adaptation: got 'prefix', expected one of"),
+    ({"precision": "float16"}, "precision: got 'float16'"),
+    ({"micro_batch_size": 0}, "micro_batch_size: got 0"),
+    ({"image_size": 1.5}, "image_size: got 1.5"),
+    ({"lora_rank": 0}, "lora_rank: got 0"),
+    ({"offload": 1}, "offload: got 1, expected True or False"),
 ])
 def test_bad_settings_name_the_field(change, message):
     with pytest.raises(ValueError, match=message):
@@ -39,7 +46,8 @@ def changed(field):
     other = {"setup": "quickstart", "method": "local", "protocol": "tuples", "public_domain": "noise", "augment": True,
              "tau_cross": 0.4, "tau_prev": 0.1, "seed": 5, "contrastive_steps": 3, "distant": "task", "num_samples": 64,
              "peer_choice": "task", "absence": 0.5, "refresh": "round", "dirichlet": 0.1, "decoder_term": "distance",
-             "share": "encoder", "group_shift": 0.5, "bad_uploads": "skip"}
+             "share": "encoder", "group_shift": 0.5, "bad_uploads": "skip", "image_size": 64, "adaptation": "lora",
+             "precision": "bfloat16", "micro_batch_size": 4, "offload": True}
     return other.get(field.name) or (field.default * 2 if isinstance(field.default, int) or field.name == "tau"
                                      else field.default / 2)
 

@@ -115,7 +115,7 @@ def feature_map(backbone, images, scale=PIXELS):
     pixels = normalised(images, scale, getattr(backbone.config, "image_size", None))
     with autocast(pixels, scale.precision):
         features = backbone(pixel_values=pixels).last_hidden_state
-    features = features.float()
+    features = features.to(pixels.dtype)
     if features.ndim == 4:
         return features
     side = math.isqrt(features.shape[1])

@@ -64,7 +64,10 @@ def check(settings):
     specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
     num_clients = len(specs)
     for index, spec in enumerate(specs, 1):
-        task_named(spec.task)
+        try:
+            task_named(spec.task)
+        except ValueError as error:
+            raise ValueError(f"setup: client {index} of {settings.setup}: {error}") from error
         if settings.method in SHARING and spec.backbone != specs[0].backbone:
             raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose client {index} has the encoder "
                              f"{spec.backbone!r}, expected {specs[0].backbone!r} as client 1 has: it exchanges parameters")

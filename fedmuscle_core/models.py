@@ -48,7 +48,7 @@ class TextRepresentationModel(nn.Module):
         mask = ids != 0
         with autocast(ids, self.scale.precision):
             tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return tokens.float(), mask                                           # (B, L, C), (B, L)
+        return tokens.to(self.projection.weight.dtype), mask                                           # (B, L, C), (B, L)
 
     def pool(self, features):
         tokens, mask = features
@@ -128,7 +128,7 @@ class DenseClientModel(ClientModel):
         pixels = normalised(images, scale)
         with autocast(pixels, scale.precision):
             outputs = self.representation.backbone(pixel_values=pixels, output_hidden_states=True)
-        return images.shape[-2:], [stage.float() for stage in outputs.hidden_states]
+        return images.shape[-2:], [stage.to(pixels.dtype) for stage in outputs.hidden_states]
 
     def decode(self, features):
         size, hidden_states = features

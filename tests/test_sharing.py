@@ -408,5 +408,5 @@ def test_clients_of_several_architectures_are_refused_before_any_work(tiny, meth
 def test_an_unknown_task_is_named_with_its_client(shared, monkeypatch):
     specs = tuple(ClientSpec(task, "segformer_medium", 24) for task in ("edges", "depth"))
     monkeypatch.setitem(SETUPS, "tiny_shared", specs)
-    with pytest.raises(ValueError, match="setup: task of client 2 of tiny_shared: got 'depth', expected one of"):
+    with pytest.raises(ValueError, match="setup: client 2 of tiny_shared: task: got 'depth', expected one of"):
         federation.check(shared(num_peers=1))

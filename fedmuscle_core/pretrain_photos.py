@@ -28,7 +28,7 @@ SEED = 0
 SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
 TEXTS = {"ag_news_excerpt": "reserved", "trec": "reserved", "coco_small": "pool"}
 EPOCHS = {"resnet_medium": 30, "resnet_small": 30, "segformer_medium": 40, "vit_medium": 60, "vit_small": 60}
-VOCABULARY = 8000     # most tokens; words that occur once are spelt out
+VOCABULARY = 8000     # most tokens; words that occur less than three times are spelt out
 NAMES = [f"photo_{name}" for name in (*EPOCHS, *pretrain_text.CONFIGS)]
 
 
@@ -102,7 +102,7 @@ def main(argv=None):
             learn_photos(plain, args.epochs).save_pretrained(PHOTO_BACKBONES / name)
             continue
         lines = lines or corpus()
-        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=2, most=VOCABULARY, length=TEXT_LENGTH)
+        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=3, most=VOCABULARY, length=TEXT_LENGTH)
         model = pretrain_text.pretrain(plain, tokenizer, lines, args.epochs)
         pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
     print(f"{', '.join(args.names)} -> {PHOTO_BACKBONES}")

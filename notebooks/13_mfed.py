@@ -186,12 +186,16 @@ print(task_tables.order_sentence(history["mfed_labels"], [name for name in plans
 # %% [markdown]
 # ## Both worlds
 #
-# FedMuscle serves these clients, too: it shares representations of public data, M-Fed parameters. What travels, and what each
-# assumes:
+# FedMuscle serves these clients, too: it shares representations of public data, M-Fed parameters. What each gains, what travels,
+# and what it assumes:
 
 # %%
 exchange = pd.concat({setup: report.exchange_table(table) for setup, table in history.items()}, names=["clients", ""]).droplevel(1)
-exchange[exchange["method"].isin([METHODS[name].label for name in ("fedmuscle", "mfed", "encoder_only")])]
+labels = {METHODS[name].label: name for name in ("fedmuscle", "mfed", "encoder_only")}
+worlds = exchange[exchange["method"].isin(labels)]
+worlds.insert(1, "Delta (%)", [report.interval_text(report.delta_interval(history[setup], labels[label]))
+                               for setup, label in worlds["method"].items()])
+worlds
 
 # %%
 both = []

@@ -6,6 +6,7 @@ Profile "quick" takes the first two values only.
 """
 
 from .profiles import paper_version, profile_seeds, profile_settings
+from .setups import TASK_COUNTS
 
 PEER_COUNTS = {"setup1": (1, 5, 2, 3, 4), "setup2": (1, 9, 3, 5, 7)}          # the first two: those of profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
@@ -41,7 +42,6 @@ MFED_VARIANTS = {                                     # of M-Fed; "as tuned" fir
     "as tuned": {}, "frozen encoder": {"share": "decoder"}, "decoders not averaged": {"share": "encoder"},
     "no global decoder term": {"lam": 0.0}, "distance to the global decoder": {"decoder_term": "distance"},
 }
-TASK_COUNTS = (1, 2, 4, 6, 8)
 SEEDS = {"mini": 5}
 FEW_SEEDS = {"mini": 3}
 

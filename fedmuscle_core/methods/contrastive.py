@@ -67,13 +67,19 @@ def _by_batch(federation, round, present, batches, rng, serve, loss_of):
         for index, client in clients.items():
             graphs[index] = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
             uploads[index] = ledger.send(graphs[index].detach(), round=round, client=index, direction="up")
-        peers_of = choose(settings, uploads, rng, federation.gains, round)
-        for index, client in clients.items():
-            members = [index, *peers_of[index]]
-            payload = ledger.send(serve(torch.stack([uploads[peer] for peer in members[1:]]), members), round=round,
-                                  client=index, direction="down")
+        for index, members, payload in served(federation, round, uploads, rng, serve):
+            client = clients[index]
             sums[index] += step(client.contrastive_optimizer, loss_of(graphs.pop(index), payload, members, number))
     return sums
+
+
+def served(federation, round, uploads, rng, serve):
+    """(client index, members, payload) of every client that uploaded, one after the other, its peers drawn anew."""
+    peers_of = choose(federation.settings, uploads, rng, federation.gains, round)
+    for index in uploads:
+        members = [index, *peers_of[index]]
+        peers = torch.stack([uploads[peer] for peer in members[1:]])
+        yield index, members, federation.ledger.send(serve(peers, members), round=round, client=index, direction="down")
 
 
 def _by_batch_twice(federation, round, present, batches, rng, serve, loss_of):
@@ -90,11 +96,8 @@ def _by_batch_twice(federation, round, present, batches, rng, serve, loss_of):
                 parts = [embed(client, part, round, number, place) for place, part in enumerate(
                     micro_batches(client, rows, settings, round, number))]
                 uploads[index] = ledger.send(torch.cat(parts), round=round, client=index, direction="up")
-        peers_of = choose(settings, uploads, rng, federation.gains, round)
-        for index, client in clients.items():
-            members = [index, *peers_of[index]]
-            payload = ledger.send(serve(torch.stack([uploads[peer] for peer in members[1:]]), members), round=round,
-                                  client=index, direction="down")
+        for index, members, payload in served(federation, round, uploads, rng, serve):
+            client = clients[index]
             with at_work(client):
                 anchor = uploads[index].clone().requires_grad_()
                 loss = loss_of(anchor, payload, members, number)

@@ -4,12 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 
 import pandas as pd
 import torch
@@ -22,6 +18,7 @@ from .checks import positive_int
 from .methods import ALIGNING, METHODS
 from .models import num_parameters
 from .paths import BACKBONES
+from .processes import in_processes
 from .real_data import data_are_here, digest, is_real, run_rows
 from .resume import State
 from .settings import Settings
@@ -180,7 +177,7 @@ def _load(wanted, folder):
 def _compute(missing, folder, workers, progress):
     failed = {}
     with tqdm(total=len(missing), desc=f"runs -> {folder}", disable=not progress) as bar:
-        for settings, error in _in_turn(missing, folder) if workers == 1 else _in_parallel(missing, folder, workers):
+        for (settings, _), error in in_processes(_attempt, [(settings, folder) for settings in missing], workers):
             bar.update()
             if error is not None:
                 failed[f"{settings.setup} {settings.method} seed {settings.seed}"] = error
@@ -188,29 +185,6 @@ def _compute(missing, folder, workers, progress):
         first = next(iter(failed.values()))
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(failed)}); the others are stored; "
                            f"the first error: {first}") from first
-
-
-def _in_turn(missing, folder):
-    for settings in missing:
-        yield settings, _attempt(settings, folder)
-
-
-def _in_parallel(missing, folder, workers):
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    try:
-        futures = {pool.submit(_attempt, settings, folder): settings for settings in missing}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)    # after an interrupt: finish the runs under way, start no other
-
-
-def _end_with_parent():
-    """In a worker: end when the process that started it is gone, also when that one was killed."""
-    def watch():
-        wait([parent_process().sentinel])
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(settings, folder):

@@ -3,33 +3,44 @@
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
 from private or test samples (see `real_data`): those of images name the 110 classes of CIFAR-10 and CIFAR-100, those of texts
 fill the gaps of news, questions and of the public captions, which text clients meet again as public data.  They go to
-`data/raw/backbones`, which is not under version control: what is derived from the photos must not be published.
+`data/raw/backbones`, which is not under version control: what is derived from the photos must not be published.  How well
+linear probes read the features of each goes to `data/backbones/probe_photos.csv`.
 """
 
 import argparse
 import copy
 from functools import cache
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import AutoModel
 
 from . import pretrain, pretrain_text
-from .backbones import feature_width
-from .models import in_batches
-from .paths import PHOTO_BACKBONES
+from .backbones import feature_width, load_backbone
+from .client_data import read
+from .models import RepresentationModel, TextRepresentationModel, in_batches, num_parameters
+from .pairs import Pairs
+from .paths import BACKBONES, PHOTO_BACKBONES
 from .real_data import source_table, split_rows, task_samples
 from .seeds import generator, seeded
+from .store import write_atomically
 from .tasks import task_named
 from .text import TEXT_LENGTH
 
 SEED = 0
 SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
 TEXTS = {"ag_news_excerpt": "reserved", "trec": "reserved", "coco_small": "pool"}
-EPOCHS = {"resnet_medium": 30, "resnet_small": 30, "segformer_medium": 40, "vit_medium": 60, "vit_small": 60}
-VOCABULARY = 8000     # most tokens; words that occur less than three times are spelt out
-NAMES = [f"photo_{name}" for name in (*EPOCHS, *pretrain_text.CONFIGS)]
+EPOCHS = {"resnet_medium": 60, "resnet_small": 60, "segformer_medium": 60, "vit_medium": 60, "vit_small": 60,
+          "bert_small": 16, "distilbert_small": 16}
+VOCABULARY, LEAST = 8000, 5     # most tokens; words that occur less often than that are spelt out
+NAMES = [f"photo_{name}" for name in EPOCHS]
+PROBES = {"image": ("class@cifar10_excerpt", "class@cifar100_excerpt"), "text": ("text@ag_news_excerpt", "text@trec")}
+PROBE_TABLE = BACKBONES / "probe_photos.csv"
 
 
 @cache
@@ -65,7 +76,7 @@ def learn_photos(name, epochs=None):
             value = value + 1 - F.cosine_similarity(imitate(features), wanted).mean()
         return value
 
-    pretrain.fit(f"photo_{name}", [backbone, classify, imitate], loss, len(images), epochs or EPOCHS[name], max_lr=2e-3)
+    pretrain.fit(f"photo_{name}", [backbone, classify, imitate], loss, len(images), epochs or EPOCHS[name], max_lr=3e-3)
     return backbone
 
 
@@ -87,6 +98,38 @@ def corpus():
     return [lines[row] for row in order.tolist()]
 
 
+def probe(name, backbone):
+    """{source: accuracy in [0, 1]} of logistic regression on a frozen backbone's features, pooled as clients pool them: fitted
+    on the pool of private samples, scored on the validation part."""
+    text, found = hasattr(backbone.config, "vocab_size"), {}
+    network = (TextRepresentationModel if text else RepresentationModel)(backbone.eval(), 1)
+    for task in map(task_named, PROBES["text" if text else "image"]):
+        features, labels = {}, {}
+        for part in ("pool", "validation"):
+            samples, labels[part] = task_samples(task, split_rows(task.source)[part])
+            features[part] = in_batches(lambda inputs: network.pool(network.features(inputs)),
+                                        read(task, name, Pairs(samples, samples)))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+        classifier.fit(features["pool"], labels["pool"])
+        found[task.source] = classifier.score(features["validation"], labels["validation"])
+    return found
+
+
+def probe_table(names):
+    """Write and return the scores of `probe`, a row a backbone, weights and source: every backbone and its untrained twin."""
+    rows = []
+    for name in names:
+        trained = load_backbone(name)
+        with seeded(SEED, "probe", name):
+            untrained = AutoModel.from_config(trained.config)
+        for weights, backbone in [("pretrained", trained), ("untrained", untrained)]:
+            rows += [{"backbone": name, "weights": weights, "parameters": num_parameters(backbone), "source": source,
+                      "accuracy": round(value, 4)} for source, value in probe(name, backbone).items()]
+    table = pd.DataFrame(rows)
+    write_atomically(PROBE_TABLE, table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help=f"any of {NAMES}; default: all")
@@ -102,10 +145,11 @@ def main(argv=None):
             learn_photos(plain, args.epochs).save_pretrained(PHOTO_BACKBONES / name)
             continue
         lines = lines or corpus()
-        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=3, most=VOCABULARY, length=TEXT_LENGTH)
-        model = pretrain_text.pretrain(plain, tokenizer, lines, args.epochs)
+        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=LEAST, most=VOCABULARY, length=TEXT_LENGTH)
+        model = pretrain_text.pretrain(plain, tokenizer, lines, args.epochs or EPOCHS[plain])
         pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
     print(f"{', '.join(args.names)} -> {PHOTO_BACKBONES}")
+    print(probe_table([name for name in NAMES if (PHOTO_BACKBONES / name).is_dir()]).to_string(index=False))
 
 
 if __name__ == "__main__":

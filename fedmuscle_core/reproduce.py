@@ -20,6 +20,7 @@ from .estimate import as_text, estimate
 from .experiment import RECOMPUTE_BEFORE, missing_runs, sweep
 from .paths import NOTEBOOKS, results, runs
 from .plans import PAPER_NOTEBOOKS, PLANS
+from .processes import in_processes
 from .profiles import check_profile
 from .setups import TUNED_AS
 from .store import now, write_atomically
@@ -45,7 +46,8 @@ def dry_run(profile, only=None, parameters=None):
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
-    """Run the notebooks through papermill; a failed one does not stop the others.  Returns 0 if none failed, else 1.
+    """Run the notebooks through papermill, `workers` at a time; a failed one does not stop the others.  Returns 0 if none
+    failed, else 1.
 
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
@@ -65,14 +67,21 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
         if unknown := set(given) - known:
             raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
         runs(profile).mkdir(parents=True, exist_ok=True)
-        report = []
+        report = {}
         since, asked = runs(profile) / "recomputing.json", {"notebooks": [source.stem for source in sources], "given": given}
-        with _environment(FEDMUSCLE_FIGURES=str(figures), **({RECOMPUTE_BEFORE: _begun(since, asked)} if force else {})):
+        changed = {"FEDMUSCLE_FIGURES": str(figures)}
+        if workers > 1:
+            changed["OMP_NUM_THREADS"] = "1"                                  # kernels side by side take turns otherwise
+        if force:
+            changed[RECOMPUTE_BEFORE] = _begun(since, asked)
+        with _environment(**changed):
             compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
-            for notebook, _, values in (bar := tqdm(jobs, desc=profile, unit="notebook")):
-                bar.set_postfix_str(notebook.stem)
-                report.append((notebook.stem, *_execute(notebook, runs(profile) / notebook.name, values)))
-    status = _summarise(report, profile, figures)
+            wanted = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs]
+            executed = in_processes(_execute, wanted, min(workers, len(jobs)))
+            for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
+                bar.set_postfix_str(f"{notebook.stem} done")
+                report[notebook.stem] = found
+    status = _summarise([(name, *report[name]) for name in sorted(report)], profile, figures)
     if force and status == 0:
         since.unlink(missing_ok=True)
     return status

@@ -1,9 +1,13 @@
 """Backbones from real photos, on tiny excerpts: what they may learn from, and that they are made the same way twice."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_world
 import torch
+import torch.nn.functional as F
 
 from fedmuscle_core import pretrain_photos, real_data, text
 from fedmuscle_core.backbones import load_backbone
@@ -25,6 +29,7 @@ def excerpts(tmp_path, monkeypatch):
     for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
         function.cache_clear()
     monkeypatch.setattr(pretrain_photos, "PHOTO_BACKBONES", tmp_path / "backbones")
+    monkeypatch.setattr(pretrain_photos, "PROBE_TABLE", tmp_path / "probe_photos.csv")
     monkeypatch.setattr("fedmuscle_core.backbones.PHOTO_BACKBONES", tmp_path / "backbones")
     yield tmp_path / "backbones"
     for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
@@ -49,6 +54,7 @@ def test_the_corpus_has_no_text_of_a_client_or_a_test(excerpts):
         assert private and not private & lines
 
 
+@pytest.mark.filterwarnings("ignore:The number of unique classes")      # a hundred classes, a few photos each
 def test_both_kinds_are_made_and_load(excerpts):
     assert pretrain_photos.main(["--epochs", "1", "photo_resnet_small", "photo_bert_small"]) is None
     vision, language = load_backbone("photo_resnet_small"), load_backbone("photo_bert_small")
@@ -57,11 +63,41 @@ def test_both_kinds_are_made_and_load(excerpts):
     ids = text.token_ids(tokenizer, ["Stocks fall again. " * 40], text.TEXT_LENGTH, cut=True)
     assert ids.shape == (1, text.TEXT_LENGTH) and tokenizer.unk_token_id not in ids
     text.load_tokenizer.cache_clear()
+    probes = pd.read_csv(excerpts.parent / "probe_photos.csv")
+    assert {tuple(row) for row in probes[["backbone", "weights", "source"]].to_numpy()} == {
+        (name, weights, source) for name, sources in [("photo_resnet_small", pretrain_photos.SOURCES),
+                                                      ("photo_bert_small", ("ag_news_excerpt", "trec"))]
+        for weights in ("pretrained", "untrained") for source in sources}
     before = {name: value.clone() for name, value in vision.state_dict().items()}
     pretrain_photos.learn_photos.cache_clear()
     pretrain_photos.main(["--epochs", "1", "photo_resnet_small"])
     again = load_backbone("photo_resnet_small").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())
+
+
+def test_a_probe_reads_the_features_and_learns_from_the_pool_alone(excerpts, monkeypatch):
+    """Features that are the class itself are read without a mistake."""
+    class Telling(torch.nn.Module):
+        config = SimpleNamespace(hidden_size=10, image_size=None)
+
+        def forward(self, pixel_values):
+            told = F.one_hot(((pixel_values[:, 0, 0, 0] + 1) * 127.5).round().long() % 10, 10).float()
+            return SimpleNamespace(last_hidden_state=told[:, :, None, None].expand(-1, -1, 2, 2))
+
+    asked = []
+
+    def samples(task, rows):
+        asked.append((task.source, rows))
+        images = torch.zeros(len(rows), 3, 4, 4, dtype=torch.uint8)
+        labels = torch.arange(len(rows)) % 10
+        images[:, 0, 0, 0] = labels.to(torch.uint8)
+        return images, labels
+
+    monkeypatch.setattr(pretrain_photos, "task_samples", samples)
+    assert pretrain_photos.probe("telling", Telling()) == dict.fromkeys(pretrain_photos.SOURCES, 1.0)
+    parts = {source: real_data.split_rows(source) for source in pretrain_photos.SOURCES}
+    assert all(torch.equal(rows, parts[source][part]) for (source, rows), part in
+               zip(asked, ["pool", "validation"] * 2, strict=True))
 
 
 def test_an_unknown_name_is_refused(capsys):

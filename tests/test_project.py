@@ -44,13 +44,13 @@ def test_core_files_are_short():
 
 def test_imports_flow_one_way():
     """Every module can only import what stands before it here."""
-    order = ["paths", "seeds", "checks", "layouts", "photos", "sources", "fetch", "doctor", "tuple_sum", "losses", "gaussians",
-             "exchange", "server", "glyphs", "scenes", "augment", "captions", "pairs", "dense", "edge_score", "tasks",
-             "checkpoints", "backbones", "adaptation", "models", "text", "pretrain", "pretrain_text", "aggregation",
-             "settings", "setups", "real_data", "pretrain_photos", "partition", "placement", "client_data", "client",
-             "alignment", "peers", "parked", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed",
-             "methods.fedhenn", "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg",
-             "methods.encoder_only", "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "resume",
+    order = ["paths", "processes", "seeds", "checks", "layouts", "photos", "sources", "fetch", "doctor", "tuple_sum", "losses",
+             "gaussians", "exchange", "server", "glyphs", "scenes", "augment", "captions", "pairs", "dense", "edge_score",
+             "tasks", "checkpoints", "backbones", "adaptation", "models", "text", "pretrain", "pretrain_text", "aggregation",
+             "settings", "setups", "real_data", "partition", "placement", "client_data", "client", "alignment", "peers",
+             "parked", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed", "methods.fedhenn",
+             "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg", "methods.encoder_only",
+             "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "pretrain_photos", "resume",
              "federation", "mismatch", "experiment", "estimate", "statistics", "comparison", "tuning", "profiles", "ablations",
              "plans", "plots", "report", "task_tables", "varied", "against_paper", "verify", "dry_run", "reproduce", "cli",
              "benchmarks.loss", "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients",

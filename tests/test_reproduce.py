@@ -56,6 +56,13 @@ def test_a_failed_notebook_does_not_stop_the_others_and_is_named(workplace, caps
     assert (workplace / "runs" / "quick" / "90_first.ipynb").exists()
 
 
+def test_notebooks_side_by_side_give_what_they_give_in_turn(workplace, capsys):
+    assert cli.main(["reproduce", "-p", "number", "7", "--workers", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "AssertionError: too large" in said and said.index("90_first") < said.index("91_second")
+    assert outputs(workplace / "runs" / "quick" / "91_second.ipynb") == "quick 1\n"
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["-p", "numbre", "3"], r"got unknown \['numbre'\]; the chosen notebooks know \['number', 'other', 'profile'\]"),
     (["-p", "profile", "mini"], "-p: got 'profile', which is set by --profile"),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .adaptation import adapt
 from .augment import augment
 from .backbones import load_backbone, pixels_of
-from .client_data import private_sets, read, real_sets
+from .client_data import private_sets, read
 from .models import ClientModel, DenseClientModel, in_batches
 from .photos import VOID
 from .placement import at_work, flat_optimizers, move
@@ -56,7 +56,7 @@ def make_client(index, spec, settings, public, device="cpu"):
     local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
     config = model.representation.backbone.config.to_dict()
     has_dropout = any(value for name, value in config.items() if "drop" in name)
-    data = (real_sets if task.source else private_sets)(index, spec, settings)
+    data = private_sets(index, spec, settings)
     seen = None if public is None else read(task, spec.backbone, public)
     client = Client(index, task, settings.seed, model, data, seen, local, contrastive, has_dropout,
                     works_on=torch.device(device), swapped=settings.offload)

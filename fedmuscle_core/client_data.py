@@ -1,9 +1,8 @@
 """A client's private, validation and test data, of scenes or real, as its backbone reads them."""
 
-
 from .pairs import Pairs, scene_captions
 from .partition import first_digits, like, split_by_class
-from .real_data import run_rows, scored_rows, task_samples
+from .real_data import own_scored_rows, run_rows, task_samples
 from .scenes import digit_scenes
 from .setups import SETUPS
 from .tasks import targets, task_named
@@ -11,12 +10,14 @@ from .text import TEXT_LENGTH, load_tokenizer, token_ids
 
 
 def private_sets(index, spec, settings):
-    """{split: (inputs, targets)} of client `index`: train, validation and, where the settings have any, test scenes.
+    """{split: (inputs, targets)} of client `index`: train, validation and, where the settings have any, test samples.
 
     With `settings.dirichlet` the clients of a task split one pool of train scenes, see `partition`; the validation and test
     scenes of each are those of the task, as many as can be had in the class proportions of its own.
     """
     task = task_named(spec.task)
+    if task.source:
+        return real_sets(index, spec, settings)
     drawn = {"validation": ("validation", settings.validation_size, 0), "test": ("test", settings.test_size, 0)}
     drawn = {split: pool for split, pool in drawn.items() if pool[1]}
     if settings.dirichlet is None:
@@ -36,9 +37,9 @@ def private_sets(index, spec, settings):
 def real_sets(index, spec, settings):
     """As `private_sets`, of a client with real data: see `real_data.run_rows`."""
     task = task_named(spec.task)
-    rows = {"train": run_rows(settings)[index], "validation": scored_rows(task, "validation", settings.validation_size)}
-    if settings.test_size:
-        rows["test"] = scored_rows(task, "test", settings.test_size)
+    sizes = {"validation": settings.validation_size, "test": settings.test_size}
+    rows = {"train": run_rows(settings)[index]}
+    rows |= {split: own_scored_rows(index, settings, split, size) for split, size in sizes.items() if size}
     found = {}
     for split, chosen in rows.items():
         inputs, wanted = task_samples(task, chosen)

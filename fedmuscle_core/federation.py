@@ -98,8 +98,6 @@ def check_real(settings, reads):
         raise ValueError(f"public_domain: got {settings.public_domain!r}, expected "
                          f"{'the name of a real source' if real else f'one of {PUBLIC_DOMAINS}'}: {settings.setup} has clients "
                          f"with {'real data' if real else 'scenes'}")
-    if real and settings.dirichlet is not None:
-        raise ValueError(f"dirichlet: got {settings.dirichlet}, expected None with real data")
     if settings.method in SHARING and (settings.offload or settings.adaptation != "full"):
         raise ValueError(f"offload, adaptation: got {settings.offload}, {settings.adaptation!r}, expected False and 'full' "
                          f"with {settings.method}, which exchanges whole networks")

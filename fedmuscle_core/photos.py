@@ -1,5 +1,7 @@
 """Photos and masks of a `layouts` table as tensors: decoded, resized and cropped together, every broken file named."""
 
+from functools import lru_cache
+
 import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision import tv_tensors
@@ -55,6 +57,17 @@ def check_samples(table, num_classes=None, progress=False):
             if num_classes is not None and found and max(found) > num_classes:
                 raise ValueError(f"{row.mask}: got class {max(found)}, expected 0 to {num_classes} or {VOID} (void)")
     return len(table)
+
+
+@lru_cache(maxsize=100_000)
+def largest_class(path):
+    """The class of most pixels of the mask in a file, background (0) and void aside; 0 where there is nothing else.
+
+    Raises ValueError naming the file that is missing, truncated or no image.
+    """
+    counts = torch.bincount(v2.functional.pil_to_tensor(_decoded(path, None)).flatten(), minlength=VOID + 1)
+    counts[[0, VOID]] = 0
+    return int(counts.argmax())
 
 
 def _decoded(path, mode):

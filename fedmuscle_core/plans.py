@@ -145,7 +145,7 @@ def notebook_15(profile, seeds=None):
     return [settings for domain in PHOTO_DOMAINS for settings in photos1(profile, seeds, domain)] + photos2(profile, seeds)
 
 
-PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07")      # those whose setups have a version with real data
+PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
          "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12,
          "13": notebook_13, "14": notebook_14}

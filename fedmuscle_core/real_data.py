@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import torch
 
-from .photos import VOID, load_photos
+from .partition import deal, split_by_class
+from .photos import VOID, largest_class, load_photos
 from .seeds import generator
 from .setups import SETUPS
 from .sources import read_source, source_folder, source_named
@@ -58,6 +59,8 @@ def split_rows(name):
 def run_rows(settings, public=False):
     """{client index: its private rows}, and under 0, with `public`, the public ones, of a run; row numbers of their sources.
 
+    With `settings.dirichlet` the clients of a task deal what they have together anew, class by class: see `partition`.
+
     Raises ValueError where a source has too few samples that have what the roles need.
     """
     found, taken, pools = {}, {}, {}
@@ -77,9 +80,56 @@ def run_rows(settings, public=False):
     for index, spec in enumerate(SETUPS[settings.setup], 1):
         task = task_named(spec.task)
         found[index] = take(task.source, needs_of(task), spec.train_size, f"client {index}")
+    for name in {spec.task for spec in SETUPS[settings.setup]} if settings.dirichlet is not None else ():
+        together = of_task(settings.setup, name)
+        rows = torch.cat([found[index] for index in together])
+        dealt, _ = _shared_out(settings, name, rows)
+        found |= {index: rows[mine] for index, mine in zip(together, dealt, strict=True)}
     if public:
         found[0] = take(settings.public_domain, public_needs(settings.setup), settings.public_size, "the public data", True)
     return found
+
+
+def of_task(setup, name):
+    """Indices of the clients of a setup whose task has this name."""
+    return [index for index, spec in enumerate(SETUPS[setup], 1) if spec.task == name]
+
+
+def _shared_out(settings, name, rows):
+    sizes = [SETUPS[settings.setup][index - 1].train_size for index in of_task(settings.setup, name)]
+    task = task_named(name)
+    return split_by_class(sample_classes(task, rows), sizes, settings.dirichlet, settings.seed, "partition", name,
+                          num_classes=source_named(task.source).num_classes)
+
+
+def sample_classes(task, rows):
+    """(n,) one class from 0 a sample, by which non-IID clients differ: its own; of several labels the first, of a mask the one
+    of most of its pixels, background aside (our choice)."""
+    table = source_table(task.source).iloc[rows.tolist()]
+    check_labels(task, table)
+    if task.dense:
+        return torch.tensor([max(largest_class(path) - 1, 0) for path in table["mask"]])
+    if task.multilabel:
+        return torch.tensor([label.index(1) if 1 in label else 0 for label in table["label"]])
+    return torch.tensor(table["label"].tolist())
+
+
+def own_scored_rows(index, settings, split, size):
+    """The "validation" or "test" rows that client `index` is scored on: those of its task, see `scored_rows`; with
+    `settings.dirichlet` dealt to the clients of the task by the shares of their private sets."""
+    spec = SETUPS[settings.setup][index - 1]
+    task, together = task_named(spec.task), of_task(settings.setup, spec.task)
+    rows = scored_rows(task, split, size)
+    if settings.dirichlet is None:
+        return rows
+    private = run_rows(settings.replace(dirichlet=None))
+    _, shares = _shared_out(settings, spec.task, torch.cat([private[other] for other in together]))
+    order = generator(settings.seed, "partition", spec.task, split)
+    mine = deal(sample_classes(task, rows), shares, order)[together.index(index)]
+    if not len(mine):
+        raise ValueError(f"dirichlet: got {settings.dirichlet}, which leaves client {index} without a {split} sample; expected "
+                         f"more {split} samples than {len(rows)}")
+    return rows[mine]
 
 
 def needs_of(task):

@@ -127,8 +127,22 @@ SETUPS |= {
         ClientSpec("text@ag_news", "bert_base", 5000),
         ClientSpec("text@ag_news", "distilbert_base", 5000),
     ),
+    "paper_noniid": (                                                         # four tasks, three clients each
+        ClientSpec("labels@voc", "vit_base", 400),
+        ClientSpec("labels@voc", "segformer_b2", 400),
+        ClientSpec("labels@voc", "segformer_b0", 400),
+        ClientSpec("class@cifar100", "vit_base", 5000),
+        ClientSpec("class@cifar100", "segformer_b2", 5000),
+        ClientSpec("class@cifar100", "segformer_b0", 5000),
+        ClientSpec("class@cifar10", "vit_base", 5000),
+        ClientSpec("class@cifar10", "segformer_b2", 5000),
+        ClientSpec("class@cifar10", "segformer_b0", 5000),
+        ClientSpec("pixels@voc", "segformer_b2", 200),
+        ClientSpec("pixels@voc", "segformer_b2", 200),
+        ClientSpec("pixels@voc", "segformer_b0", 200),
+    ),
 }
-PAPER_SETUPS = {"setup1": "paper1", "setup2": "paper2"}     # what profile "paper" plays instead
+PAPER_SETUPS = {"setup1": "paper1", "setup2": "paper2", "noniid": "paper_noniid"}     # what profile "paper" plays instead
 
 # What a setup needs beside its clients; every other setting has the default of `Settings`.
 CAPTIONED = {"public_domain": "pairs", "rounds": 10}
@@ -143,7 +157,8 @@ SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAP
                   "photos1": {"public_domain": "public_unlabeled_tiny"},
                   "photos2": {"public_domain": "coco_small", "public_size": 320, "rounds": 10},
                   "paper1": {"public_domain": "voc", **PAPER_SCALE},
-                  "paper2": {"public_domain": "flickr30k", **PAPER_SCALE}}
+                  "paper2": {"public_domain": "flickr30k", **PAPER_SCALE},
+                  "paper_noniid": {"public_domain": "voc", **PAPER_SCALE}}
 
 # Setups that take over what was tuned for another.
 TUNED_AS = {"noniid": "setup1", "clients12": "setup1", "clients24": "setup1", "one_kind": "setup1", "two_kinds": "setup1",

@@ -35,9 +35,9 @@ from fedmuscle_core.client import private_sets
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.partition import NUM_CLASSES
 from fedmuscle_core.paths import results
-from fedmuscle_core.settings import Settings
 from fedmuscle_core.setups import SETUPS
 from fedmuscle_core.statistics import final_scores, mean_interval
+from fedmuscle_core.tasks import task_named
 
 plots.use_style()
 print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this notebook")
@@ -45,31 +45,32 @@ print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this noteboo
 # %% [markdown]
 # ## The partition, drawn
 #
-# IC10 and IC100 clients (their labels are digits and numbers that begin with one): scenes by first digit, seed 0.
+# IC10 and IC100 clients (their labels are digits and numbers that begin with one): scenes by first digit, first seed. With real
+# data: photos by class, those of a hundred classes by ten.
 
 # %%
 def counts(concentration):
-    settings, rows = Settings(setup="noniid", dirichlet=concentration), {}
-    for index, spec in enumerate(SETUPS["noniid"], 1):
-        if spec.task in ("ic10", "ic100"):
-            labels = private_sets(index, spec, settings)["train"][1]
-            digits = labels // (10 if spec.task == "ic100" else 1)
-            rows[f"{index} {spec.task.upper()}"] = np.bincount(digits, minlength=NUM_CLASSES)
+    settings, rows = first.replace(dirichlet=None if concentration == "IID" else concentration), {}
+    for index, spec in enumerate(SETUPS[settings.setup], 1):
+        if spec.task in ("ic10", "ic100") or spec.task.startswith("class@"):
+            labels, tens = private_sets(index, spec, settings)["train"][1], task_named(spec.task).num_outputs == 100
+            rows[f"{index} {spec.task.upper()}"] = np.bincount(labels // (10 if tens else 1), minlength=NUM_CLASSES)
     return pd.DataFrame(rows).T
 
 
+first = ablations.by_concentration(profile, seeds)["IID", "local"][0]
 tables = {}
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.8), sharey=True, layout="constrained")
-for ax, concentration in zip(axes, (0.1, 1.0, None), strict=True):
+for ax, concentration in zip(axes, (0.1, 1.0, "IID"), strict=True):
     table = counts(concentration)
     ax.imshow(table.div(table.sum(axis=1), axis=0), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         ax.text(column, row, value, ha="center", va="center", fontsize=7)
-    ax.set(title="IID" if concentration is None else f"Dirichlet({concentration})", xlabel="first digit")
+    ax.set(title="IID" if concentration == "IID" else f"Dirichlet({concentration})", xlabel="first digit")
     ax.set_xticks(range(NUM_CLASSES))
     ax.set_yticks(range(len(table)), table.index)
     ax.grid(False)
-    tables["IID" if concentration is None else concentration] = table
+    tables[concentration] = table
 plots.save_figure(fig, pd.concat(tables, names=["Dirichlet", "client"]).reset_index(), "09_noniid_partition", profile)
 
 # %% [markdown]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedmuscle_core.client_data import private_sets
-from fedmuscle_core.partition import LEAST, first_digits, like, split_by_class
+from fedmuscle_core.partition import LEAST, deal, first_digits, like, split_by_class
 from fedmuscle_core.scenes import digit_scenes
 from fedmuscle_core.settings import Settings
 from fedmuscle_core.setups import SETUPS
@@ -38,8 +38,20 @@ def test_expected_shares_are_in_proportion_to_the_sizes():
 
 
 def test_a_split_that_starves_a_client_is_refused():
-    with pytest.raises(ValueError, match="dirichlet: got 0.5, for which 1000 draws left a client with fewer than 16 scenes"):
-        split_by_class(torch.zeros(40, dtype=torch.long), (1, 1, 1), 0.5, 0)
+    with pytest.raises(ValueError, match="dirichlet: got 0.001, for which 1000 draws left a client with fewer than 16 scenes"):
+        split_by_class(torch.zeros(200, dtype=torch.long), (1, 1, 1), 0.001, 0)
+
+
+def test_few_scenes_need_a_quarter_of_an_equal_part_each():
+    rows, _ = split_by_class(torch.arange(24) % 2, (1, 1, 1), 0.5, 0)
+    assert 2 <= min(map(len, rows)) < LEAST
+
+
+def test_samples_dealt_by_shares_follow_them_for_any_number_of_classes():
+    shares = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.2, 0.2, 0.6]])
+    rows = deal(torch.arange(3).repeat_interleave(2000), shares, torch.Generator().manual_seed(0))
+    counts = [np.bincount(torch.arange(3).repeat_interleave(2000)[mine], minlength=3) / 2000 for mine in rows]
+    assert np.abs(np.array(counts).T - shares).max() < 0.06 and counts[1][0] == counts[2][0] == 0
 
 
 def test_like_takes_as_many_as_the_scarcest_class_allows():

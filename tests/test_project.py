@@ -47,7 +47,7 @@ def test_imports_flow_one_way():
     order = ["paths", "processes", "seeds", "checks", "layouts", "photos", "sources", "fetch", "doctor", "tuple_sum", "losses",
              "gaussians", "exchange", "server", "glyphs", "scenes", "augment", "captions", "pairs", "dense", "edge_score",
              "tasks", "checkpoints", "backbones", "adaptation", "models", "text", "pretrain", "pretrain_text", "aggregation",
-             "settings", "setups", "real_data", "partition", "placement", "client_data", "client", "alignment", "peers",
+             "settings", "setups", "partition", "real_data", "placement", "client_data", "client", "alignment", "peers",
              "parked", "methods.local", "methods.contrastive", "methods.simclr", "methods.cofed", "methods.fedhenn",
              "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg", "methods.encoder_only",
              "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "pretrain_photos", "resume",

@@ -101,12 +101,15 @@ def data_used(settings):
             "backbones": {name: backbone_digest(name) for name in sorted({spec.backbone for spec in SETUPS[settings.setup]})}}
 
 
+def can_run(settings):
+    """Whether the data and backbones of a run are at hand; those of `CHECKPOINTS` count as such, the hub has them."""
+    here = all(backbone_folder(spec.backbone) or spec.backbone in CHECKPOINTS for spec in SETUPS[settings.setup])
+    return here and data_are_here(settings, "public_domain" in METHODS[settings.method].reads)
+
+
 def same_data(record, settings):
     """Whether a stored run is of the data and backbones that are here; True where some are not here: it cannot be told."""
-    here = all(backbone_folder(spec.backbone) or spec.backbone in CHECKPOINTS for spec in SETUPS[settings.setup])
-    if not here or not data_are_here(settings, "public_domain" in METHODS[settings.method].reads):
-        return True
-    return record["data"] == data_used(settings)
+    return not can_run(settings) or record["data"] == data_used(settings)
 
 
 def canonical(settings):

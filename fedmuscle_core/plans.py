@@ -127,15 +127,14 @@ def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
     """Setup 1 on real photos, with one public source."""
     return [settings for method in PHOTO_METHODS
             for settings in profile_settings(profile, "photos1", method,
-                                             ablations.first_seeds(profile, seeds, ablations.FEW_SEEDS),
+                                             ablations.first_seeds(profile, seeds),
                                              public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
 
 
 def photos2(profile, seeds=None):
     """Setup 2 on real photos, news and questions."""
     return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos2", method,
-                                             ablations.first_seeds(profile, seeds, ablations.FEW_SEEDS))]
+            for settings in profile_settings(profile, "photos2", method, ablations.first_seeds(profile, seeds))]
 
 
 def notebook_15(profile, seeds=None):
@@ -148,4 +147,4 @@ def notebook_15(profile, seeds=None):
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
 PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
          "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12,
-         "13": notebook_13, "14": notebook_14}
+         "13": notebook_13, "14": notebook_14, "15": notebook_15}

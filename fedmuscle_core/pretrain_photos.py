@@ -1,8 +1,9 @@
 """Makes the small backbones of notebook 15 from real photos and texts: `python -m fedmuscle_core.pretrain_photos [name ...]`.
 
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
-from private or test samples (see `real_data`): those of images name the 110 classes of CIFAR-10 and CIFAR-100, those of texts
-fill the gaps of news, questions and of the public captions, which text clients meet again as public data.  They go to
+from private or test samples (see `real_data`).  Those of images name the 110 classes of CIFAR-10 and CIFAR-100.  Those of texts
+fill the gaps of news, questions and of the public captions, which text clients meet again as public data, then name the ten
+classes of news and questions: gaps alone left features that a linear probe reads no better than random ones.  They go to
 `data/raw/backbones`, which is not under version control: what is derived from the photos must not be published.  How well
 linear probes read the features of each goes to `data/backbones/probe_photos.csv`.
 """
@@ -30,13 +31,14 @@ from .real_data import source_table, split_rows, task_samples
 from .seeds import generator, seeded
 from .store import write_atomically
 from .tasks import task_named
-from .text import TEXT_LENGTH
+from .text import TEXT_LENGTH, token_ids
 
 SEED = 0
 SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
 TEXTS = {"ag_news_excerpt": "reserved", "trec": "reserved", "coco_small": "pool"}
 EPOCHS = {"resnet_medium": 60, "resnet_small": 60, "segformer_medium": 60, "vit_medium": 60, "vit_small": 60,
           "bert_small": 16, "distilbert_small": 16}
+CLASS_EPOCHS = 10               # of the texts' second stage
 VOCABULARY, LEAST = 8000, 5     # most tokens; words that occur less often than that are spelt out
 NAMES = [f"photo_{name}" for name in EPOCHS]
 PROBES = {"image": ("class@cifar10_excerpt", "class@cifar100_excerpt"), "text": ("text@ag_news_excerpt", "text@trec")}
@@ -87,6 +89,36 @@ def view(images, rng):
     dx, dy = torch.randint(0, 9, (2,), generator=rng).tolist()
     side = images.shape[-1]
     return F.pad(images, (4, 4, 4, 4), mode="replicate")[..., dy:dy + side, dx:dx + side]
+
+
+def learn_texts(name, lines, tokenizer, epochs=None):
+    """The language model `name` of `pretrain_text.CONFIGS`: it fills the gaps of `lines`, then its body names the classes of
+    news and questions from the mean over the tokens."""
+    model = pretrain_text.pretrain(name, tokenizer, lines, epochs or EPOCHS[name])
+    ids, classes = labelled_texts(tokenizer)
+    lengths = (ids != tokenizer.pad_token_id).sum(1)
+    network = TextRepresentationModel(model.base_model, 1)
+    with seeded(SEED, "pretrain photos", name):
+        classify = nn.Linear(feature_width(model.config), int(classes.max()) + 1)
+
+    def loss(rows, rng):
+        features = network.pool(network.features(ids[rows, :lengths[rows].max()]))
+        return F.cross_entropy(classify(features), classes[rows], label_smoothing=0.1)
+
+    pretrain.fit(f"photo_{name}: classes", [model.base_model, classify], loss, len(ids), epochs or CLASS_EPOCHS, max_lr=1e-3)
+    return model
+
+
+def labelled_texts(tokenizer):
+    """(token ids (n, L), classes (n,) from 0 to 9) of the reserved parts of news and questions."""
+    ids, classes, first = [], [], 0
+    for source in ("ag_news_excerpt", "trec"):
+        task = task_named(f"text@{source}")
+        texts, labels = task_samples(task, split_rows(source)["reserved"])
+        ids.append(token_ids(tokenizer, texts, TEXT_LENGTH, cut=True))
+        classes.append(labels + first)
+        first += task.num_outputs
+    return torch.cat(ids), torch.cat(classes)
 
 
 def corpus():
@@ -146,7 +178,7 @@ def main(argv=None):
             continue
         lines = lines or corpus()
         tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=LEAST, most=VOCABULARY, length=TEXT_LENGTH)
-        model = pretrain_text.pretrain(plain, tokenizer, lines, args.epochs or EPOCHS[plain])
+        model = learn_texts(plain, lines, tokenizer, args.epochs)
         pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
     print(f"{', '.join(args.names)} -> {PHOTO_BACKBONES}")
     print(probe_table([name for name in NAMES if (PHOTO_BACKBONES / name).is_dir()]).to_string(index=False))

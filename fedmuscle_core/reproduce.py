@@ -15,9 +15,9 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from .checks import positive_int
-from .dry_run import report as forecast
 from .estimate import as_text, estimate
-from .experiment import RECOMPUTE_BEFORE, missing_runs, sweep
+from .experiment import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
+from .forecast import report as forecast
 from .paths import NOTEBOOKS, results, runs
 from .plans import PAPER_NOTEBOOKS, PLANS
 from .processes import in_processes
@@ -29,7 +29,7 @@ from .tuning import BUILDS_ON, table_path, tune
 
 def dry_run(profile, only=None, parameters=None):
     """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
-    exchange, see `dry_run`; for the others how long it would take.  Returns 0."""
+    exchange, see `forecast`; for the others how long it would take.  Returns 0."""
     check_profile(profile)
     given = {name: _value(name, text) for name, text in (parameters or {}).items()}
     numbers = [source.stem[:2] for source in _choose(only, profile)]
@@ -103,16 +103,23 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
 
     With `force` and profile "mini" the setups' hyperparameters are tuned again first, those they build on included.
     """
-    planned = [PLANS[number] for number in numbers if number in PLANS]
-    if not planned:
+    plans = [PLANS[number] for number in numbers if number in PLANS]
+    if not plans:
         return
+
+    def planned():
+        return [settings for plan in plans for settings in plan(profile, seeds) if profile == "paper" or can_run(settings)]
+
+    wanted = planned()
+    if others := sum(len(plan(profile, seeds)) for plan in plans) - len(wanted):
+        print(f"{others} runs need real data or backbones that are not here; notebooks show what is stored of them")
     if force and profile == "mini":
-        setups = {TUNED_AS.get(settings.setup, settings.setup) for plan in planned for settings in plan(profile, seeds)}
+        setups = {TUNED_AS.get(settings.setup, settings.setup) for settings in wanted}
         setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
         for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
             print(f"tuning {setup} -> {table_path(setup)}")
             tune(setup, workers=workers)
-    wanted = [settings for plan in planned for settings in plan(profile, seeds)]
+        wanted = planned()                                                    # with what was chosen now
     missing = missing_runs(wanted, results(profile))
     if missing and profile != "paper":                                       # see `dry_run`
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "

@@ -155,7 +155,7 @@ PAPER_SCALE = {"num_peers": 3, "batch_size": 32, "dim": 256, "tau": 0.2, "tau_pr
 SETUP_SETTINGS = {"setup2": CAPTIONED, "images_only": CAPTIONED, "one_text": CAPTIONED, "texts_only": CAPTIONED,
                   "noniid": {"rounds": 10}, **dict.fromkeys(MFED_SETUPS, {"validation_size": 200}),
                   "photos1": {"public_domain": "public_unlabeled_tiny"},
-                  "photos2": {"public_domain": "coco_small", "public_size": 320, "rounds": 10},
+                  "photos2": {"public_domain": "coco_small", "public_size": 320},
                   "paper1": {"public_domain": "voc", **PAPER_SCALE},
                   "paper2": {"public_domain": "flickr30k", **PAPER_SCALE},
                   "paper_noniid": {"public_domain": "voc", **PAPER_SCALE}}

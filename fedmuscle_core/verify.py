@@ -3,11 +3,8 @@
 import tempfile
 
 from . import experiment
-from .backbones import backbone_folder
 from .checks import positive_int
-from .methods import METHODS
 from .paths import results
-from .real_data import data_are_here
 from .settings import Settings
 from .setups import SETUPS
 from .store import load_run, run_path
@@ -29,7 +26,7 @@ def verify(profile, sample=None):
     paths = sorted(results(profile).glob("*/*.json"))
     if not paths:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
-    chosen = take_turns([run for run in map(load_run, paths) if can_run(run[0]["settings"])])
+    chosen = take_turns([run for run in map(load_run, paths) if can_recompute(run[0]["settings"])])
     if sample is not None:
         chosen = chosen[:positive_int("sample", sample)]
     agree = 0
@@ -45,13 +42,9 @@ def verify(profile, sample=None):
     return 0 if agree == len(chosen) else 1
 
 
-def can_run(settings):
-    """Whether all that a stored run needs is at hand: its setup, real data, backbones."""
-    if settings["setup"] not in SETUPS:
-        return False
-    wanted = Settings(**settings)
-    return data_are_here(wanted, "public_domain" in METHODS[wanted.method].reads) and all(
-        backbone_folder(spec.backbone) for spec in SETUPS[wanted.setup])
+def can_recompute(settings):
+    """Whether the setup of a stored run still exists, and its data and backbones are at hand."""
+    return settings["setup"] in SETUPS and experiment.can_run(Settings(**settings))
 
 
 def take_turns(stored):

@@ -8,7 +8,8 @@ from fedmuscle_core.paths import NOTEBOOKS
 def test_every_plan_is_of_a_notebook_and_named_in_it():
     for number, plan in plans.PLANS.items():
         (source,) = NOTEBOOKS.glob(f"{number}_*.py")
-        assert "plans." in source.read_text() and plan("quick")
+        assert "plans." in source.read_text() and plan("mini")
+        assert plan("quick") or number == "15"                                # whose data are not here for everybody
 
 
 def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
@@ -49,5 +50,5 @@ def test_real_photos_are_planned_with_the_samples_there_are():
     wanted = plans.notebook_15("mini")
     public = {(run.setup, run.public_domain, run.public_size) for run in wanted if run.method != "local"}
     assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320)}
-    assert {run.method for run in wanted} == set(plans.PHOTO_METHODS) and len({run.seed for run in wanted}) == 3
+    assert {run.method for run in wanted} == set(plans.PHOTO_METHODS) and len({run.seed for run in wanted}) == 5
     assert plans.notebook_15("quick") == []

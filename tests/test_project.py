@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fedmuscle_core import ablations, plans, varied
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.experiment import stored, sweep
 from fedmuscle_core.paths import ROOT, results
 from fedmuscle_core.report import delta_interval, delta_sentence, delta_table, interval_text, published, published_value
 from fedmuscle_core.task_tables import order_sentence
@@ -52,7 +52,7 @@ def test_imports_flow_one_way():
              "methods.gramian", "methods.fedmuscle", "methods.sharing", "methods.fedavg", "methods.encoder_only",
              "methods.matfl", "methods.mfed", "methods.centralised", "methods", "store", "pretrain_photos", "resume",
              "federation", "mismatch", "experiment", "estimate", "statistics", "comparison", "tuning", "profiles", "ablations",
-             "plans", "plots", "report", "task_tables", "varied", "against_paper", "verify", "dry_run", "reproduce", "cli",
+             "plans", "plots", "report", "task_tables", "varied", "against_paper", "verify", "forecast", "reproduce", "cli",
              "benchmarks.loss", "benchmarks.peers", "benchmarks.losses", "benchmarks.round", "benchmarks.clients",
              "benchmarks.sweep", "benchmarks.paper_round"]
     modules = {path.relative_to(ROOT / "fedmuscle_core").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
@@ -130,6 +130,15 @@ def test_the_readmes_m_fed_results_are_those_of_the_stored_runs():
     for runs, reference, name in ((ablations.by_mfed_variant, "as tuned", "M-Fed"), (ablations.by_task_count, 1, "tasks")):
         measured = varied.measure(varied.run_all(runs("mini"), results("mini")))
         assert varied.answer(measured, reference, name, "mfed") in text
+
+
+def test_the_readmes_results_on_real_photos_are_those_of_the_stored_runs():
+    text = (ROOT / "README.md").read_text()
+    for wanted in (*(plans.photos1("mini", domain=domain) for domain in plans.PHOTO_DOMAINS), plans.photos2("mini")):
+        _, history = stored(wanted, results("mini"))
+        for row in delta_table(history).itertuples(index=False):
+            assert "| " + " | ".join(map(str, row)) + " |" in text
+        assert delta_sentence(history, "fedmuscle", "simclr") in text and delta_sentence(history, "fedmuscle", "pairwise") in text
 
 
 def test_the_readmes_ablations_are_those_of_the_stored_runs():

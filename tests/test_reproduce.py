@@ -113,6 +113,17 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
     assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1], ("tune", "another", 1), ("tune", "tiny", 1), [5]]
 
 
+def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(tiny, tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="photos1", method="local")]})
+    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: calls.append(setup))
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: calls.extend(one.setup for one in wanted))
+    reproduce.compute("mini", ["15"], force=True)
+    assert calls == ["tiny", "tiny"]
+    assert "1 runs need real data or backbones that are not here" in capsys.readouterr().out
+
+
 def test_a_failed_run_does_not_keep_the_notebooks_from_running(tiny, monkeypatch, capsys):
     def fail(wanted, folder, workers):
         raise RuntimeError("1 of 2 runs failed (tiny local seed 0); the others are stored")

@@ -56,13 +56,13 @@ def test_compare_rows_losses_and_scores(tiny, tmp_path):
 def test_runs_whose_real_data_are_not_here_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
     monkeypatch.setenv("FEDMUSCLE_CHECKPOINTS", str(tmp_path))
-    assert verify.can_run({"setup": "setup2"}) and not verify.can_run({"setup": "gone"})
+    assert verify.can_recompute({"setup": "setup2"}) and not verify.can_recompute({"setup": "gone"})
     public = {"setup": "photos1", "public_domain": "coco_small"}
     for name in ("voc_animals", "cifar100", "cifar10"):
-        assert not verify.can_run({"setup": "photos1", "method": "local"})
+        assert not verify.can_recompute({"setup": "photos1", "method": "local"})
         (tmp_path / name).mkdir()
     for spec in SETUPS["photos1"]:
         (tmp_path / spec.backbone).mkdir(exist_ok=True)
-    assert verify.can_run({"setup": "photos1", "method": "local"}) and not verify.can_run(public)
+    assert verify.can_recompute({"setup": "photos1", "method": "local"}) and not verify.can_recompute(public)
     (tmp_path / "coco_small").mkdir()
-    assert verify.can_run(public)
+    assert verify.can_recompute(public)

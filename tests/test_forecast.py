@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedmuscle_core import cli, dry_run
+from fedmuscle_core import cli, forecast
 from fedmuscle_core.models import num_parameters
 from fedmuscle_core.profiles import profile_settings
 
@@ -32,8 +32,8 @@ def test_the_other_profiles_say_how_long(capsys):
 
 def test_parameters_and_operations_of_vit_base():
     settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
-    table = dry_run.client_table(settings).set_index("client")
-    assert num_parameters(dry_run.skeleton("vit_base")) == 86_389_248
+    table = forecast.client_table(settings).set_index("client")
+    assert num_parameters(forecast.skeleton("vit_base")) == 86_389_248
     head = 4 * 768 * 256 + 256 + 256 * 20 + 20
     lora = 12 * 2 * 16 * (768 + 768)
     assert table.loc[1, "trainable"] == head + lora and table.loc[1, "parameters"] == 86_389_248 + lora + head
@@ -50,35 +50,36 @@ def test_bytes_are_those_of_the_ledger(tiny):
     with one_thread():
         built = federation.build(settings)
         federation.train(built, progress=False)
-    assert dry_run.bytes_exchanged(settings) == built.ledger.table()["bytes"].sum() > 0
-    assert dry_run.megabytes(settings.replace(dim=64_000)) == f"{dry_run.bytes_exchanged(settings) * 1000 / 1e6:,.0f}"
-    assert dry_run.megabytes(settings.replace(method="simclr")) == "0"
-    assert dry_run.megabytes(settings.replace(method="cofed")) == "counted when run"
+    assert forecast.bytes_exchanged(settings) == built.ledger.table()["bytes"].sum() > 0
+    assert forecast.megabytes(settings.replace(dim=64_000)) == f"{forecast.bytes_exchanged(settings) * 1000 / 1e6:,.0f}"
+    assert forecast.megabytes(settings.replace(method="simclr")) == "0"
+    assert forecast.megabytes(settings.replace(method="cofed")) == "counted when run"
 
 
 def test_hours_grow_with_rounds_and_the_second_forward():
     settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
-    clients = dry_run.client_table(settings)
-    local = dry_run.hours(profile_settings("paper", "setup1", "local", [0])[0], clients)
-    assert dry_run.hours(settings, clients) > local > 0
-    assert dry_run.hours(settings.replace(micro_batch_size=None, offload=False), clients) < dry_run.hours(settings, clients)
-    assert local < dry_run.hours(settings.replace(method="cofed"), clients) < dry_run.hours(settings, clients)
+    clients = forecast.client_table(settings)
+    local = forecast.hours(profile_settings("paper", "setup1", "local", [0])[0], clients)
+    assert forecast.hours(settings, clients) > local > 0
+    assert forecast.hours(settings.replace(micro_batch_size=None, offload=False), clients) < forecast.hours(settings, clients)
+    assert local < forecast.hours(settings.replace(method="cofed"), clients) < forecast.hours(settings, clients)
     stays = settings.replace(offload=False)                                   # nothing travels to the accelerator and back
-    moved = 4 * clients["parameters"].sum() + dry_run.STATE * clients["trainable"].sum()
-    turns = 2 * settings.rounds * (2 + 2 * dry_run.contrastive_steps(settings))
-    assert dry_run.hours(settings, clients) - dry_run.hours(stays, clients) == pytest.approx(
-        turns * moved / dry_run.BANDWIDTH / 3600, rel=1e-6)
+    moved = 4 * clients["parameters"].sum() + forecast.STATE * clients["trainable"].sum()
+    turns = 2 * settings.rounds * (2 + 2 * forecast.contrastive_steps(settings))
+    assert forecast.hours(settings, clients) - forecast.hours(stays, clients) == pytest.approx(
+        turns * moved / forecast.BANDWIDTH / 3600, rel=1e-6)
     once = settings.replace(test_size=0)
-    assert dry_run.hours(once.replace(rounds=40), clients) == pytest.approx(2 * dry_run.hours(once.replace(rounds=20), clients))
+    twice = forecast.hours(once.replace(rounds=40), clients)
+    assert twice == pytest.approx(2 * forecast.hours(once.replace(rounds=20), clients))
 
 
 def test_memory_is_that_of_one_client_or_of_all():
     settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
-    clients = dry_run.client_table(settings)
+    clients = forecast.client_table(settings)
     def gigabytes(**changes):
-        return float(dry_run.memory_text(settings.replace(**changes), clients).split("about ")[1].split(" GB")[0])
+        return float(forecast.memory_text(settings.replace(**changes), clients).split("about ")[1].split(" GB")[0])
 
-    weights = (4 * clients["parameters"] + dry_run.STATE * clients["trainable"]) / 1e9
+    weights = (4 * clients["parameters"] + forecast.STATE * clients["trainable"]) / 1e9
     activations = 32 * clients["MB a sample"] / 1e3
     assert gigabytes() == pytest.approx((weights + activations).max(), abs=0.06)
     assert gigabytes(offload=False) == pytest.approx(weights.sum() + activations.max(), abs=0.06)
@@ -87,5 +88,5 @@ def test_memory_is_that_of_one_client_or_of_all():
 
 
 def test_nothing_is_allocated():
-    model = dry_run.client_skeleton(dry_run.SETUPS["paper1"][0], profile_settings("paper", "setup1", "local", [0])[0])
+    model = forecast.client_skeleton(forecast.SETUPS["paper1"][0], profile_settings("paper", "setup1", "local", [0])[0])
     assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}

@@ -47,7 +47,8 @@ def make_client(index, spec, settings, public, device="cpu"):
     M-Fed, where all methods have one architecture, the initial weights come from its task's.
 
     public: `Pairs`, the public images and, where text clients take part, their captions.
-    The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task.
+    The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task,
+    unless `settings.dirichlet` deals them out as well.
     """
     task = task_named(spec.task)
     stream = ("task", spec.task) if settings.setup in MFED_SETUPS else ("client", index)

@@ -5,6 +5,7 @@ and kept activations are counted, not guessed.  Hours need a rate, which is assu
 """
 
 import math
+from collections import Counter
 
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ from .exchange import bytes_per_step
 from .methods import METHODS
 from .methods.contrastive import public_batches
 from .models import num_parameters
-from .setups import SETUPS
+from .setups import SETUP_SETTINGS, SETUPS
 from .sources import source_folder, source_named
 from .tasks import task_named
 from .text import TEXT_LENGTH
@@ -49,6 +50,7 @@ def sources_text(settings_list):
     """One line a source: here, or what its download would be."""
     names = {task_named(spec.task).source for settings in settings_list for spec in SETUPS[settings.setup]}
     names |= {settings.public_domain for settings in settings_list if "public_domain" in METHODS[settings.method].reads}
+    names |= {SETUP_SETTINGS[settings.setup]["public_domain"] for settings in settings_list}   # how alike representations are
     lines = ["data:"]
     for name in sorted(names):
         size = sum(file.size for file in source_named(name).files)
@@ -126,14 +128,13 @@ def client_table(settings):
 
 
 def run_table(settings_list, clients):
-    """One row a method and public source: how many runs, hours of one at RATE, MB that one exchanges."""
-    rows = {}
-    for settings in settings_list:
-        key = (settings.method, settings.public_domain if "public_domain" in METHODS[settings.method].reads else "-")
-        count, *rest = rows.get(key, (0, hours(settings, clients), megabytes(settings)))
-        rows[key] = (count + 1, *rest)
-    return pd.DataFrame([(*key, count, f"{took:.2f}", sent) for key, (count, took, sent) in rows.items()],
-                        columns=["method", "public data", "runs", "hours each", "MB exchanged each"])
+    """One row a method and public source, more where they cost differently: how many runs, hours of one at RATE, MB that one
+    exchanges, and hours of all."""
+    rows = [(settings.method, settings.public_domain if "public_domain" in METHODS[settings.method].reads else "-",
+             hours(settings, clients), megabytes(settings)) for settings in settings_list]
+    return pd.DataFrame([(method, domain, count, f"{took:.2f}", sent, f"{count * took:.1f}")
+                         for (method, domain, took, sent), count in Counter(rows).items()],
+                        columns=["method", "public data", "runs", "hours each", "MB exchanged each", "hours of all"])
 
 
 def contrastive_steps(settings):
@@ -182,10 +183,10 @@ def megabytes(settings):
 
 
 def bytes_exchanged(settings):
-    """Bytes that one run exchanges, all clients, up and down; None where there is no closed form."""
+    """Bytes that one run exchanges, all clients, up and down; None where there is no closed form, as with absent clients."""
     if settings.method in ("local", "simclr"):
         return 0
-    if settings.method not in RELAYED:
+    if settings.method not in RELAYED or settings.absence or settings.refresh != "batch":
         return None
     each = sum(bytes_per_step(settings.batch_size, settings.num_peers, settings.dim, settings.protocol))
     return settings.rounds * contrastive_steps(settings) * len(SETUPS[settings.setup]) * each

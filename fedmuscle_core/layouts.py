@@ -70,7 +70,9 @@ def _voc_labels(folder, base):
     if (folder / "multilabel.csv").is_file():
         table = pd.read_csv(folder / "multilabel.csv", dtype={"image": str})
         for split, name, *row in table[["split", "image", *VOC_CLASSES]].itertuples(index=False, name=None):
-            found.setdefault(split, {})[name] = tuple(row)
+            if split not in found:
+                raise ValueError(f"{folder / 'multilabel.csv'}: got split {split!r} of {name}, expected one of {tuple(found)}")
+            found[split][name] = tuple(row)
         return found
     for place, name in enumerate(VOC_CLASSES):
         for split, labels in found.items():
@@ -81,10 +83,11 @@ def _voc_labels(folder, base):
 
 
 def coco(folder):
-    """`folder`/annotations and images/<split>2017 or <split>2017: photos with captions, of the splits that have photos.
+    """`folder`/annotations and images/<split>2017 or <split>2017: photos with captions or labels, of the splits that have
+    photos.
 
-    captions_<split>2017.json names the photos.  Where instances_<split>2017.json lies beside it, a photo's label is which of
-    its categories occur, in the order of their ids; photos without an object have none.
+    captions_<split>2017.json names the photos, instances_<split>2017.json where there are no captions.  By the latter a
+    photo's label is which of its categories occur, in the order of their ids; photos without an object have none.
     """
     rows, classes = [], ()
     for split in ("train", "val"):
@@ -92,19 +95,21 @@ def coco(folder):
         photos = next(filter(Path.is_dir, places), None)
         if photos is None:
             continue
-        path = Path(folder) / "annotations" / f"captions_{split}2017.json"
-        content = _json(path, ("images", "annotations"))
-        names, texts = {image["id"]: image["file_name"] for image in content["images"]}, {}
-        for annotation in content["annotations"]:
+        path, instances = (Path(folder) / "annotations" / f"{kind}_{split}2017.json" for kind in ("captions", "instances"))
+        captioned = path.is_file() or not instances.is_file()
+        content = _json(path if captioned else instances, ("images", "annotations"))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        texts = {} if captioned else {index: () for index in names}
+        for annotation in content["annotations"] if captioned else ():
             if annotation["image_id"] not in names:
                 raise ValueError(f"{path}: got a caption (id {annotation['id']}) without image {annotation['image_id']}, "
                                  "expected one that `images` lists")
             texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
-        classes, labels = _coco_labels(path.with_name(f"instances_{split}2017.json"), classes)
+        classes, labels = _coco_labels(instances, classes)
         rows += [(split, photos / names[index], None, labels.get(index), tuple(texts[index])) for index in sorted(texts)]
     if not rows:
-        raise ValueError(f"{folder}: got no captioned photo, expected a folder train2017 or val2017, or images with one of "
-                         "them, and its annotations/captions_<split>2017.json")
+        raise ValueError(f"{folder}: got no annotated photo, expected a folder train2017 or val2017, or images with one of "
+                         "them, and its annotations/captions_<split>2017.json or instances_<split>2017.json")
     return _table(rows, classes)
 
 

@@ -30,7 +30,7 @@ def split_by_class(classes, sizes, concentration, seed, *names, num_classes=NUM_
     """
     sizes = np.asarray(sizes, dtype=float)
     rng = np.random.default_rng(stream_seed(seed, *names, "shares"))
-    order, least = generator(seed, *names, "rows"), min(LEAST, len(classes) // (4 * len(sizes)))
+    order, least = generator(seed, *names, "rows"), max(1, min(LEAST, len(classes) // (4 * len(sizes))))
     for _ in range(TRIES):
         shares = rng.dirichlet(concentration * sizes / sizes.mean(), num_classes)
         rows = deal(classes, shares, order)

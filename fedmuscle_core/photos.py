@@ -65,7 +65,10 @@ def largest_class(path):
 
     Raises ValueError naming the file that is missing, truncated or no image.
     """
-    counts = torch.bincount(v2.functional.pil_to_tensor(_decoded(path, None)).flatten(), minlength=VOID + 1)
+    pixels = v2.functional.pil_to_tensor(_decoded(path, None))
+    if len(pixels) != 1:
+        raise ValueError(f"{path}: got {len(pixels)} channels, expected one, a class at each pixel")
+    counts = torch.bincount(pixels.flatten(), minlength=VOID + 1)
     counts[[0, VOID]] = 0
     return int(counts.argmax())
 

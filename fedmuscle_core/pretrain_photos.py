@@ -1,11 +1,11 @@
 """Makes the small backbones of notebook 15 from real photos and texts: `python -m fedmuscle_core.pretrain_photos [name ...]`.
 
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
-from private or test samples (see `real_data`).  Those of images name the 110 classes of CIFAR-10 and CIFAR-100.  Those of texts
-fill the gaps of news, questions and of the public captions, which text clients meet again as public data, then name the ten
-classes of news and questions: gaps alone left features that a linear probe reads no better than random ones.  They go to
-`data/raw/backbones`, which is not under version control: what is derived from the photos must not be published.  How well
-linear probes read the features of each goes to `data/backbones/probe_photos.csv`.
+from private, validation, test or public samples (see `real_data`).  Those of images name the 110 classes of CIFAR-10 and
+CIFAR-100.  Those of texts fill the gaps of news, questions and of captions (COCO's photos have five; the first is public, the
+others are read here), then name the ten classes of news and questions: gaps alone left features that a linear probe reads no
+better than random ones.  They go to `data/raw/backbones`, which is not under version control: what is derived from the photos
+must not be published.  How well linear probes read the features of each goes to `data/backbones/probe_photos.csv`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoModel
 
 from . import pretrain, pretrain_text
-from .backbones import feature_width, load_backbone
+from .backbones import backbone_digest, feature_width, load_backbone
 from .client_data import read
 from .models import RepresentationModel, TextRepresentationModel, in_batches, num_parameters
 from .pairs import Pairs
@@ -35,7 +35,7 @@ from .text import TEXT_LENGTH, token_ids
 
 SEED = 0
 SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
-TEXTS = {"ag_news_excerpt": "reserved", "trec": "reserved", "coco_small": "pool"}
+TEXTS, CAPTIONS = ("ag_news_excerpt", "trec"), "coco_small"
 EPOCHS = {"resnet_medium": 60, "resnet_small": 60, "segformer_medium": 60, "vit_medium": 60, "vit_small": 60,
           "bert_small": 16, "distilbert_small": 16}
 CLASS_EPOCHS = 10               # of the texts' second stage
@@ -112,7 +112,7 @@ def learn_texts(name, lines, tokenizer, epochs=None):
 def labelled_texts(tokenizer):
     """(token ids (n, L), classes (n,) from 0 to 9) of the reserved parts of news and questions."""
     ids, classes, first = [], [], 0
-    for source in ("ag_news_excerpt", "trec"):
+    for source in TEXTS:
         task = task_named(f"text@{source}")
         texts, labels = task_samples(task, split_rows(source)["reserved"])
         ids.append(token_ids(tokenizer, texts, TEXT_LENGTH, cut=True))
@@ -123,9 +123,11 @@ def labelled_texts(tokenizer):
 
 def corpus():
     """The texts that language models learn from, in a fixed random order."""
-    lines = []
-    for source, part in TEXTS.items():
-        lines += [text for texts in source_table(source)["texts"].iloc[split_rows(source)[part].tolist()] for text in texts]
+    def texts_of(source, part):
+        return source_table(source)["texts"].iloc[split_rows(source)[part].tolist()]
+
+    lines = [texts[0] for source in TEXTS for texts in texts_of(source, "reserved")]
+    lines += [text for texts in texts_of(CAPTIONS, "pool") for text in texts[1:]]
     order = torch.randperm(len(lines), generator=generator(SEED, "pretrain photos", "texts"))
     return [lines[row] for row in order.tolist()]
 
@@ -155,8 +157,8 @@ def probe_table(names):
         with seeded(SEED, "probe", name):
             untrained = AutoModel.from_config(trained.config)
         for weights, backbone in [("pretrained", trained), ("untrained", untrained)]:
-            rows += [{"backbone": name, "weights": weights, "parameters": num_parameters(backbone), "source": source,
-                      "accuracy": round(value, 4)} for source, value in probe(name, backbone).items()]
+            what = {"backbone": name, "digest": backbone_digest(name), "weights": weights, "parameters": num_parameters(backbone)}
+            rows += [{**what, "source": source, "accuracy": round(value, 4)} for source, value in probe(name, backbone).items()]
     table = pd.DataFrame(rows)
     write_atomically(PROBE_TABLE, table.to_csv(index=False, lineterminator="\n"))
     return table
@@ -166,12 +168,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help=f"any of {NAMES}; default: all")
     parser.add_argument("--epochs", type=int, help="other than those that the notebook's backbones were made with")
+    parser.add_argument("--probe-only", action="store_true", help="only score what was made before")
     args = parser.parse_args(argv)
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"names: got {sorted(unknown)}, expected any of {NAMES}")
     torch.set_num_threads(1)    # same weights on any number of cores; several names can be made side by side
     lines = tokenizer = None
-    for name in args.names:
+    for name in [] if args.probe_only else args.names:
         plain = name.removeprefix("photo_")
         if plain in pretrain.CONFIGS:
             learn_photos(plain, args.epochs).save_pretrained(PHOTO_BACKBONES / name)
@@ -180,8 +183,9 @@ def main(argv=None):
         tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=LEAST, most=VOCABULARY, length=TEXT_LENGTH)
         model = learn_texts(plain, lines, tokenizer, args.epochs)
         pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
-    print(f"{', '.join(args.names)} -> {PHOTO_BACKBONES}")
-    print(probe_table([name for name in NAMES if (PHOTO_BACKBONES / name).is_dir()]).to_string(index=False))
+    print(f"backbones: {PHOTO_BACKBONES}")
+    if not args.epochs and all((PHOTO_BACKBONES / name).is_dir() for name in NAMES):
+        print(probe_table(NAMES).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Work side by side: independent jobs in processes of their own."""
 
 import os
+import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
@@ -10,25 +13,37 @@ from multiprocessing.connection import wait
 def in_processes(function, jobs, workers):
     """Yield (job, function(*job)) for each tuple of `jobs`: in turn with one worker, else as they finish, `workers` at a time.
 
-    A script that calls this with more than one worker must do so under `if __name__ == "__main__":`, as each process imports
-    the script.  After an interrupt the jobs under way are finished, no other is started.
+    Where a worker is killed, the jobs under way give the BrokenProcessPool error as their result; the others go on.  A script
+    that calls this with more than one worker must do so under `if __name__ == "__main__":`, as each process imports the
+    script.  After an interrupt the jobs under way are finished, no other is started.
     """
     if workers == 1:
         for job in jobs:
             yield job, function(*job)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    todo, under_way, pool = list(reversed(jobs)), {}, None
     try:
-        futures = {pool.submit(function, *job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        while todo or under_way:
+            pool = pool or ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+            while todo and len(under_way) < workers:
+                job = todo.pop()
+                under_way[pool.submit(function, *job)] = job, pool
+            for future in wait_for(under_way, return_when=FIRST_COMPLETED).done:
+                job, its_pool = under_way.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool as error:
+                    result, pool = error, None if pool is its_pool else pool
+                yield job, result
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool:
+            pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent():
-    """In a worker: end when the process that started it is gone, also when that one was killed."""
+def _begin():
+    """In a worker: leave an interrupt to the process that started it; end when that one is gone, also when it was killed."""
     def watch():
         wait([parent_process().sentinel])
         os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()

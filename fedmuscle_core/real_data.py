@@ -1,7 +1,8 @@
 """Real data for clients: which samples of a source are whose, and the tensors they become.
 
 One rule for every source.  Its test split is for scores only.  The rest, in one random order of the source's own: first what is
-reserved to pretrain backbones on, then what is held out for validation, then the pool.  In a run the pool is shuffled by the
+reserved to pretrain backbones on, then what is held out for validation, then the pool; a text that occurs twice has one role,
+see `split_rows`.  In a run the pool is shuffled by the
 run's seed; clients of that source take their private sets from its beginning, one after the other, and public samples come
 from its end.  So no sample has two roles, and a client's set does not depend on the method.
 """
@@ -14,7 +15,7 @@ import torch
 from .partition import deal, split_by_class
 from .photos import VOID, largest_class, load_photos
 from .seeds import generator
-from .setups import SETUPS
+from .setups import SETUP_SETTINGS, SETUPS
 from .sources import read_source, source_folder, source_named
 from .tasks import task_named
 
@@ -41,8 +42,17 @@ def source_table(name):
 
 
 def split_rows(name):
-    """{"reserved", "validation", "pool", "test": sorted row numbers of `source_table`}, the same for every run."""
-    table, source = source_table(name), source_named(name)
+    """{"reserved", "validation", "pool", "test": sorted row numbers of `source_table`}, the same for every run.
+
+    Of labelled texts, the pool lacks those that occur in the test or validation part as well, the reserved part also those of
+    the pool; case and spaces do not count.
+    """
+    return dict(_split(name, str(source_folder(name)), source_named(name)))
+
+
+@lru_cache(maxsize=16)
+def _split(name, folder, source):
+    table = source_table(name)
     is_test = torch.tensor((table["split"] == source.test).to_numpy(dtype=bool))
     if is_test.all():                                 # such as COCO's validation split alone: nothing of it is scored
         is_test = torch.zeros_like(is_test)
@@ -53,16 +63,34 @@ def split_rows(name):
     ends = (reserved, reserved + held_out)
     parts = {"reserved": rows[:ends[0]], "validation": rows[ends[0]:ends[1]], "pool": rows[ends[1]:],
              "test": is_test.nonzero()[:, 0]}
-    return {part: found.sort().values for part, found in parts.items()}
+    seen = set()
+    for part in ("test", "validation", "pool", "reserved"):
+        parts[part] = parts[part].sort().values
+        keys = [text_key(row.image, row.texts) for row in table.iloc[parts[part].tolist()].itertuples()]
+        parts[part] = parts[part][torch.tensor([key is None or key not in seen for key in keys], dtype=torch.bool)]
+        seen |= set(keys)
+    return parts
+
+
+def text_key(image, texts):
+    """What two labelled texts have in common that are one text; None for a photo."""
+    return " ".join(texts[0].lower().split()) if image is None and texts else None
 
 
 def run_rows(settings, public=False):
     """{client index: its private rows}, and under 0, with `public`, the public ones, of a run; row numbers of their sources.
 
     With `settings.dirichlet` the clients of a task deal what they have together anew, class by class: see `partition`.
-
     Raises ValueError where a source has too few samples that have what the roles need.
     """
+    specs = SETUPS[settings.setup]
+    names = {task_named(spec.task).source for spec in specs} | ({settings.public_domain} if public else set())
+    places = tuple((str(source_folder(name)), source_named(name)) for name in sorted(names))
+    return dict(_run_rows(settings, public, specs, places))
+
+
+@lru_cache(maxsize=64)
+def _run_rows(settings, public, specs, places):      # places: what the rows also depend on
     found, taken, pools = {}, {}, {}
 
     def take(source, needs, count, role, from_end=False):
@@ -77,10 +105,10 @@ def run_rows(settings, public=False):
         taken[source].update(chosen)
         return torch.tensor(chosen)
 
-    for index, spec in enumerate(SETUPS[settings.setup], 1):
+    for index, spec in enumerate(specs, 1):
         task = task_named(spec.task)
         found[index] = take(task.source, needs_of(task), spec.train_size, f"client {index}")
-    for name in {spec.task for spec in SETUPS[settings.setup]} if settings.dirichlet is not None else ():
+    for name in {spec.task for spec in specs} if settings.dirichlet is not None else ():
         together = of_task(settings.setup, name)
         rows = torch.cat([found[index] for index in together])
         dealt, _ = _shared_out(settings, name, rows)
@@ -104,11 +132,14 @@ def _shared_out(settings, name, rows):
 
 def sample_classes(task, rows):
     """(n,) one class from 0 a sample, by which non-IID clients differ: its own; of several labels the first, of a mask the one
-    of most of its pixels, background aside (our choice)."""
+    of most of its pixels, background aside, and 0 where there is none (our choice)."""
     table = source_table(task.source).iloc[rows.tolist()]
     check_labels(task, table)
     if task.dense:
-        return torch.tensor([max(largest_class(path) - 1, 0) for path in table["mask"]])
+        found = {path: largest_class(path) for path in table["mask"]}
+        if wrong := [path for path, value in found.items() if value >= task.num_outputs]:
+            raise ValueError(f"{wrong[0]}: got class {found[wrong[0]]}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
+        return torch.tensor([max(value - 1, 0) for value in found.values()])
     if task.multilabel:
         return torch.tensor([label.index(1) if 1 in label else 0 for label in table["label"]])
     return torch.tensor(table["label"].tolist())
@@ -146,8 +177,10 @@ def public_needs(setup):
 def with_needs(name, rows, needs):
     """Those of `rows` whose samples have all columns `needs`."""
     table = source_table(name).iloc[rows.tolist()]
-    has = [all(row[need] is not None and row[need] != () for need in needs) for row in table.to_dict("records")]
-    return rows[torch.tensor(has, dtype=torch.bool)]
+    has = torch.ones(len(rows), dtype=torch.bool)
+    for need in needs:
+        has &= torch.tensor([value is not None and value != () for value in table[need]], dtype=torch.bool)
+    return rows[has]
 
 
 def photos_and_texts(name, rows, needs):
@@ -183,7 +216,8 @@ def check_labels(task, table):
         several, where = isinstance(row.label, tuple), row.image or f"{task.source}, sample {row.Index}"
         if task.dense:
             continue
-        if several != task.multilabel or (len(row.label) != number if several else not 0 <= row.label < number):
+        if several != task.multilabel or (len(row.label) != number or not set(row.label) <= {0, 1} if several
+                                          else not 0 <= row.label < number):
             expected = f"{number} numbers, 0 or 1" if task.multilabel else f"a class from 0 to {number - 1}"
             raise ValueError(f"{where}: got label {row.label}, expected {expected} for {task.name}")
 
@@ -205,8 +239,8 @@ def held_out_rows(setup, domain, size):
 def data_are_here(settings, public=False):
     """Whether the folders of all sources of a run are at hand; True where clients have scenes."""
     names = {task_named(spec.task).source for spec in SETUPS[settings.setup]} - {""}
-    if names and public:
-        names |= {settings.public_domain}
+    if names:                                         # the setup's own public data tell how alike representations are
+        names |= {SETUP_SETTINGS[settings.setup]["public_domain"]} | ({settings.public_domain} if public else set())
     return all(source_folder(name).is_dir() for name in names)
 
 

@@ -35,7 +35,8 @@ def dry_run(profile, only=None, parameters=None):
     numbers = [source.stem[:2] for source in _choose(only, profile)]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
-    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, given.get("seeds"))]
+    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, given.get("seeds"))
+              if profile == "paper" or can_run(settings)]
     missing = missing_runs(wanted, results(profile))
     print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")
     if profile == "paper" and missing:
@@ -62,7 +63,9 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     sources = _choose(only, profile)
     figures = runs(profile) / "figures"
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [_prepare(source, Path(folder), {"profile": profile, "workers": workers, **given}) for source in sources]
+        side_by_side = min(workers, len(sources))
+        values = {"profile": profile, "workers": 1 if side_by_side > 1 else workers, **given}
+        jobs = [_prepare(source, Path(folder), values) for source in sources]
         known = {name for _, names, _ in jobs for name in names}
         if unknown := set(given) - known:
             raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
@@ -70,17 +73,17 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
         report = {}
         since, asked = runs(profile) / "recomputing.json", {"notebooks": [source.stem for source in sources], "given": given}
         changed = {"FEDMUSCLE_FIGURES": str(figures)}
-        if workers > 1:
-            changed["OMP_NUM_THREADS"] = "1"                                  # kernels side by side take turns otherwise
+        if side_by_side > 1:                                                  # each kernel would take all cores otherwise
+            changed["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
         if force:
             changed[RECOMPUTE_BEFORE] = _begun(since, asked)
         with _environment(**changed):
             compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
             wanted = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs]
-            executed = in_processes(_execute, wanted, min(workers, len(jobs)))
-            for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
-                bar.set_postfix_str(f"{notebook.stem} done")
-                report[notebook.stem] = found
+            with contextlib.closing(in_processes(_execute, wanted, side_by_side)) as executed:
+                for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
+                    bar.set_postfix_str(f"{notebook.stem} done")
+                    report[notebook.stem] = (0.0, str(found)) if isinstance(found, Exception) else found
     status = _summarise([(name, *report[name]) for name in sorted(report)], profile, figures)
     if force and status == 0:
         since.unlink(missing_ok=True)
@@ -111,8 +114,10 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
         return [settings for plan in plans for settings in plan(profile, seeds) if profile == "paper" or can_run(settings)]
 
     wanted = planned()
-    if others := sum(len(plan(profile, seeds)) for plan in plans) - len(wanted):
-        print(f"{others} runs need real data or backbones that are not here; notebooks show what is stored of them")
+    if others := {settings for plan in plans for settings in plan(profile, seeds)} - set(wanted):
+        print(f"{len(others)} runs need real data or backbones that are not here; notebooks show what is stored of them")
+    if not wanted:
+        return
     if force and profile == "mini":
         setups = {TUNED_AS.get(settings.setup, settings.setup) for settings in wanted}
         setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
@@ -121,7 +126,9 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
             tune(setup, workers=workers)
         wanted = planned()                                                    # with what was chosen now
     missing = missing_runs(wanted, results(profile))
-    if missing and profile != "paper":                                       # see `dry_run`
+    if missing and profile == "paper":
+        print(forecast(missing))
+    elif missing:
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
     try:

@@ -39,6 +39,7 @@ GRIDS = {                                             # three values of the firs
     "mfed": (LOCAL_GRID[1:], [{"lam": 0.3}]),
     "centralised": (LOCAL_GRID, []),
 }
+RATE_SCALE = {"photos1": {"local_lr": 0.25, "contrastive_lr": 0.1}}    # of the rates above, of which all chose the lowest there
 METHODS_OF = {**dict.fromkeys(("mfed_dense", "mfed_labels"), (*SHARING, "fedmuscle")),   # of other setups: ALIGNING
               "photos1": ("simclr", "pairwise", "fedmuscle")}
 BUILDS_ON = {"setup2": "setup1"}
@@ -124,11 +125,15 @@ def tune(setup, methods=None, workers=1):
 
 def from_scratch(setup, methods, workers):
     """Rows of three stages: local learning rates; first hyperparameters; second ones."""
-    local = score(setup, [("local", values) for values in LOCAL_GRID], workers)
+    def scaled(values):
+        scale = RATE_SCALE.get(setup, {})
+        return {name: round(value * scale[name], 8) if name in scale else value for name, value in values.items()}
+
+    local = score(setup, [("local", scaled(values)) for values in LOCAL_GRID], workers)
     shared = {"local_lr": best(local, "local")["local_lr"]}
-    first = score(setup, [(method, {**shared, **values}) for method in methods for values in GRIDS[method][0]], workers)
+    first = score(setup, [(method, {**shared, **scaled(values)}) for method in methods for values in GRIDS[method][0]], workers)
     kept = {method: {name: best(first, method)[name] for name in GRIDS[method][0][0]} for method in methods}
-    second = score(setup, [(method, {**shared, **kept[method], **values}) for method in methods
+    second = score(setup, [(method, {**shared, **kept[method], **scaled(values)}) for method in methods
                            for values in GRIDS[method][1]], workers)
     return local + first + second
 

@@ -5,6 +5,7 @@ import tempfile
 from . import experiment
 from .checks import positive_int
 from .paths import results
+from .real_data import is_real
 from .settings import Settings
 from .setups import SETUPS
 from .store import load_run, run_path
@@ -26,7 +27,10 @@ def verify(profile, sample=None):
     paths = sorted(results(profile).glob("*/*.json"))
     if not paths:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
-    chosen = take_turns([run for run in map(load_run, paths) if can_recompute(run[0]["settings"])])
+    runs = list(map(load_run, paths))
+    chosen = take_turns([run for run in runs if can_recompute(run[0])])
+    if left := len(runs) - len(chosen):
+        print(f"{left} runs left out: their setup is gone, or their real data or backbones are not here")
     if sample is not None:
         chosen = chosen[:positive_int("sample", sample)]
     agree = 0
@@ -42,9 +46,12 @@ def verify(profile, sample=None):
     return 0 if agree == len(chosen) else 1
 
 
-def can_recompute(settings):
-    """Whether the setup of a stored run still exists, and its data and backbones are at hand."""
-    return settings["setup"] in SETUPS and experiment.can_run(Settings(**settings))
+def can_recompute(record):
+    """Whether the setup of a stored run still exists, and the data and backbones that it had are at hand."""
+    if record["settings"]["setup"] not in SETUPS:
+        return False
+    settings = Settings(**record["settings"])
+    return experiment.can_run(settings) and (not is_real(settings.setup) or experiment.same_data(record, settings))
 
 
 def take_turns(stored):

@@ -35,6 +35,7 @@ from fedmuscle_core.client import private_sets
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.partition import NUM_CLASSES
 from fedmuscle_core.paths import results
+from fedmuscle_core.real_data import run_rows, sample_classes
 from fedmuscle_core.setups import SETUPS
 from fedmuscle_core.statistics import final_scores, mean_interval
 from fedmuscle_core.tasks import task_named
@@ -53,8 +54,11 @@ def counts(concentration):
     settings, rows = first.replace(dirichlet=None if concentration == "IID" else concentration), {}
     for index, spec in enumerate(SETUPS[settings.setup], 1):
         if spec.task in ("ic10", "ic100") or spec.task.startswith("class@"):
-            labels, tens = private_sets(index, spec, settings)["train"][1], task_named(spec.task).num_outputs == 100
-            rows[f"{index} {spec.task.upper()}"] = np.bincount(labels // (10 if tens else 1), minlength=NUM_CLASSES)
+            task = task_named(spec.task)
+            labels = (sample_classes(task, run_rows(settings)[index]) if task.source else
+                      private_sets(index, spec, settings)["train"][1])
+            classes = labels // (10 if task.num_outputs == 100 else 1)
+            rows[f"{index} {spec.task.upper()}"] = np.bincount(classes, minlength=NUM_CLASSES)
     return pd.DataFrame(rows).T
 
 
@@ -66,7 +70,7 @@ for ax, concentration in zip(axes, (0.1, 1.0, "IID"), strict=True):
     ax.imshow(table.div(table.sum(axis=1), axis=0), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         ax.text(column, row, value, ha="center", va="center", fontsize=7)
-    ax.set(title="IID" if concentration == "IID" else f"Dirichlet({concentration})", xlabel="first digit")
+    ax.set(title="IID" if concentration == "IID" else f"Dirichlet({concentration})", xlabel="first digit" if profile != "paper" else "class")
     ax.set_xticks(range(NUM_CLASSES))
     ax.set_yticks(range(len(table)), table.index)
     ax.grid(False)

@@ -18,6 +18,14 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
+def real_excerpts():
+    """The folder of the real excerpts; skips where there is none."""
+    if not os.environ.get("FEDMUSCLE_DATA"):
+        pytest.skip("FEDMUSCLE_DATA is not set: it names the folder of the real excerpts")
+    return os.environ["FEDMUSCLE_DATA"]
+
+
+@pytest.fixture
 def shared(monkeypatch):
     """Settings of four clients of two dense tasks with one architecture; `shared(field=value)` changes a field."""
     sizes = (("edges", 24), ("edges", 10), ("saliency", 16), ("saliency", 12))

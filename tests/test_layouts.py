@@ -101,6 +101,10 @@ def test_voc_with_labels_in_one_table(voc):
             ("2007_000001", "2007_000002", "2007_000003")]
     (voc / "multilabel.csv").write_text("\n".join([f"image,split,{','.join(layouts.VOC_CLASSES)}", *rows]) + "\n")
     assert [label.index(1) for label in layouts.voc(voc)["label"]] == [2, 2, 2]
+    strange = rows[0].replace("train", "dev")
+    (voc / "multilabel.csv").write_text("\n".join([f"image,split,{','.join(layouts.VOC_CLASSES)}", strange]))
+    with pytest.raises(ValueError, match="multilabel.csv: got split 'dev' of 2007_000001, expected one of"):
+        layouts.voc(voc)
 
 
 def test_voc_photos_without_a_mask_and_those_that_any_list_holds_out(voc):
@@ -162,6 +166,14 @@ def test_coco_labels_are_the_categories_that_occur(coco):
     path.write_text(json.dumps(content))
     table = layouts.coco(coco)
     assert table.attrs["classes"] == ("cat", "bottle") and table["label"].tolist() == [None, (0, 1)]
+    captions = coco / "annotations" / "captions_val2017.json"
+    images = json.loads(captions.read_text())["images"]
+    kept = captions.rename(coco / "kept.json")                                # labels alone serve as well
+    path.write_text(json.dumps(content | {"images": images}))
+    alone = layouts.coco(coco)
+    assert alone["label"].tolist() == [None, (0, 1)] and alone["texts"].tolist() == [(), ()]
+    assert alone["image"].tolist() == table["image"].tolist()
+    kept.rename(captions)
     content["annotations"].append({"id": 5, "image_id": 3, "category_id": 18})
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="instances_val2017.json: got category 18 of annotation 5, expected one of"):

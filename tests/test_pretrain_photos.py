@@ -9,8 +9,10 @@ import tiny_world
 import torch
 import torch.nn.functional as F
 
-from fedmuscle_core import pretrain_photos, real_data, text
+from fedmuscle_core import plans, pretrain_photos, real_data, text
 from fedmuscle_core.backbones import load_backbone
+from fedmuscle_core.experiment import stored
+from fedmuscle_core.paths import results
 
 
 @pytest.fixture
@@ -23,8 +25,10 @@ def excerpts(tmp_path, monkeypatch):
     tiny_world.write_coco(data / "coco_small", 20, rng)
     tiny_world.write_ag_news(data / "text" / "ag_news", 200, 8)
     (data / "text" / "trec").mkdir()
-    for name in ("TREC.train.all", "TREC.test.all"):
-        (data / "text" / "trec" / name).write_text("\n".join(f"{number % 6} How many is {number} ?" for number in range(60)))
+    for name, asked in (("train", "How many is"), ("test", "Who is number")):
+        lines = [f"{number % 6} {asked} {number} ?" for number in range(60)]
+        lines += [f"1 Where is place {number % 9} ?" for number in range(40 if name == "train" else 2)]      # again and again
+        (data / "text" / "trec" / f"TREC.{name}.all").write_text("\n".join(lines))
     monkeypatch.setenv("FEDMUSCLE_DATA", str(data))
     for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
         function.cache_clear()
@@ -45,13 +49,29 @@ def test_they_learn_from_reserved_photos_only(excerpts):
         assert not others & set(parts["reserved"].tolist()) and len(parts["reserved"]) == 150
 
 
-def test_the_corpus_has_no_text_of_a_client_or_a_test(excerpts):
-    lines = set(pretrain_photos.corpus())
-    for source in ("ag_news_excerpt", "trec"):
-        parts, texts = real_data.split_rows(source), real_data.source_table(source)["texts"]
-        private = {text[0] for text in texts.iloc[parts["pool"].tolist()]}
-        assert {text[0] for text in texts.iloc[parts["reserved"].tolist()]} <= lines
-        assert private and not private & lines
+def test_the_corpus_has_no_text_of_a_client_the_public_or_a_test(excerpts):
+    no_text_has_two_roles()
+
+
+def test_the_real_corpus_has_none_either(real_excerpts):
+    no_text_has_two_roles()
+
+
+def no_text_has_two_roles():
+    lines = {" ".join(line.lower().split()) for line in pretrain_photos.corpus()}
+    for source in pretrain_photos.TEXTS:
+        rows, texts = real_data.split_rows(source), real_data.source_table(source)["texts"]
+        parts = {part: {" ".join(text[0].lower().split()) for text in texts.iloc[found.tolist()]}
+                 for part, found in rows.items()}
+        assert parts["reserved"] <= lines and all(parts.values())
+        for part in ("pool", "validation", "test"):
+            assert not parts[part] & lines
+        assert not parts["pool"] & (parts["validation"] | parts["test"]) and not parts["validation"] & parts["test"]
+    pool = real_data.split_rows(pretrain_photos.CAPTIONS)["pool"]
+    _, public = real_data.photos_and_texts(pretrain_photos.CAPTIONS, pool, ("image", "texts"))
+    captions = real_data.source_table(pretrain_photos.CAPTIONS)["texts"].iloc[pool.tolist()]
+    assert public == [texts[0] for texts in captions] and {text for texts in captions for text in texts[1:]} <= set(
+        pretrain_photos.corpus())
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")      # a hundred classes, a few photos each
@@ -63,7 +83,9 @@ def test_both_kinds_are_made_and_load(excerpts):
     ids = text.token_ids(tokenizer, ["Stocks fall again. " * 40], text.TEXT_LENGTH, cut=True)
     assert ids.shape == (1, text.TEXT_LENGTH) and tokenizer.unk_token_id not in ids
     text.load_tokenizer.cache_clear()
-    probes = pd.read_csv(excerpts.parent / "probe_photos.csv")
+    assert not pretrain_photos.PROBE_TABLE.exists()                           # that is of all of them, with their own epochs
+    probes = pretrain_photos.probe_table(["photo_resnet_small", "photo_bert_small"])
+    assert pd.read_csv(pretrain_photos.PROBE_TABLE)["accuracy"].tolist() == probes["accuracy"].tolist()
     assert {tuple(row) for row in probes[["backbone", "weights", "source"]].to_numpy()} == {
         (name, weights, source) for name, sources in [("photo_resnet_small", pretrain_photos.SOURCES),
                                                       ("photo_bert_small", ("ag_news_excerpt", "trec"))]
@@ -98,6 +120,14 @@ def test_a_probe_reads_the_features_and_learns_from_the_pool_alone(excerpts, mon
     parts = {source: real_data.split_rows(source) for source in pretrain_photos.SOURCES}
     assert all(torch.equal(rows, parts[source][part]) for (source, rows), part in
                zip(asked, ["pool", "validation"] * 2, strict=True))
+
+
+def test_the_probes_are_of_the_backbones_of_the_stored_runs():
+    probed = pd.read_csv(pretrain_photos.PROBE_TABLE).query("weights == 'pretrained'").set_index("backbone")["digest"].to_dict()
+    records, _ = stored(plans.notebook_15("mini"), results("mini"))
+    assert set(probed) == set(pretrain_photos.NAMES)
+    for record in records:
+        assert record["data"]["backbones"].items() <= probed.items()
 
 
 def test_an_unknown_name_is_refused(capsys):

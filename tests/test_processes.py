@@ -2,6 +2,7 @@
 
 import operator
 import os
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -14,6 +15,23 @@ def test_every_job_is_answered_whatever_the_number_of_workers(workers):
     assert sorted(in_processes(operator.pow, jobs, workers)) == [(job, job[0] ** 2) for job in jobs]
     here = [process == os.getpid() for _, process in in_processes(os.getpid, [()] * 3, workers)]
     assert here == [workers == 1] * 3
+
+
+def test_a_killed_worker_costs_the_jobs_under_way_alone():
+    jobs = [(f"{number}; import time; time.sleep(0.1)",) for number in range(5)]
+    jobs.insert(1, ("import os; os._exit(1)",))
+    found = dict(in_processes(exec, jobs, 2))
+    lost = [job for job, result in found.items() if result is not None]
+    assert set(found) == set(jobs) and jobs[1] in lost and len(lost) <= 2
+    assert all(isinstance(found[job], BrokenProcessPool) for job in lost)
+
+
+def test_after_an_interrupt_no_other_job_is_started(tmp_path):
+    jobs = [(f"open({str(tmp_path / str(number))!r}, 'w').close()",) for number in range(12)]
+    running = in_processes(exec, jobs, 2)
+    next(running)
+    running.close()
+    assert 1 <= len(list(tmp_path.iterdir())) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

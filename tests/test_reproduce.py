@@ -122,6 +122,11 @@ def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(ti
     reproduce.compute("mini", ["15"], force=True)
     assert calls == ["tiny", "tiny"]
     assert "1 runs need real data or backbones that are not here" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(setup="photos1", method="local")]})
+    reproduce.compute("mini", ["15"], force=True)                             # nothing is left: no sweep of nothing
+    assert calls == ["tiny", "tiny"]
+    assert reproduce.dry_run("mini", ["15"]) == 0
+    assert "notebooks 15: 0 runs, 0 of them not in" in capsys.readouterr().out
 
 
 def test_a_failed_run_does_not_keep_the_notebooks_from_running(tiny, monkeypatch, capsys):

@@ -56,13 +56,22 @@ def test_compare_rows_losses_and_scores(tiny, tmp_path):
 def test_runs_whose_real_data_are_not_here_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
     monkeypatch.setenv("FEDMUSCLE_CHECKPOINTS", str(tmp_path))
-    assert verify.can_recompute({"setup": "setup2"}) and not verify.can_recompute({"setup": "gone"})
+    def here(**settings):
+        return verify.can_recompute({"settings": settings, "data": None})
+
+    monkeypatch.setattr(verify.experiment, "same_data", lambda record, settings: same_data)
+    same_data = True
+    assert here(setup="setup2") and not here(setup="gone")
     public = {"setup": "photos1", "public_domain": "coco_small"}
     for name in ("voc_animals", "cifar100", "cifar10"):
-        assert not verify.can_recompute({"setup": "photos1", "method": "local"})
+        assert not here(setup="photos1", method="local")
         (tmp_path / name).mkdir()
     for spec in SETUPS["photos1"]:
         (tmp_path / spec.backbone).mkdir(exist_ok=True)
-    assert verify.can_recompute({"setup": "photos1", "method": "local"}) and not verify.can_recompute(public)
+    assert not here(setup="photos1", method="local")                          # representations are compared on public photos
+    (tmp_path / "public_unlabeled_tiny").mkdir()
+    assert here(setup="photos1", method="local") and not here(**public)
     (tmp_path / "coco_small").mkdir()
-    assert verify.can_recompute(public)
+    assert here(**public)
+    same_data = False                                                         # stored of other photos than those here
+    assert not here(**public)

@@ -27,8 +27,9 @@ from .client_data import read
 from .models import RepresentationModel, TextRepresentationModel, in_batches, num_parameters
 from .pairs import Pairs
 from .paths import BACKBONES, PHOTO_BACKBONES
-from .real_data import source_table, split_rows, task_samples
+from .real_data import split_rows, task_samples
 from .seeds import generator, seeded
+from .sources import source_table
 from .store import write_atomically
 from .tasks import task_named
 from .text import TEXT_LENGTH, token_ids
@@ -157,8 +158,9 @@ def probe_table(names):
         with seeded(SEED, "probe", name):
             untrained = AutoModel.from_config(trained.config)
         for weights, backbone in [("pretrained", trained), ("untrained", untrained)]:
-            what = {"backbone": name, "digest": backbone_digest(name), "weights": weights, "parameters": num_parameters(backbone)}
-            rows += [{**what, "source": source, "accuracy": round(value, 4)} for source, value in probe(name, backbone).items()]
+            head = {"backbone": name, "digest": backbone_digest(name), "weights": weights,
+                    "parameters": num_parameters(backbone)}
+            rows += [{**head, "source": source, "accuracy": round(value, 4)} for source, value in probe(name, backbone).items()]
     table = pd.DataFrame(rows)
     write_atomically(PROBE_TABLE, table.to_csv(index=False, lineterminator="\n"))
     return table

@@ -2,9 +2,9 @@
 
 One rule for every source.  Its test split is for scores only.  The rest, in one random order of the source's own: first what is
 reserved to pretrain backbones on, then what is held out for validation, then the pool; a text that occurs twice has one role,
-see `split_rows`.  In a run the pool is shuffled by the
-run's seed; clients of that source take their private sets from its beginning, one after the other, and public samples come
-from its end.  So no sample has two roles, and a client's set does not depend on the method.
+see `split_rows`.  In a run the pool is shuffled by the run's seed; clients of that source take their private sets from its
+beginning, one after the other, and public samples come from its end.  So no sample has two roles, and a client's set does not
+depend on the method.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from .partition import deal, split_by_class
 from .photos import VOID, largest_class, load_photos
 from .seeds import generator
 from .setups import SETUP_SETTINGS, SETUPS
-from .sources import read_source, source_folder, source_named
+from .sources import source_folder, source_named, source_table
 from .tasks import task_named
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # of what is not reserved (our choice)
@@ -29,16 +29,6 @@ def is_real(setup):
     if len(real) == 2:
         raise ValueError(f"setup: got clients with scenes and with real data in {setup!r}, expected either")
     return real.pop()
-
-
-@lru_cache(maxsize=16)
-def _read(name, folder):
-    return read_source(name)
-
-
-def source_table(name):
-    """The `layouts` table of a source, read once."""
-    return _read(name, str(source_folder(name)))
 
 
 def split_rows(name):

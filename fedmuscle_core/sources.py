@@ -12,7 +12,7 @@ as well, whoever put it there.  Data of one's own, in any of `LAYOUTS`, take a r
 import os
 import tomllib
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,3 +140,13 @@ def read_source(name):
         hint = f"`fedmuscle data fetch {name}` gets it, or " if source_named(name).files else ""
         raise ValueError(f"{folder}: no such folder; {hint}set FEDMUSCLE_DATA to a folder that has {name!r}")
     return source_named(name).read(folder)
+
+
+@lru_cache(maxsize=16)
+def _read(name, folder):
+    return read_source(name)
+
+
+def source_table(name):
+    """As `read_source`, read once."""
+    return _read(name, str(source_folder(name)))

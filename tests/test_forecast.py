@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedmuscle_core import cli, forecast
+from fedmuscle_core import cli, forecast, plans, reproduce
 from fedmuscle_core.models import num_parameters
 from fedmuscle_core.profiles import profile_settings
 
@@ -90,3 +90,24 @@ def test_memory_is_that_of_one_client_or_of_all():
 def test_nothing_is_allocated():
     model = forecast.client_skeleton(forecast.SETUPS["paper1"][0], profile_settings("paper", "setup1", "local", [0])[0])
     assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}
+
+
+def test_runs_that_cost_differently_have_rows_of_their_own():
+    runs = plans.notebook_09("paper", [0, 1])
+    table = forecast.run_table(runs, forecast.client_table(runs[0]))
+    assert table["runs"].sum() == len(runs)
+    absent = table[table["MB exchanged each"] == "counted when run"]          # by each client that is there, and when it came
+    assert absent["runs"].sum() == sum(settings.absence > 0 or settings.refresh == "round" for settings in runs) > 0
+    peers = [settings for settings in plans.notebook_07("paper", [0])
+             if settings.setup == "paper1" and settings.method == "fedmuscle" and settings.rounds > 1]
+    table = forecast.run_table(peers, forecast.client_table(peers[0]))
+    assert table["MB exchanged each"].nunique() == len({settings.num_peers for settings in peers}) > 2
+
+
+def test_a_paper_run_is_forecast_before_it_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: print(f"the sweep of {len(wanted)} runs begins"))
+    reproduce.compute("paper", ["02"], [0])
+    said = capsys.readouterr().out
+    assert "trainable" in said and "hours of all" in said
+    assert said.index("Hours are at an assumed") < said.index("the sweep of 3 runs begins")

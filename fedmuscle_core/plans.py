@@ -131,6 +131,14 @@ def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
                                              public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
 
 
+def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
+    seeds = ablations.first_seeds(profile, seeds)
+    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].contrastive_lr
+    return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
+                            public_size=PHOTO_DOMAINS[domain])
+
+
 def photos2(profile, seeds=None):
     """Setup 2 on real photos, news and questions."""
     return [settings for method in PHOTO_METHODS
@@ -141,7 +149,8 @@ def notebook_15(profile, seeds=None):
     """Real photos, none in profile "quick": the runs need data that are not here for everybody."""
     if profile == "quick":
         return []
-    return [settings for domain in PHOTO_DOMAINS for settings in photos1(profile, seeds, domain)] + photos2(profile, seeds)
+    return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
+            for settings in plan(profile, seeds, domain)] + photos2(profile, seeds)
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data

@@ -91,6 +91,14 @@ def test_metadata_is_free_of_what_changes_with_each_run(notebook):
     assert not [cell for cell in notebook.cells if {"papermill", "execution"} & set(cell.metadata)]
 
 
+def test_pictures_of_the_real_photos_notebook_are_its_curves_and_tables_alone():
+    notebook = nbformat.read(NOTEBOOKS / "15_real_photos.ipynb", 4)
+    drawn = [cell.source for cell in code_cells(notebook)
+             if any("image/png" in output.get("data", {}) or "image/jpeg" in output.get("data", {}) for output in cell.outputs)]
+    assert len(drawn) == 3 and all("plots.save_figure(" in source for source in drawn)
+    assert "imshow" not in "".join(drawn) and "task_samples" not in str(notebook)
+
+
 def test_figures_are_the_notebooks_own():
     made = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".png", ".csv")}
     assert made and all(any(stem.startswith(name) for name in names(SOURCES)) for stem in made)

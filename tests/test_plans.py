@@ -52,3 +52,7 @@ def test_real_photos_are_planned_with_the_samples_there_are():
     assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320)}
     assert {run.method for run in wanted} == set(plans.PHOTO_METHODS) and len({run.seed for run in wanted}) == 5
     assert plans.notebook_15("quick") == []
+    for domain in plans.PHOTO_DOMAINS:
+        slower, aligned = (plan("mini", domain=domain) for plan in (plans.photos1_at_one_rate, plans.photos1))
+        theirs = [run for run in aligned if run.method == "fedmuscle"]
+        assert slower == [run.replace(method="pairwise") for run in theirs] and not set(slower) & set(aligned)

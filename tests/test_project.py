@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from functools import partial
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -139,6 +140,9 @@ def test_the_readmes_results_on_real_photos_are_those_of_the_stored_runs():
         for row in delta_table(history).itertuples(index=False):
             assert "| " + " | ".join(map(str, row)) + " |" in text
         assert all(delta_sentence(history, "fedmuscle", other) in text for other in ("simclr", "pairwise"))
+    _, history = stored(plans.photos1("mini"), results("mini"))
+    _, slower = stored(plans.photos1_at_one_rate("mini"), results("mini"))
+    assert delta_sentence(pd.concat([history.query("method != 'pairwise'"), slower]), "fedmuscle", "pairwise") in text
 
 
 def test_the_readmes_ablations_are_those_of_the_stored_runs():

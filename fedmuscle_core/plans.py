@@ -120,7 +120,8 @@ def notebook_14(profile, seeds=None):
 
 
 PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
-PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320}      # and how many samples of each
+# Public photos, and how many: of the last three as many as there are beside the clients.
+PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
 
 
 def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):

@@ -49,7 +49,8 @@ def test_m_feds_tables_have_every_method_on_both_benchmarks_and_their_checks_use
 def test_real_photos_are_planned_with_the_samples_there_are():
     wanted = plans.notebook_15("mini")
     public = {(run.setup, run.public_domain, run.public_size) for run in wanted if run.method != "local"}
-    assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320)}
+    assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320),
+                      ("photos1", "cifar100_excerpt", 400), ("photos1", "voc_animals", 180)}
     assert {run.method for run in wanted} == set(plans.PHOTO_METHODS) and len({run.seed for run in wanted}) == 5
     assert plans.notebook_15("quick") == []
     for domain in plans.PHOTO_DOMAINS:

@@ -140,6 +140,14 @@ def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
                             public_size=PHOTO_DOMAINS[domain])
 
 
+def photos1_as_few(profile, seeds=None):
+    """{(public source, method): settings} of FedMuscle with equally many photos of each source, and of Local."""
+    few = min(PHOTO_DOMAINS.values())
+    wanted = {(domain, "fedmuscle"): [settings.replace(public_size=few) for settings in photos1(profile, seeds, domain)
+                                      if settings.method == "fedmuscle"] for domain in PHOTO_DOMAINS}
+    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method == "local"]}
+
+
 def photos2(profile, seeds=None):
     """Setup 2 on real photos, news and questions."""
     return [settings for method in PHOTO_METHODS
@@ -151,7 +159,7 @@ def notebook_15(profile, seeds=None):
     if profile == "quick":
         return []
     return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
-            for settings in plan(profile, seeds, domain)] + photos2(profile, seeds)
+            for settings in plan(profile, seeds, domain)] + flat(photos1_as_few(profile, seeds)) + photos2(profile, seeds)
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data

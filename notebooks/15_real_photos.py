@@ -29,7 +29,7 @@ seeds: list = []  # empty: the first five of "mini"
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import plans, plots, report
+from fedmuscle_core import plans, plots, report, varied
 from fedmuscle_core.experiment import stored
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
@@ -115,6 +115,13 @@ for_each_domain(lambda found: report.comparison_table(found, plans.PHOTO_METHODS
 
 # %%
 for_each_domain(lambda found: report.pairwise_table(found, "fedmuscle", others), by_domain)
+
+# %% [markdown]
+# The same number of photos of every source, FedMuscle:
+
+# %%
+alike = varied.measure({key: stored(wanted, results("mini")) for key, wanted in plans.photos1_as_few("mini", seeds).items()})
+varied.effect_table(alike, "voc_animals", f"public data, {min(plans.PHOTO_DOMAINS.values())} photos")
 
 # %% [markdown]
 # How far one tuning seed can be trusted: validation Delta (%) of the chosen configurations on the seeds of the results, Tiny ImageNet,

@@ -143,6 +143,8 @@ def test_the_readmes_results_on_real_photos_are_those_of_the_stored_runs():
     _, history = stored(plans.photos1("mini"), results("mini"))
     _, slower = stored(plans.photos1_at_one_rate("mini"), results("mini"))
     assert delta_sentence(pd.concat([history.query("method != 'pairwise'"), slower]), "fedmuscle", "pairwise") in text
+    alike = varied.measure({key: stored(wanted, results("mini")) for key, wanted in plans.photos1_as_few("mini").items()})
+    assert varied.answer(alike, "voc_animals", "180 public photos of") in text
 
 
 def test_the_readmes_ablations_are_those_of_the_stored_runs():

@@ -36,6 +36,12 @@ def save_figure(fig, table, name, profile):
     temporary.replace(folder / f"{name}.png")
 
 
+def task_label(name):
+    """A task's name as figures have it: on real data its kind over its source, the word excerpt left out."""
+    kind, _, source = name.partition("@")
+    return f"{kind}\n{source.removesuffix('_excerpt')}" if source else name.upper()
+
+
 def over_seeds(history, by):
     """Mean over seeds with its 95 % Student-t interval, one row per value of the columns `by`: mean, low, high, seeds."""
     groups = history.groupby(by, sort=False)["value"]
@@ -64,7 +70,7 @@ def learning_curves(history, methods=None):
             ax.plot(line["round"], line["mean"], color=COLOURS[method], label=METHODS[method].label)
             ax.fill_between(line["round"], line["low"], line["high"], color=COLOURS[method], linewidth=0,
                             alpha=0.18 if len(methods) <= 3 else 0.1)
-        ax.set_title(f"client {client}: {drawn['task'].iloc[0].upper()}")
+        ax.set_title(f"client {client}: {task_label(drawn['task'].iloc[0])}")
         ax.set_ylabel(f"{drawn['metric'].iloc[0]} (%)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes.flat[len(clients):]:
@@ -98,7 +104,7 @@ def change_heatmap(changes, methods=None, title=None):
         _, low, high = cells.loc[(methods[row], tasks.index[column]), ["mean", "low", "high"]]
         ax.text(column, row, f"{mean:+.1f}", ha="center", va="center", color="w" if abs(mean) > 0.55 * limit else "k",
                 weight="bold" if low > 0 or high < 0 else "normal")
-    ax.set_xticks(range(len(tasks)), [f"{client} {task.upper()}" for client, task in tasks.items()])
+    ax.set_xticks(range(len(tasks)), [f"{client} {task_label(task)}" for client, task in tasks.items()])
     ax.set_yticks(range(len(methods)), [METHODS[method].label for method in methods])
     ax.grid(False)
     ax.set_xlabel("client")

@@ -71,6 +71,18 @@ def test_learning_curves_of_many_methods_and_clients_stay_readable():
     assert not any(ax.get_tightbbox().overlaps(legend.get_window_extent()) for ax in shown)
 
 
+def test_tasks_on_real_data_have_labels_that_do_not_run_into_each_other():
+    assert [plots.task_label(name) for name in ("ic100", "class@cifar10_excerpt", "labels@voc")] == [
+        "IC100", "class\ncifar10", "labels\nvoc"]
+    clients = [(client, "class@cifar100_excerpt") for client in range(1, 11)]
+    changes = pd.DataFrame([{"client": client, "task": task, "method": method, "seed": 0, "change": float(client)}
+                            for client, task in clients for method in ("simclr", "fedmuscle")])
+    fig, _ = plots.change_heatmap(changes)
+    fig.canvas.draw()
+    boxes = [label.get_window_extent() for label in fig.axes[0].get_xticklabels()]
+    assert len(boxes) == 10 and all(left.x1 <= right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 def test_learning_curves_choose_and_order_methods():
     fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 4), ["fedmuscle", "local"])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["FedMuscle", "Local"]

@@ -24,10 +24,13 @@ def in_processes(function, jobs, workers):
     todo, under_way, pool = list(reversed(jobs)), {}, None
     try:
         while todo or under_way:
-            pool = pool or ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
             while todo and len(under_way) < workers:
-                job = todo.pop()
-                under_way[pool.submit(function, *job)] = job, pool
+                pool = pool or ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+                try:
+                    under_way[pool.submit(function, *todo[-1])] = todo[-1], pool
+                    todo.pop()
+                except BrokenProcessPool:             # a worker was killed between two jobs
+                    pool = None
             for future in wait_for(under_way, return_when=FIRST_COMPLETED).done:
                 job, its_pool = under_way.pop(future)
                 try:

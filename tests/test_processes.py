@@ -2,10 +2,12 @@
 
 import operator
 import os
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from fedmuscle_core import processes
 from fedmuscle_core.processes import in_processes
 
 
@@ -24,6 +26,23 @@ def test_a_killed_worker_costs_the_jobs_under_way_alone():
     lost = [job for job, result in found.items() if result is not None]
     assert set(found) == set(jobs) and jobs[1] in lost and len(lost) <= 2
     assert all(isinstance(found[job], BrokenProcessPool) for job in lost)
+
+
+def test_a_worker_killed_between_two_jobs_costs_none(monkeypatch):
+    pools = []
+
+    class Breaks(ProcessPoolExecutor):
+        """Whose first submit finds it broken."""
+
+        def submit(self, *arguments):
+            pools.append(self)
+            if len(pools) == 1:
+                raise BrokenProcessPool("a worker is gone")
+            return super().submit(*arguments)
+
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Breaks)
+    jobs = [(number, 2) for number in range(3)]
+    assert sorted(in_processes(operator.pow, jobs, 2)) == [(job, job[0] ** 2) for job in jobs] and len(set(pools)) == 2
 
 
 def test_after_an_interrupt_no_other_job_is_started(tmp_path):

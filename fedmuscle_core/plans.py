@@ -120,7 +120,7 @@ def notebook_14(profile, seeds=None):
 
 
 PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
-# Public photos, and how many: of the last three as many as there are beside the clients.
+# Public photos, and how many: of COCO ten whole batches, of the last two all that the clients leave.
 PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
 
 

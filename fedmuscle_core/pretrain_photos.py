@@ -3,9 +3,9 @@
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
 from private, validation, test or public samples (see `real_data`).  Those of images name the 110 classes of CIFAR-10 and
 CIFAR-100.  Those of texts fill the gaps of news, questions and of captions (COCO's photos have five; the first is public, the
-others are read here), then name the ten classes of news and questions: gaps alone left features that a linear probe reads no
-better than random ones.  They go to `data/raw/backbones`, which is not under version control: what is derived from the photos
-must not be published.  How well linear probes read the features of each goes to `data/backbones/probe_photos.csv`.
+others are read here), then name the ten classes of news and questions.  They go to `data/raw/backbones`, which is not under
+version control: what is derived from the photos must not be published.  How well linear probes read the features of each goes
+to `data/backbones/probe_photos.csv`.
 """
 
 import argparse

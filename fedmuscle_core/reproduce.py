@@ -35,8 +35,7 @@ def dry_run(profile, only=None, parameters=None):
     numbers = [source.stem[:2] for source in _choose(only, profile)]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
-    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, given.get("seeds"))
-              if profile == "paper" or can_run(settings)]
+    wanted = _planned(profile, numbers, given.get("seeds"))
     missing = missing_runs(wanted, results(profile))
     print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")
     if profile == "paper" and missing:
@@ -106,16 +105,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
 
     With `force` and profile "mini" the setups' hyperparameters are tuned again first, those they build on included.
     """
-    plans = [PLANS[number] for number in numbers if number in PLANS]
-    if not plans:
-        return
-
-    def planned():
-        return [settings for plan in plans for settings in plan(profile, seeds) if profile == "paper" or can_run(settings)]
-
-    wanted = planned()
-    if others := {settings for plan in plans for settings in plan(profile, seeds)} - set(wanted):
-        print(f"{len(others)} runs need real data or backbones that are not here; notebooks show what is stored of them")
+    wanted = _planned(profile, numbers, seeds)
     if not wanted:
         return
     if force and profile == "mini":
@@ -124,7 +114,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
         for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
             print(f"tuning {setup} -> {table_path(setup)}")
             tune(setup, workers=workers)
-        wanted = planned()                                                    # with what was chosen now
+        wanted = _planned(profile, numbers, seeds)                            # with what was chosen now
     missing = missing_runs(wanted, results(profile))
     if missing and profile == "paper":
         print(forecast(missing))
@@ -135,6 +125,16 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
         sweep(wanted, results(profile), workers)
     except RuntimeError as error:
         print(f"{error}; the notebooks that need them will say so")
+
+
+def _planned(profile, numbers, seeds):
+    """The runs of the notebooks `numbers` whose data and backbones are here; says how many others there are.  "paper": all,
+    as missing data must be said where they are read."""
+    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, seeds)]
+    others = {settings for settings in wanted if profile != "paper" and not can_run(settings)}
+    if others:
+        print(f"{len(others)} runs need real data or backbones that are not here; notebooks show what is stored of them")
+    return [settings for settings in wanted if settings not in others]
 
 
 def _value(name, text):

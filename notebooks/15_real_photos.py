@@ -42,7 +42,6 @@ from fedmuscle_core.tuning import tuning_table, validation_delta
 plots.use_style()
 others = [name for name in plans.PHOTO_METHODS if name not in ("local", "fedmuscle")]
 
-
 # %% [markdown]
 # ## The excerpts
 #
@@ -101,7 +100,7 @@ plots.save_figure(fig, drawn, "15_real_photos_curves", profile)
 report.score_table(history["coco_small"])
 
 # %% [markdown]
-# Both are of COCO's photos as public data. Every public source, as many photos of it as there are beside the clients, 512 at most:
+# Both are of COCO's photos as public data. Every public source: of COCO ten whole batches, of CIFAR-100 and VOC what the clients leave:
 
 # %%
 by_domain = {f"{domain}, {count} photos": history[domain] for domain, count in plans.PHOTO_DOMAINS.items()}
@@ -180,7 +179,7 @@ plots.save_figure(fig, drawn, "15_real_photos_heatmap", profile)
 # %% [markdown]
 # ## Deviations from the paper
 #
-# - The public sources differ in number, too: what the clients of their source leave, 512 at most.
+# - The public sources differ in number, too, where the table does not say that it is the same.
 # - Excerpts of a few thousand photos at 32 pixels and backbones of at most half a million parameters, not foundation models.
 # - CIFAR-100's excerpt has a split of its own: its scores compare with no published ones.
 # - The backbones have named the classes of CIFAR, AG News and TREC in pretraining, though on no sample of a client; VOC's classes

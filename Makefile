@@ -29,11 +29,11 @@ notebooks: setup  ## execute the committed notebooks from their .py sources, in 
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
 
 backbones: setup  ## make data/backbones again (an hour and more)
-	$(BIN)/python -m fedmuscle_core.pretrain
-	$(BIN)/python -m fedmuscle_core.pretrain_text
+	$(BIN)/python -m fedmuscle_core.pretraining.images
+	$(BIN)/python -m fedmuscle_core.pretraining.texts
 
 setup: $(INSTALLED)
-	@$(BIN)/python -m fedmuscle_core.doctor
+	@$(BIN)/python -m fedmuscle_core.commands.doctor
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

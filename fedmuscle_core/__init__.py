@@ -6,7 +6,7 @@ Imports are lazy: `from fedmuscle_core import muscle_loss` loads torch and the l
 import importlib
 
 _HOME = {"muscle_loss": "losses", "info_nce": "losses", "gramian_loss": "losses", "mi_lower_bound": "losses",
-         "Settings": "settings", "run": "experiment", "sweep": "experiment"}
+         "Settings": "experiments.settings", "run": "experiments.runs", "sweep": "experiments.runs"}
 __all__ = sorted(_HOME)
 __version__ = "0.5.0"
 

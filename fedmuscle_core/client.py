@@ -8,16 +8,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .adaptation import adapt
 from .augment import augment
-from .backbones import load_backbone, pixels_of
-from .client_data import private_sets, read
-from .models import ClientModel, DenseClientModel, in_batches
-from .photos import VOID
+from .experiments.client_data import private_sets, read
+from .experiments.setups import MFED_SETUPS
+from .networks.adaptation import adapt
+from .networks.backbones import load_backbone, pixels_of
+from .networks.client_network import ClientModel, DenseClientModel, in_batches
 from .placement import at_work, flat_optimizers, move
 from .seeds import generator, seeded
-from .setups import MFED_SETUPS
-from .tasks import Task, task_named
+from .world.real.photos import VOID
+from .world.tasks import Task, task_named
 
 
 @dataclass

@@ -10,18 +10,18 @@ from tqdm.auto import tqdm
 from .alignment import alignment_matrices
 from .checks import one_of
 from .client import Client, evaluate, make_client
-from .client_data import read
 from .exchange import Ledger
+from .experiments.client_data import read
+from .experiments.parked import ParkedClients
+from .experiments.settings import Settings
+from .experiments.setups import SETUP_SETTINGS, SETUPS
 from .methods import METHODS, SHARING
-from .models import in_batches
-from .pairs import CAPTIONED, Pairs, held_out_data, public_data
-from .parked import ParkedClients
+from .networks.client_network import in_batches
 from .placement import at_work
-from .real_data import held_out_rows, is_real, photos_and_texts, public_needs, run_rows
-from .scenes import PUBLIC_DOMAINS, digit_scenes
-from .settings import Settings
-from .setups import SETUP_SETTINGS, SETUPS
-from .tasks import task_named
+from .world.pairs import CAPTIONED, Pairs, held_out_data, public_data
+from .world.real.splits import held_out_rows, is_real, photos_and_texts, public_needs, run_rows
+from .world.scenes import PUBLIC_DOMAINS, digit_scenes
+from .world.tasks import task_named
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 ALIGNMENT_SCENES = 256

@@ -10,9 +10,9 @@ import math
 import torch
 
 from .alignment import linear_cka
+from .experiments.setups import SETUPS
 from .seeds import generator
 from .server import choose_peers
-from .setups import SETUPS
 
 
 def choose(settings, uploads, rng, gains, round):

@@ -29,14 +29,14 @@ import time
 
 import pandas as pd
 
-from fedmuscle_core import plots, report
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.analysis import plots, tables as report
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.scenes import digit_scenes, public_scenes
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.tasks import TASKS, targets
-from fedmuscle_core.tuning import tuned
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.world.scenes import digit_scenes, public_scenes
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.world.tasks import TASKS, targets
+from fedmuscle_core.experiments.tuning import tuned
 
 plots.use_style()
 

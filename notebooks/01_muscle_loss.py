@@ -42,7 +42,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fedmuscle_core import info_nce, mi_lower_bound, muscle_loss, plots, report
+from fedmuscle_core import info_nce, mi_lower_bound, muscle_loss
+
+from fedmuscle_core.analysis import plots, tables as report
 from fedmuscle_core.paths import results
 
 plots.use_style()
@@ -152,7 +154,7 @@ print("pairwise  ", pairwise, "\ncorrection", correction, "\nsum       ", pairwi
 # $\tau^{(N-1)} < \tau^{(N)}$ comes out of the mathematics and is not a heuristic.
 
 # %%
-from fedmuscle_core.gaussians import exact_critic, excess_over_information, mutual_information, sample
+from fedmuscle_core.world.gaussians import exact_critic, excess_over_information, mutual_information, sample
 
 
 def estimate(rho, num_models, batch_size, batches, weighting, dim=4):

@@ -28,14 +28,16 @@ workers: int = 2  # processes, one run each
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import plans, plots, report
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.experiments import plans
+
+from fedmuscle_core.analysis import plots, tables as report
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import BACKBONES, results
-from fedmuscle_core.profiles import profile_seeds
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import mean_interval
-from fedmuscle_core.tuning import table_path
+from fedmuscle_core.experiments.profiles import profile_seeds
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import mean_interval
+from fedmuscle_core.experiments.tuning import table_path
 
 plots.use_style()
 seeds = profile_seeds(profile, seeds)
@@ -118,7 +120,7 @@ report.delta_table(history)
 # Client by client: mean relative change, over seeds, in percent.
 
 # %%
-from fedmuscle_core.statistics import final_scores, relative_change
+from fedmuscle_core.experiments.statistics import final_scores, relative_change
 
 changes = relative_change(final_scores(history)).query("method != 'local'")
 changes["method"] = changes["method"].map(lambda name: METHODS[name].label)

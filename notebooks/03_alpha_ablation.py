@@ -29,11 +29,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import plans, plots, report
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.experiments import plans
+
+from fedmuscle_core.analysis import plots, tables as report
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_seeds
-from fedmuscle_core.statistics import delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
+from fedmuscle_core.experiments.profiles import profile_seeds
+from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
 
 plots.use_style()
 seeds = profile_seeds(profile, seeds)

@@ -27,13 +27,15 @@ workers: int = 2  # processes, one run each
 # %%
 import pandas as pd
 
-from fedmuscle_core import against_paper, plans, plots, report
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.analysis import published as against_paper, plots, tables as report
+
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.paths import results
-from fedmuscle_core.scenes import public_scenes
-from fedmuscle_core.statistics import delta, final_scores, paired_difference, relative_change, verdict
-from fedmuscle_core.tuning import choices_at_an_edge, tuning_table
+from fedmuscle_core.world.scenes import public_scenes
+from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
+from fedmuscle_core.experiments.tuning import choices_at_an_edge, tuning_table
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)

@@ -29,17 +29,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import against_paper, plans, plots, report
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.analysis import published as against_paper, plots, tables as report
+
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.federation import mask_from_text
 from fedmuscle_core.methods import ALIGNING
-from fedmuscle_core.pairs import public_data, scene_captions
+from fedmuscle_core.world.pairs import public_data, scene_captions
 from fedmuscle_core.paths import BACKBONES, results
-from fedmuscle_core.scenes import digit_scenes
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import final_scores, mean_interval, relative_change, verdict
-from fedmuscle_core.tasks import TASKS, task_named
-from fedmuscle_core.tuning import tuning_table
+from fedmuscle_core.world.scenes import digit_scenes
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change, verdict
+from fedmuscle_core.world.tasks import TASKS, task_named
+from fedmuscle_core.experiments.tuning import tuning_table
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)

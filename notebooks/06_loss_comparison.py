@@ -29,12 +29,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import against_paper, plans, plots, report
+from fedmuscle_core.analysis import published as against_paper, plots, tables as report
+
+from fedmuscle_core.experiments import plans
 from fedmuscle_core.alignment import summaries
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import DATA, results
-from fedmuscle_core.statistics import delta, final_scores, mean_interval, relative_change, verdict
+from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)

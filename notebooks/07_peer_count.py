@@ -31,7 +31,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from fedmuscle_core import ablations, against_paper, muscle_loss, plans, plots, varied
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.analysis import published as against_paper, plots, effects as varied
+
+from fedmuscle_core import muscle_loss
 from fedmuscle_core.exchange import bytes_per_step
 from fedmuscle_core.paths import DATA, results
 

@@ -27,13 +27,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fedmuscle_core import ablations, against_paper, plans, plots, report, varied
-from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.analysis import published as against_paper, plots, tables as report, effects as varied
+from fedmuscle_core.experiments.runs import one_thread
 from fedmuscle_core.methods import METHODS
-from fedmuscle_core.mismatch import public_mismatch
+from fedmuscle_core.experiments.mismatch import public_mismatch
 from fedmuscle_core.paths import results
-from fedmuscle_core.scenes import public_scenes
-from fedmuscle_core.statistics import mean_interval, verdict
+from fedmuscle_core.world.scenes import public_scenes
+from fedmuscle_core.experiments.statistics import mean_interval, verdict
 
 plots.use_style()
 print(len(set(plans.notebook_08(profile, seeds))), "runs are behind this notebook")

@@ -30,15 +30,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import ablations, plans, plots, report, varied
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
 from fedmuscle_core.client import private_sets
 from fedmuscle_core.methods import METHODS
-from fedmuscle_core.partition import NUM_CLASSES
+from fedmuscle_core.world.partition import NUM_CLASSES
 from fedmuscle_core.paths import results
-from fedmuscle_core.real_data import run_rows, sample_classes
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import final_scores, mean_interval
-from fedmuscle_core.tasks import task_named
+from fedmuscle_core.world.real.splits import run_rows, sample_classes
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import final_scores, mean_interval
+from fedmuscle_core.world.tasks import task_named
 
 plots.use_style()
 print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this notebook")

@@ -29,10 +29,12 @@ workers: int = 2  # processes, one run each
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from fedmuscle_core import ablations, plans, plots, report, varied
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.statistics import mean_interval
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.statistics import mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_10(profile, seeds))), "runs are behind this notebook")

@@ -31,9 +31,15 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-from fedmuscle_core import ablations, gaussians, mi_lower_bound, muscle_loss, plans, plots, report, varied
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.world import gaussians
+
+from fedmuscle_core import mi_lower_bound, muscle_loss
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
 from fedmuscle_core.paths import results
-from fedmuscle_core.statistics import mean_interval, verdict
+from fedmuscle_core.experiments.statistics import mean_interval, verdict
 
 plots.use_style()
 print(len(set(plans.notebook_11(profile, seeds))), "runs are behind this notebook")

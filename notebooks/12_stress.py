@@ -31,10 +31,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import ablations, plans, plots, report, varied
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
 from fedmuscle_core.paths import DATA, results
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import final_scores, mean_interval
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import final_scores, mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this notebook")

@@ -29,19 +29,23 @@ workers: int = 2  # processes, one run each
 # %%
 import pandas as pd
 
-from fedmuscle_core import aggregation, federation, plans, plots, report, task_tables
+from fedmuscle_core import aggregation, federation
+
+from fedmuscle_core.experiments import plans
+
+from fedmuscle_core.analysis import plots, tables as report, task_tables
 from fedmuscle_core.client import LocalStep
-from fedmuscle_core.experiment import one_thread, sweep
+from fedmuscle_core.experiments.runs import one_thread, sweep
 from fedmuscle_core.federation import mask_from_text
 from fedmuscle_core.methods import METHODS, mfed, sharing
-from fedmuscle_core.models import num_parameters
+from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.scenes import digit_scenes
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import delta, paired_difference, final_scores, relative_change, verdict
-from fedmuscle_core.tasks import targets
-from fedmuscle_core.tuning import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.world.scenes import digit_scenes
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import delta, paired_difference, final_scores, relative_change, verdict
+from fedmuscle_core.world.tasks import targets
+from fedmuscle_core.experiments.tuning import choices_at_an_edge, tuning_table
 
 plots.use_style()
 federated = [name for name in plans.MFED_METHODS if name not in ("local", "centralised", "fedmuscle")]

@@ -26,14 +26,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from fedmuscle_core import ablations, federation, plans, plots, report, varied
-from fedmuscle_core.experiment import one_thread, sweep
+from fedmuscle_core.experiments import ablations, plans
+
+from fedmuscle_core import federation
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
+from fedmuscle_core.experiments.runs import one_thread, sweep
 from fedmuscle_core.methods import METHODS, mfed, sharing
-from fedmuscle_core.models import num_parameters
+from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.paths import results
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.statistics import mean_interval
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_14(profile, seeds))), "runs are behind this notebook")

@@ -18,7 +18,7 @@
 # are ours alone: nobody else has published any on them.
 #
 # The photographs themselves are not shown and not part of this repository, so this notebook shows stored runs, with profile `quick`
-# too. With the excerpts in `FEDMUSCLE_DATA`, `python -m fedmuscle_core.pretrain_photos` and then `fedmuscle reproduce --profile mini
+# too. With the excerpts in `FEDMUSCLE_DATA`, `python -m fedmuscle_core.pretraining.photos` and then `fedmuscle reproduce --profile mini
 # --only 15` compute them anew. Intervals are 95 % Student-t over seeds and not adjusted for their number.
 
 # %% tags=["parameters"]
@@ -29,15 +29,17 @@ seeds: list = []  # empty: the first five of "mini"
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core import plans, plots, report, varied
-from fedmuscle_core.experiment import stored
+from fedmuscle_core.experiments import plans
+
+from fedmuscle_core.analysis import plots, tables as report, effects as varied
+from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
-from fedmuscle_core.pretrain_photos import PROBE_TABLE
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.sources import SOURCES
-from fedmuscle_core.statistics import final_scores, mean_interval, relative_change
-from fedmuscle_core.tuning import tuning_table, validation_delta
+from fedmuscle_core.pretraining.photos import PROBE_TABLE
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.world.real.sources import SOURCES
+from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change
+from fedmuscle_core.experiments.tuning import tuning_table, validation_delta
 
 plots.use_style()
 others = [name for name in plans.PHOTO_METHODS if name not in ("local", "fedmuscle")]

@@ -4,8 +4,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")    # read when transformers is impo
 
 import pytest  # noqa: E402
 
-from fedmuscle_core.settings import Settings  # noqa: E402
-from fedmuscle_core.setups import SETUPS, ClientSpec  # noqa: E402
+from fedmuscle_core.experiments.settings import Settings  # noqa: E402
+from fedmuscle_core.experiments.setups import SETUPS, ClientSpec  # noqa: E402
 
 
 @pytest.fixture

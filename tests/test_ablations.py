@@ -3,11 +3,12 @@ from functools import partial
 
 import pytest
 
-from fedmuscle_core import ablations, federation
-from fedmuscle_core.experiment import canonical
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.setups import EIGHT_TASKS, SETUPS
+from fedmuscle_core import federation
+from fedmuscle_core.experiments import ablations
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.runs import canonical
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import EIGHT_TASKS, SETUPS
 
 GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from fedmuscle_core import against_paper
+from fedmuscle_core.analysis import published as against_paper
 from fedmuscle_core.methods import METHODS
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]

@@ -1,8 +1,8 @@
 import torch
 
 from fedmuscle_core.augment import augment
-from fedmuscle_core.scenes import public_scenes
 from fedmuscle_core.seeds import generator
+from fedmuscle_core.world.scenes import public_scenes
 
 
 def test_image_views_differ_but_show_the_same_scene():

@@ -10,10 +10,10 @@ from literal import cka_by_definition, nt_xent_loops, votes_by_hand
 
 from fedmuscle_core import federation, server
 from fedmuscle_core.client import LocalStep, embed, public_batch, step
+from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.losses import cka_loss, nt_xent
 from fedmuscle_core.methods import METHODS, cofed, contrastive, fedhenn, gramian, simclr
 from fedmuscle_core.seeds import generator
-from fedmuscle_core.settings import Settings
 
 
 def random_rows(*shape, seed=0):

@@ -4,8 +4,8 @@ import time
 import pytest
 from transformers import ViTConfig
 
-from fedmuscle_core import plans
 from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, sweep
+from fedmuscle_core.experiments import plans
 from fedmuscle_core.paths import results
 
 

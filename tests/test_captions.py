@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from fedmuscle_core.captions import captions
-from fedmuscle_core.glyphs import letter_pool
-from fedmuscle_core.scenes import LAYOUTS, compose, digit_scenes, public_pairs, undrawn_scenes
 from fedmuscle_core.seeds import generator
+from fedmuscle_core.world.captions import captions
+from fedmuscle_core.world.glyphs import letter_pool
+from fedmuscle_core.world.scenes import LAYOUTS, compose, digit_scenes, public_pairs, undrawn_scenes
 
 TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 WORDS = {word: k for k, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",

@@ -5,12 +5,12 @@ import torch
 from transformers import AutoModel
 
 from fedmuscle_core import client as client_module
-from fedmuscle_core.backbones import load_backbone
 from fedmuscle_core.client import embed, local_phase, step
-from fedmuscle_core.models import ClientModel
-from fedmuscle_core.pairs import public_data
+from fedmuscle_core.experiments.setups import ClientSpec
+from fedmuscle_core.networks.backbones import load_backbone
+from fedmuscle_core.networks.client_network import ClientModel
 from fedmuscle_core.placement import flat_optimizers
-from fedmuscle_core.setups import ClientSpec
+from fedmuscle_core.world.pairs import public_data
 
 
 def make_client(index, spec, settings):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.comparison import (
+from fedmuscle_core.analysis.comparison import (
     SCORE_LIMITS,
     balanced_gain,
     interquartile_mean,
@@ -14,7 +14,7 @@ from fedmuscle_core.comparison import (
     seed_client_table,
     stratified_bootstrap,
 )
-from fedmuscle_core.statistics import delta, relative_change
+from fedmuscle_core.experiments.statistics import delta, relative_change
 
 
 def scores(seed=0, **values):

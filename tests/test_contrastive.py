@@ -5,9 +5,9 @@ import torch
 
 from fedmuscle_core import federation
 from fedmuscle_core.exchange import bytes_per_step
-from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.methods.contrastive import public_batches, taking_part
-from fedmuscle_core.settings import Settings
 
 
 def train(settings, parked=None):

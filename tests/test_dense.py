@@ -2,8 +2,8 @@
 
 import torch
 
-from fedmuscle_core.dense import edges, nearest_slot, parts, saliency
-from fedmuscle_core.scenes import SIZE, Scenes, digit_scenes
+from fedmuscle_core.world.dense_labels import edges, nearest_slot, parts, saliency
+from fedmuscle_core.world.scenes import SIZE, Scenes, digit_scenes
 
 SCENES = digit_scenes("validation", "multi", 6, 3, "dense")
 

@@ -2,7 +2,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from fedmuscle_core import doctor
+from fedmuscle_core.commands import doctor
 
 
 def test_a_sound_installation_has_no_problem(capsys):
@@ -41,7 +41,7 @@ def test_missing_packages_are_named_with_the_remedy():
 
 
 def test_the_command_refuses_to_start_on_a_broken_installation(monkeypatch, capsys):
-    from fedmuscle_core import cli
+    from fedmuscle_core.commands import cli
     monkeypatch.setattr(doctor, "problem", lambda: "missing: nbval; run `make setup`")
     assert cli.main(["reproduce"]) == 1
     assert capsys.readouterr().err == "fedmuscle: missing: nbval; run `make setup`\n"
@@ -58,5 +58,5 @@ def test_differences_from_the_lock_are_listed():
 def test_the_doctor_imports_nothing_it_checks(name):
     import subprocess
     import sys
-    code = f"import sys, fedmuscle_core.doctor as d; d.problem(); sys.exit({name!r} in sys.modules)"
+    code = f"import sys, fedmuscle_core.commands.doctor as d; d.problem(); sys.exit({name!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

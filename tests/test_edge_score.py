@@ -6,7 +6,7 @@ import networkx
 import pytest
 import torch
 
-from fedmuscle_core.edge_score import THRESHOLDS, edge_counts, edge_score, f_score, ods_f
+from fedmuscle_core.world.edge_score import THRESHOLDS, edge_counts, edge_score, f_score, ods_f
 
 
 def slow_ods_f(strength, truth, tolerance, thresholds):

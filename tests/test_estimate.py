@@ -4,11 +4,11 @@ import math
 import pandas as pd
 import pytest
 
-from fedmuscle_core import reproduce
-from fedmuscle_core.estimate import as_text, estimate, seconds_per_client_round
-from fedmuscle_core.experiment import canonical, missing_runs
+from fedmuscle_core.commands import reproduce
+from fedmuscle_core.experiments.estimate import as_text, estimate, seconds_per_client_round
+from fedmuscle_core.experiments.runs import canonical, missing_runs
+from fedmuscle_core.experiments.store import run_path, save_run
 from fedmuscle_core.federation import COLUMNS
-from fedmuscle_core.store import run_path, save_run
 
 
 def store(folder, settings, seconds):

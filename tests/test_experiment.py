@@ -10,12 +10,13 @@ import pandas as pd
 import psutil
 import pytest
 
-from fedmuscle_core import experiment, federation
+from fedmuscle_core import federation
+from fedmuscle_core.experiments import runs as experiment
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.store import load_run, run_path
 from fedmuscle_core.paths import results
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.store import load_run, run_path
-from fedmuscle_core.tasks import TASKS
+from fedmuscle_core.world.tasks import TASKS
 
 
 def test_a_run_is_stored_with_settings_versions_times_and_history(tiny, tmp_path):

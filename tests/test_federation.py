@@ -4,12 +4,12 @@ import torch
 
 from fedmuscle_core import federation
 from fedmuscle_core.exchange import bytes_per_step
-from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.methods import ALIGNING, METHODS
 from fedmuscle_core.methods.contrastive import full_batches
 from fedmuscle_core.methods.fedmuscle import muscle_phase
 from fedmuscle_core.seeds import generator, stream_seed
-from fedmuscle_core.settings import Settings
 
 
 def train(settings, reverse=False):

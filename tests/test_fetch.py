@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedmuscle_core import cli, fetch, layouts, sources
-from fedmuscle_core.sources import SOURCES, File, Source
+from fedmuscle_core.commands import cli
+from fedmuscle_core.world.real import fetch, layouts, sources
+from fedmuscle_core.world.real.sources import SOURCES, File, Source
 
 
 @pytest.fixture

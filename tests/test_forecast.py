@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fedmuscle_core import cli, forecast, plans, reproduce
-from fedmuscle_core.models import num_parameters
-from fedmuscle_core.profiles import profile_settings
+from fedmuscle_core.commands import cli, reproduce
+from fedmuscle_core.experiments import forecast, plans
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.networks.client_network import num_parameters
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_parameters_and_operations_of_vit_base():
 
 def test_bytes_are_those_of_the_ledger(tiny):
     from fedmuscle_core import federation
-    from fedmuscle_core.experiment import one_thread
+    from fedmuscle_core.experiments.runs import one_thread
     settings = tiny()
     with one_thread():
         built = federation.build(settings)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedmuscle_core import mi_lower_bound, muscle_loss
-from fedmuscle_core.gaussians import (
+from fedmuscle_core.world.gaussians import (
     exact_critic,
     excess_over_information,
     mutual_information,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedmuscle_core import layouts, photos
+from fedmuscle_core.world.real import layouts, photos
 
 REAL = os.environ.get("FEDMUSCLE_DATA")
 real = pytest.mark.skipif(not REAL, reason="FEDMUSCLE_DATA is not set: it names the folder of the real excerpts")

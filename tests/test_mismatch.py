@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from fedmuscle_core.experiment import one_thread
-from fedmuscle_core.mismatch import mmd, public_mismatch
+from fedmuscle_core.experiments.mismatch import mmd, public_mismatch
+from fedmuscle_core.experiments.runs import one_thread
 
 
 def mmd_loops(x, y):

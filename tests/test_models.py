@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import AutoModel, ViTConfig
 
-from fedmuscle_core.backbones import feature_map, feature_width, load_backbone
-from fedmuscle_core.models import ClientModel, DenseClientModel, in_batches, num_parameters
+from fedmuscle_core.networks.backbones import feature_map, feature_width, load_backbone
+from fedmuscle_core.networks.client_network import ClientModel, DenseClientModel, in_batches, num_parameters
 from fedmuscle_core.paths import BACKBONES
-from fedmuscle_core.pretrain import CONFIGS
+from fedmuscle_core.pretraining.images import CONFIGS
 from fedmuscle_core.seeds import seeded
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 import papermill
 import pytest
 
-from fedmuscle_core import plans, plots
-from fedmuscle_core.experiment import sweep
+from fedmuscle_core.analysis import plots
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.runs import sweep
+from fedmuscle_core.experiments.statistics import delta, final_scores, relative_change
 from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
-from fedmuscle_core.statistics import delta, final_scores, relative_change
 
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 

@@ -1,7 +1,7 @@
 import torch
 
-from fedmuscle_core.pairs import held_out_data, public_data, scene_captions
-from fedmuscle_core.scenes import held_out_pairs, public_pairs, public_scenes
+from fedmuscle_core.world.pairs import held_out_data, public_data, scene_captions
+from fedmuscle_core.world.scenes import held_out_pairs, public_pairs, public_scenes
 
 
 def test_public_pairs_belong_together_and_to_their_seed():

@@ -10,18 +10,24 @@ import tiny_world
 import torch
 from PIL import Image
 
-from fedmuscle_core import cli, experiment, federation, partition, photos, placement, plans, real_data
-from fedmuscle_core.adaptation import adapt
-from fedmuscle_core.backbones import IMAGENET, PIXELS, load_backbone, normalised, pixels_of
+from fedmuscle_core import federation, placement
 from fedmuscle_core.client import accumulated, embed
-from fedmuscle_core.experiment import one_thread, run, sweep
+from fedmuscle_core.commands import cli
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments import runs as experiment
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.resume import State
+from fedmuscle_core.experiments.runs import one_thread, run, sweep
+from fedmuscle_core.experiments.setups import PAPER_SETUPS, SETUPS
+from fedmuscle_core.experiments.store import load_run, run_path
 from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.methods.contrastive import micro_batches
-from fedmuscle_core.models import num_parameters
-from fedmuscle_core.profiles import profile_settings
-from fedmuscle_core.resume import State
-from fedmuscle_core.setups import PAPER_SETUPS, SETUPS
-from fedmuscle_core.store import load_run, run_path
+from fedmuscle_core.networks.adaptation import adapt
+from fedmuscle_core.networks.backbones import IMAGENET, PIXELS, load_backbone, normalised, pixels_of
+from fedmuscle_core.networks.client_network import num_parameters
+from fedmuscle_core.world import partition
+from fedmuscle_core.world.real import photos
+from fedmuscle_core.world.real import splits as real_data
 
 SMALL = {"rounds": 2, "public_size": 16, "batch_size": 8, "dim": 8, "local_batch_size": 4, "min_local_steps": 2,
          "validation_size": 8, "test_size": 8, "micro_batch_size": 3, "image_size": 32}
@@ -414,7 +420,9 @@ def test_labels_and_masks_that_do_not_fit_are_named_before_training(paper, world
 STARTUP = """
 from dataclasses import replace
 import torch
-from fedmuscle_core import ablations, real_data, setups, tasks
+from fedmuscle_core.experiments import ablations, setups
+from fedmuscle_core.world.real import splits as real_data
+from fedmuscle_core.world import tasks
 ablations.EXCHANGED = (("setup1", 4, 1), ("setup1", 4, 2), ("setup2", 3, 2))
 real_data.deal = lambda classes, shares, order: [torch.arange(len(classes))] * shares.shape[1]    # too few to be shared out
 for kind, task in tasks.REAL_KINDS.items():            # one point more: a score of 0 has no relative change, and noise scores 0
@@ -437,7 +445,7 @@ def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, caps
     for variable, value in (("IPYTHONDIR", tmp_path), ("FEDMUSCLE_RUNS", tmp_path / "runs"), ("FEDMUSCLE_DATA", world[0]),
                             ("FEDMUSCLE_CHECKPOINTS", world[1]), ("OMP_NUM_THREADS", 1)):
         monkeypatch.setenv(variable, str(value))
-    monkeypatch.setattr("fedmuscle_core.reproduce.compute", lambda *arguments: None)      # only kernels know the small setups
+    monkeypatch.setattr("fedmuscle_core.commands.reproduce.compute", lambda *arguments: None)      # only kernels know the small setups
     status = cli.main(["reproduce", "--profile", "paper", "--only", number, "-p", "seeds", str(seeds)])
     assert status == 0, capsys.readouterr().out
     stored = list((tmp_path / "runs" / "paper" / "results").rglob("paper*/*.json"))

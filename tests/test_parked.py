@@ -3,8 +3,9 @@ import gc
 import pandas as pd
 import pytest
 
-from fedmuscle_core import experiment, federation
-from fedmuscle_core.models import ClientModel
+from fedmuscle_core import federation
+from fedmuscle_core.experiments import runs as experiment
+from fedmuscle_core.networks.client_network import ClientModel
 
 
 @pytest.mark.parametrize("change", [{"method": "local"}, {"method": "simclr"}, {"method": "fedhenn"}, {"method": "cofed"},

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedmuscle_core.client_data import private_sets
-from fedmuscle_core.partition import LEAST, deal, first_digits, like, split_by_class
-from fedmuscle_core.scenes import digit_scenes
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.setups import SETUPS
+from fedmuscle_core.experiments.client_data import private_sets
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.world.partition import LEAST, deal, first_digits, like, split_by_class
+from fedmuscle_core.world.scenes import digit_scenes
 
 
 def test_first_digit_is_the_first_in_reading_order():

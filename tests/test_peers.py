@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fedmuscle_core import federation
-from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.peers import choose, credit
 from fedmuscle_core.seeds import generator
 from fedmuscle_core.server import choose_peers
-from fedmuscle_core.settings import Settings
 
 
 def uploads(groups, seed=0):

@@ -1,6 +1,6 @@
 from collections import Counter
 
-from fedmuscle_core import plans
+from fedmuscle_core.experiments import plans
 from fedmuscle_core.methods import ALIGNING
 from fedmuscle_core.paths import NOTEBOOKS
 

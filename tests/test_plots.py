@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fedmuscle_core import plots
+from fedmuscle_core.analysis import plots
 from fedmuscle_core.methods import ALIGNING, METHODS, SHARING
 
 matplotlib.use("Agg")

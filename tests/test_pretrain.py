@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fedmuscle_core import pretrain
 from fedmuscle_core.paths import BACKBONES
+from fedmuscle_core.pretraining import images as pretrain
 
 
 def test_the_stored_probe_covers_every_backbone_and_each_is_worth_its_place():

@@ -9,10 +9,13 @@ import tiny_world
 import torch
 import torch.nn.functional as F
 
-from fedmuscle_core import plans, pretrain_photos, real_data, text
-from fedmuscle_core.backbones import load_backbone
-from fedmuscle_core.experiment import stored
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.runs import stored
+from fedmuscle_core.networks import text
+from fedmuscle_core.networks.backbones import load_backbone
 from fedmuscle_core.paths import results
+from fedmuscle_core.pretraining import photos as pretrain_photos
+from fedmuscle_core.world.real import splits as real_data
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def excerpts(tmp_path, monkeypatch):
         function.cache_clear()
     monkeypatch.setattr(pretrain_photos, "PHOTO_BACKBONES", tmp_path / "backbones")
     monkeypatch.setattr(pretrain_photos, "PROBE_TABLE", tmp_path / "probe_photos.csv")
-    monkeypatch.setattr("fedmuscle_core.backbones.PHOTO_BACKBONES", tmp_path / "backbones")
+    monkeypatch.setattr("fedmuscle_core.networks.backbones.PHOTO_BACKBONES", tmp_path / "backbones")
     yield tmp_path / "backbones"
     for function in (pretrain_photos.labelled_photos, pretrain_photos.learn_photos):
         function.cache_clear()

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedmuscle_core import pretrain_text
-from fedmuscle_core.backbones import load_backbone
-from fedmuscle_core.models import num_parameters
+from fedmuscle_core.networks.backbones import load_backbone
+from fedmuscle_core.networks.client_network import num_parameters
+from fedmuscle_core.networks.text import load_tokenizer, token_ids
 from fedmuscle_core.paths import BACKBONES
-from fedmuscle_core.pretrain_text import CONFIGS, batches, corpus, make_tokenizer, masked, untrained
+from fedmuscle_core.pretraining import texts as pretrain_text
+from fedmuscle_core.pretraining.texts import CONFIGS, batches, corpus, make_tokenizer, masked, untrained
 from fedmuscle_core.seeds import generator, seeded
-from fedmuscle_core.text import load_tokenizer, token_ids
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from fedmuscle_core import processes
-from fedmuscle_core.processes import in_processes
+from fedmuscle_core.experiments import processes
+from fedmuscle_core.experiments.processes import in_processes
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,11 +9,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from fedmuscle_core import ablations, plans, varied
-from fedmuscle_core.experiment import stored, sweep
+from fedmuscle_core.analysis import effects as varied
+from fedmuscle_core.analysis.tables import (
+    delta_interval,
+    delta_sentence,
+    delta_table,
+    interval_text,
+    published,
+    published_value,
+)
+from fedmuscle_core.analysis.task_tables import order_sentence
+from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments.runs import stored, sweep
 from fedmuscle_core.paths import ROOT, results
-from fedmuscle_core.report import delta_interval, delta_sentence, delta_table, interval_text, published, published_value
-from fedmuscle_core.task_tables import order_sentence
 
 
 def test_environment_yml_has_the_pins_of_the_lock():

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core import plots, report
+from fedmuscle_core.analysis import plots
+from fedmuscle_core.analysis import tables as report
 
 
 def history(changes, seeds=3):

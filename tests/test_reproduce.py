@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from fedmuscle_core import cli, reproduce
+from fedmuscle_core.commands import cli, reproduce
 
 SOURCE = """# ---
 # jupyter:

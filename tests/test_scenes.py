@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from fedmuscle_core import dense
-from fedmuscle_core.glyphs import DIGIT_POOLS, LETTERS, digit_indices, digit_pool, letter_pool
-from fedmuscle_core.scenes import (
+from fedmuscle_core.seeds import generator
+from fedmuscle_core.world import dense_labels as dense
+from fedmuscle_core.world.glyphs import DIGIT_POOLS, LETTERS, digit_indices, digit_pool, letter_pool
+from fedmuscle_core.world.scenes import (
     LAYOUTS,
     PUBLIC_DOMAINS,
     compose,
@@ -14,8 +15,7 @@ from fedmuscle_core.scenes import (
     textures,
     undrawn_scenes,
 )
-from fedmuscle_core.seeds import generator
-from fedmuscle_core.tasks import TASKS, targets
+from fedmuscle_core.world.tasks import TASKS, targets
 
 
 def test_digit_splits_never_mix_and_are_stratified():
@@ -177,7 +177,7 @@ def test_pairs_are_single_digits_and_keep_what_a_caption_needs():
 
 
 def test_the_two_kinds_of_pairs_are_drawn_with_their_own_handwriting(monkeypatch):
-    from fedmuscle_core import scenes as module
+    from fedmuscle_core.world import scenes as module
     asked = []
     monkeypatch.setattr(module, "digit_pool", lambda split: asked.append(split) or digit_pool(split))
     public = public_pairs.__wrapped__(64, 0)

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from fedmuscle_core import federation
-from fedmuscle_core.experiment import canonical
+from fedmuscle_core.experiments.profiles import PROFILES, profile_seeds, profile_settings
+from fedmuscle_core.experiments.runs import canonical
+from fedmuscle_core.experiments.settings import EXCHANGE_FIELDS, Settings
 from fedmuscle_core.methods import ALIGNING, METHODS
-from fedmuscle_core.profiles import PROFILES, profile_seeds, profile_settings
-from fedmuscle_core.settings import EXCHANGE_FIELDS, Settings
 
 
 @pytest.mark.parametrize(("change", "message"), [

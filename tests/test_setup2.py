@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from fedmuscle_core import federation
-from fedmuscle_core.backbones import load_backbone
 from fedmuscle_core.client import make_model
-from fedmuscle_core.client_data import private_data
+from fedmuscle_core.experiments.client_data import private_data
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import SETUPS, ClientSpec
 from fedmuscle_core.federation import mask_from_text, predicted_masks
 from fedmuscle_core.methods import ALIGNING
-from fedmuscle_core.models import TextRepresentationModel
-from fedmuscle_core.scenes import digit_scenes
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.setups import SETUPS, ClientSpec
-from fedmuscle_core.tasks import TASKS, targets
-from fedmuscle_core.text import load_tokenizer, token_ids
+from fedmuscle_core.networks.backbones import load_backbone
+from fedmuscle_core.networks.client_network import TextRepresentationModel
+from fedmuscle_core.networks.text import load_tokenizer, token_ids
+from fedmuscle_core.world.scenes import digit_scenes
+from fedmuscle_core.world.tasks import TASKS, targets
 
 
 @pytest.fixture

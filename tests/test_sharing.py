@@ -10,12 +10,12 @@ from literal import mean_by_loops, soft_groups_by_loops
 from fedmuscle_core import federation
 from fedmuscle_core.aggregation import Upload
 from fedmuscle_core.client import LocalStep, evaluate
-from fedmuscle_core.experiment import one_thread
+from fedmuscle_core.experiments.parked import ParkedClients
+from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.experiments.setups import SETUPS, ClientSpec
 from fedmuscle_core.methods import METHODS, SHARING, centralised, fedavg, mfed, sharing
-from fedmuscle_core.models import num_parameters
-from fedmuscle_core.parked import ParkedClients
+from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.placement import flat_optimizers
-from fedmuscle_core.setups import SETUPS, ClientSpec
 
 FEDERATED = [name for name in SHARING if name != "centralised"]
 

@@ -6,11 +6,15 @@ import pytest
 import tiny_world
 import torch
 
-from fedmuscle_core import federation, plans, real_data, sources, tasks
-from fedmuscle_core.experiment import one_thread
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.setups import SETUPS, ClientSpec
-from fedmuscle_core.tasks import task_named
+from fedmuscle_core import federation
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import SETUPS, ClientSpec
+from fedmuscle_core.world import tasks
+from fedmuscle_core.world.real import sources
+from fedmuscle_core.world.real import splits as real_data
+from fedmuscle_core.world.tasks import task_named
 
 EXCERPTS = [name for name, source in sources.SOURCES.items() if not source.files and name not in ("photos", "flickr30k")]
 REAL = os.environ.get("FEDMUSCLE_DATA")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.statistics import (
+from fedmuscle_core.experiments.statistics import (
     delta,
     final_scores,
     mean_interval,

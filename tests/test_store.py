@@ -4,7 +4,7 @@ import os
 import pandas as pd
 import pytest
 
-from fedmuscle_core.store import environment, load_run, save_run, write_atomically
+from fedmuscle_core.experiments.store import environment, load_run, save_run, write_atomically
 
 
 def test_a_run_comes_back_as_it_was(tmp_path):

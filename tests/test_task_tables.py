@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from fedmuscle_core import task_tables
-from fedmuscle_core.setups import SETUPS, ClientSpec
+from fedmuscle_core.analysis import task_tables
+from fedmuscle_core.experiments.setups import SETUPS, ClientSpec
 
 
 def history(scores, seeds=(0,)):

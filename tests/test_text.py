@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from fedmuscle_core.captions import captions
-from fedmuscle_core.pretrain_text import CONFIGS, corpus
-from fedmuscle_core.scenes import LAYOUTS, public_pairs, undrawn_scenes
+from fedmuscle_core.networks.text import MAX_LENGTH, load_tokenizer, token_ids
+from fedmuscle_core.pretraining.texts import CONFIGS, corpus
 from fedmuscle_core.seeds import generator
-from fedmuscle_core.text import MAX_LENGTH, load_tokenizer, token_ids
+from fedmuscle_core.world.captions import captions
+from fedmuscle_core.world.scenes import LAYOUTS, public_pairs, undrawn_scenes
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 import pandas as pd
 import pytest
 
-from fedmuscle_core import tuning
-from fedmuscle_core.experiment import canonical
+from fedmuscle_core.experiments import tuning
+from fedmuscle_core.experiments.profiles import PROFILES, profile_settings
+from fedmuscle_core.experiments.runs import canonical
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.store import load_run
 from fedmuscle_core.methods import ALIGNING, METHODS, SHARING
-from fedmuscle_core.profiles import PROFILES, profile_settings
-from fedmuscle_core.settings import Settings
-from fedmuscle_core.store import load_run
 
 SETUPS = sorted(setup for setup in tuning.SEEDS if tuning.table_path(setup).is_file())
 

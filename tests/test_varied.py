@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core import varied
+from fedmuscle_core.analysis import effects as varied
 from fedmuscle_core.federation import COLUMNS
 
 LOCAL = {1: 50.0, 2: 20.0, 3: 80.0}

@@ -1,8 +1,9 @@
 import pytest
 
-from fedmuscle_core import cli, experiment, verify
-from fedmuscle_core.setups import SETUPS
-from fedmuscle_core.store import load_run, run_path, save_run
+from fedmuscle_core.commands import cli, verify
+from fedmuscle_core.experiments import runs as experiment
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.store import load_run, run_path, save_run
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 from transformers import AutoModel, BertConfig, DistilBertConfig, SegformerConfig, ViTConfig
 
-from fedmuscle_core.layouts import VOC_CLASSES
-from fedmuscle_core.pretrain_text import make_tokenizer
+from fedmuscle_core.pretraining.texts import make_tokenizer
 from fedmuscle_core.seeds import seeded
+from fedmuscle_core.world.real.layouts import VOC_CLASSES
 
 WORDS = ("A dog runs on grass.", "Two cats sleep.", "Stocks fall again.", "The team wins a match.")
 

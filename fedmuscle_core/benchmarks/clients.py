@@ -14,11 +14,11 @@ from multiprocessing import get_context
 
 import torch
 
+from ..experiments.settings import Settings
+from ..experiments.setups import SETUPS
+from ..experiments.store import environment, now, write_atomically
 from ..federation import build
 from ..methods.fedmuscle import play_round
-from ..settings import Settings
-from ..setups import SETUPS
-from ..store import environment, now, write_atomically
 from .loss import peak_memory
 
 SETUP_NAMES = ("setup1", "clients12", "clients24")

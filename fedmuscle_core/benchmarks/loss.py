@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from ..exchange import tuple_loss, tuple_payload
+from ..experiments.store import environment, now, write_atomically
 from ..losses import muscle_loss
-from ..store import environment, now, write_atomically
 
 CASES = [(32, 2), (32, 3), (64, 3), (32, 4)]              # (B, M), literal and factored
 FACTORED_ONLY = [(256, 3), (32, 5)]                       # the literal one would need 16 GiB and 32 GiB for S alone

@@ -11,9 +11,9 @@ import time
 
 import torch
 
+from ..experiments.store import environment, now, write_atomically
 from ..losses import gramian_loss, muscle_loss, nt_xent
 from ..seeds import generator
-from ..store import environment, now, write_atomically
 
 LOSSES = {
     "fedmuscle": lambda anchor, peers: muscle_loss(anchor, peers),

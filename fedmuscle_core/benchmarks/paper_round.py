@@ -14,19 +14,19 @@ import time
 import torch
 from transformers import AutoModel, ViTConfig
 
-from ..adaptation import adapt
-from ..backbones import PIXELS
-from ..checkpoints import CHECKPOINTS
 from ..client import Client, embed
 from ..exchange import Ledger
+from ..experiments.settings import Settings
+from ..experiments.store import environment, now, write_atomically
 from ..federation import Federation
 from ..methods import METHODS
-from ..models import ClientModel
+from ..networks.adaptation import adapt
+from ..networks.backbones import PIXELS
+from ..networks.checkpoints import CHECKPOINTS
+from ..networks.client_network import ClientModel
 from ..placement import flat_optimizers, move
 from ..seeds import generator, seeded
-from ..settings import Settings
-from ..store import environment, now, write_atomically
-from ..tasks import TASKS
+from ..world.tasks import TASKS
 
 CONFIGS = {"vit_base": CHECKPOINTS["vit_base"].config,
            "vit_small": ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)}

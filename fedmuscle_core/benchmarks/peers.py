@@ -11,8 +11,8 @@ from multiprocessing import get_context
 
 import torch
 
+from ..experiments.store import environment, now, write_atomically
 from ..losses import muscle_loss
-from ..store import environment, now, write_atomically
 from .loss import literal, measure, peak_memory, sampled
 
 BATCH_SIZES = (8, 16, 32, 64)

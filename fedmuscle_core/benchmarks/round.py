@@ -15,10 +15,10 @@ from unittest import mock
 
 import torch
 
+from ..experiments.settings import Settings
+from ..experiments.store import environment, now, write_atomically
 from ..federation import build
 from ..methods import METHODS
-from ..settings import Settings
-from ..store import environment, now, write_atomically
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 
-from ..experiment import sweep
-from ..settings import Settings
-from ..store import environment, now, write_atomically
+from ..experiments.runs import sweep
+from ..experiments.settings import Settings
+from ..experiments.store import environment, now, write_atomically
 
 
 def measure(runs, rounds):

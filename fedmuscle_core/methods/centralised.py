@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..seeds import generator, seeded
-from ..tasks import task_named
+from ..world.tasks import task_named
 from . import sharing
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..client import local_phase
-from ..models import in_batches
+from ..networks.client_network import in_batches
 from ..placement import at_work
 from ..seeds import generator
 from ..server import count_votes

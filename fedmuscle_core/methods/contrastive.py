@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 
 from ..client import embed, public_batch, step
-from ..models import in_batches
+from ..experiments.setups import SETUPS
+from ..networks.client_network import in_batches
 from ..peers import choose
 from ..placement import at_work
 from ..seeds import generator
-from ..setups import SETUPS
 
 
 def contrastive_phase(federation, round, serve, loss_of):

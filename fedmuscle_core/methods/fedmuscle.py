@@ -6,11 +6,11 @@ Pairwise is the paper's ablation: the same with alpha = 1.
 import torch
 
 from ..exchange import downlink, loss_from_downlink
+from ..experiments.setups import SETUPS
 from ..peers import credit
 from ..seeds import generator
 from ..server import pair_temperatures
-from ..setups import SETUPS
-from ..tasks import task_named
+from ..world.tasks import task_named
 from . import local
 from .contrastive import contrastive_phase
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..aggregation import Upload, accepted
 from ..client import local_phase
-from ..setups import SETUPS
+from ..experiments.setups import SETUPS
 
 PARTS = ("encoder", "decoder")
 GRADIENT_SCENES = 32

@@ -1,0 +1,242 @@
+"""Figures: one style, one way to save, one function for each kind of picture the notebooks share."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import MaxNLocator
+
+from ..experiments.statistics import mean_interval
+from ..experiments.store import write_atomically
+from ..methods import METHODS
+from ..paths import figures
+
+COLOURS = {"local": "#6b7280", "pairwise": "#d97706", "fedmuscle": "#2563eb", "simclr": "#059669", "fedhenn": "#e879f9",
+           "cofed": "#7c2d12", "gramian": "#e11d48"}
+COLOURS |= {"fedavg": COLOURS["pairwise"], "fedprox": COLOURS["cofed"], "encoder_only": COLOURS["simclr"],
+            "matfl": COLOURS["fedhenn"], "mfed": COLOURS["gramian"], "centralised": "#000000"}   # never beside those
+CLASS_COLOURS = ListedColormap(["#1f2937", "#a6cee3", "#1f78b4", "#b2df8a", "#33a02c", "#fb9a99", "#e31a1c", "#fdbf6f",
+                                "#ff7f00", "#cab2d6", "#ffff99"])    # background, digits 0 to 9
+GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"
+
+
+def use_style():
+    """Switch matplotlib to the look of this project."""
+    plt.style.use(Path(__file__).with_name("fedmuscle.mplstyle"))
+
+
+def save_figure(fig, table, name, profile):
+    """Write `name`.png and the plotted numbers as `name`.csv to the figures folder of `profile`; same input, same bytes."""
+    folder = figures(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    temporary = folder / f".{name}.png"
+    fig.savefig(temporary, metadata={"Software": None})
+    temporary.replace(folder / f"{name}.png")
+
+
+def task_label(name):
+    """A task's name as figures have it: on real data its kind over its source, the word excerpt left out."""
+    kind, _, source = name.partition("@")
+    return f"{kind}\n{source.removesuffix('_excerpt')}" if source else name.upper()
+
+
+def over_seeds(history, by):
+    """Mean over seeds with its 95 % Student-t interval, one row per value of the columns `by`: mean, low, high, seeds."""
+    groups = history.groupby(by, sort=False)["value"]
+    table = groups.apply(lambda values: dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))).unstack()
+    return table.assign(seeds=groups.size()).reset_index()
+
+
+def learning_curves(history, methods=None):
+    """One panel a client: validation score against round, a line a method, bands: 95 % intervals of the mean over seeds.
+
+    `methods`: which to draw, in the order of the legend; all in the order of METHODS if None.
+    Returns (figure, table of what is drawn).
+    """
+    scores = history[history["split"] == "validation"]
+    methods = _present(scores, methods)
+    table = over_seeds(scores[scores["method"].isin(methods)], ["client", "task", "metric", "method", "round"])
+    clients = sorted(table["client"].unique())
+    columns = min(3 if len(clients) <= 6 else 5, len(clients))
+    rows = -(-len(clients) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=((3.4 if columns <= 3 else 2.6) * columns, 2.5 * rows + 0.6), sharex=True,
+                             squeeze=False, layout="constrained")
+    for ax, client in zip(axes.flat, clients, strict=False):
+        drawn = table[table["client"] == client]
+        for method in methods:
+            line = drawn[drawn["method"] == method]
+            ax.plot(line["round"], line["mean"], color=COLOURS[method], label=METHODS[method].label)
+            ax.fill_between(line["round"], line["low"], line["high"], color=COLOURS[method], linewidth=0,
+                            alpha=0.18 if len(methods) <= 3 else 0.1)
+        ax.set_title(f"client {client}: {task_label(drawn['task'].iloc[0])}")
+        ax.set_ylabel(f"{drawn['metric'].iloc[0]} (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in axes.flat[len(clients):]:
+        ax.set_visible(False)
+    for ax in axes.flat[max(0, len(clients) - columns):len(clients)]:
+        ax.set_xlabel("round")
+        ax.tick_params(labelbottom=True)
+    fig.get_layout_engine().set(w_pad=0.12)
+    fig.suptitle(f"Validation score, mean over {_seeds(table)}; bands: 95 % intervals of the mean", x=0.01, ha="left")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))
+    return fig, table
+
+
+def change_heatmap(changes, methods=None, title=None):
+    """Heat map of the mean relative change over seeds in percent: a row a method, a column a client.
+
+    changes: as from `statistics.relative_change`.  `methods`: the rows from the top; all but Local in the order of METHODS if
+    None.  The colours are symmetric about 0 and end at the largest absolute value without the most extreme client, at least
+    1 %, so that one client cannot wash out the others.  Bold: the 95 % interval over seeds excludes 0.
+    Returns (figure, table of means and intervals).
+    """
+    methods = _present(changes, methods or [name for name in _present(changes, None) if name != "local"])
+    table = over_seeds(changes[changes["method"].isin(methods)].assign(value=changes["change"]), ["method", "client", "task"])
+    tasks = table.groupby("client")["task"].first()
+    cells = table.set_index(["method", "client"])
+    limit = max(1.0, sorted(table["mean"].abs().groupby(table["client"]).max())[-2:][0])
+    fig, ax = plt.subplots(figsize=(0.85 * len(tasks) + 2.6, 0.45 * len(methods) + 1.5), layout="constrained")
+    means = table.pivot(index="method", columns="client", values="mean").loc[methods]
+    image = ax.imshow(means, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), mean in np.ndenumerate(means.to_numpy()):
+        _, low, high = cells.loc[(methods[row], tasks.index[column]), ["mean", "low", "high"]]
+        ax.text(column, row, f"{mean:+.1f}", ha="center", va="center", color="w" if abs(mean) > 0.55 * limit else "k",
+                weight="bold" if low > 0 or high < 0 else "normal")
+    ax.set_xticks(range(len(tasks)), [f"{client} {task_label(task)}" for client, task in tasks.items()])
+    ax.set_yticks(range(len(methods)), [METHODS[method].label for method in methods])
+    ax.grid(False)
+    ax.set_xlabel("client")
+    fig.colorbar(image, ax=ax, extend="both" if table["mean"].abs().max() > limit else "neither", label="change (%)")
+    fig.suptitle(title or f"Change against Local (%), mean over {_seeds(table)}\nbold: 95 % interval over seeds excludes 0",
+                 x=0.01, ha="left")
+    return fig, table
+
+
+def forest_plot(rows, title, xlabel="paired difference of Delta (points)"):
+    """Paired differences with their intervals, one line each from the top, the numbers as text at the right.
+
+    rows: DataFrame with label, mean, low, high (nan: no interval) and, optionally, group, which heads the lines of a domain.
+    Blue and red intervals exclude 0, grey ones do not.  Returns the figure.
+    """
+    grouped = rows.groupby("group", sort=False) if "group" in rows else [(None, rows)]
+    lines = [line for name, group in grouped for line in ([str(name)] if name is not None else []) + list(group.itertuples())]
+    fig, ax = plt.subplots(figsize=(7.5, 0.36 * len(lines) + 1.3), layout="constrained")
+    for y, line in enumerate(lines):
+        if isinstance(line, str):
+            continue
+        colour = GAIN if line.low > 0 else LOSS if line.high < 0 else UNCLEAR
+        text = f"{line.mean:+.1f}"
+        if line.low == line.low:
+            ax.plot([line.low, line.high], [y, y], color=colour)
+            text += f" [{line.low:+.1f}, {line.high:+.1f}]"
+        ax.plot(line.mean, y, "o", color=colour)
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center")
+    ax.axvline(0, color="k", linewidth=1)
+    ax.set_yticks(range(len(lines)), [line if isinstance(line, str) else line.label for line in lines])
+    for label, line in zip(ax.get_yticklabels(), lines, strict=True):
+        label.set_weight("bold" if isinstance(line, str) else "normal")
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
+    ax.set_xlabel(xlabel)
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig
+
+
+def _present(table, methods):
+    """`methods` as a list, those of METHODS that occur in `table` if None; ValueError for one that does not occur."""
+    found = set(table["method"])
+    methods = [name for name in METHODS if name in found] if methods is None else list(methods)
+    if missing := [name for name in methods if name not in found]:
+        raise ValueError(f"methods: got {missing} without rows, expected some of {sorted(found)}")
+    return methods
+
+
+def _seeds(table):
+    counts = sorted(set(table["seeds"]))
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} seed" if counts == [1] else f"{number} seeds"
+
+
+def heatmaps(matrices, title, shown="{:.2f}", vmin=0.0, vmax=1.0, labels=None):
+    """Square matrices, {panel title: (N, N)}, every value written in its cell; three a row where there are more than four.
+    Returns the figure."""
+    columns = len(matrices) if len(matrices) <= 4 else 3
+    rows = -(-len(matrices) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3.3 * rows), squeeze=False)
+    for ax in axes.flat[len(matrices):]:
+        ax.set_visible(False)
+    for ax, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        matrix = np.asarray(matrix)
+        ax.imshow(matrix, vmin=vmin, vmax=vmax)
+        ax.grid(False)
+        ax.set_title(name)
+        names = labels or [str(n) for n in range(1, len(matrix) + 1)]
+        ax.set_xticks(range(len(matrix)), names)
+        ax.set_yticks(range(len(matrix)), names)
+        for (row, column), value in np.ndenumerate(matrix):
+            dark = (value - vmin) / (vmax - vmin) < 0.6
+            ax.text(column, row, shown.format(value), ha="center", va="center", fontsize=8, color="w" if dark else "k")
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig
+
+
+def value_curves(ax, measured, column="delta", methods=None):
+    """A line a method on `ax`: mean of `column` over seeds against the value, bars: 95 % intervals; returns what is drawn.
+
+    measured: as from `varied.measure`, with numbers as values.
+    """
+    methods = _present(measured, methods)
+    table = over_seeds(measured.assign(setting=measured["value"], value=measured[column]), ["method", "setting"])
+    for method in methods:
+        line = table[table["method"] == method].sort_values("setting")
+        bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
+        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=COLOURS[method], capsize=3, markersize=4,
+                    label=METHODS[method].label)
+    return table[table["method"].isin(methods)]
+
+
+def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None):
+    """Table of numbers, some nan, as an annotated heat map on `ax`: blue above 0, red below, colours end at `limit`."""
+    ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
+        if value == value:
+            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8,
+                    color="w" if abs(value) > 0.55 * limit else "k")
+    ax.set_xticks(range(grid.shape[1]), grid.columns)
+    ax.set_yticks(range(grid.shape[0]), grid.index)
+    ax.grid(False)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+
+
+def scene_grid(images, titles=None):
+    """Images (n, 3, H, W) in [0, 1] in one row.  Returns the figure."""
+    fig, axes = plt.subplots(1, len(images), figsize=(1.15 * len(images), 1.45), squeeze=False)
+    for index, ax in enumerate(axes[0]):
+        ax.imshow(images[index].permute(1, 2, 0).numpy())
+        ax.axis("off")
+        if titles is not None:
+            ax.set_title(titles[index], fontsize=8)
+    return fig
+
+
+def mask_rows(images, masks):
+    """Scenes (n, 3, H, W) in one row and below it one row for each entry of {name: n masks (H, W)}, one colour a class.
+    Returns the figure."""
+    fig, axes = plt.subplots(1 + len(masks), len(images), figsize=(1.15 * len(images) + 1.8, 1.15 * (1 + len(masks))),
+                             squeeze=False, layout="constrained")
+    for ax, image in zip(axes[0], images, strict=True):
+        ax.imshow(image.permute(1, 2, 0).numpy())
+    for row, drawn in zip(axes[1:], masks.values(), strict=True):
+        for ax, mask in zip(row, drawn, strict=True):
+            ax.imshow(np.asarray(mask), cmap=CLASS_COLOURS, vmin=-0.5, vmax=10.5, interpolation="nearest")
+    for row, name in zip(axes, ["scene", *masks], strict=True):
+        row[0].set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center")
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.grid(False)
+    return fig

@@ -1,0 +1,150 @@
+"""Tables and sentences that put the paper's numbers beside ours, row by row."""
+
+import pandas as pd
+from scipy.stats import kendalltau
+
+from ..exchange import bytes_per_step
+from ..experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
+from ..methods import METHODS
+from .tables import agreement, delta_interval, interval_text, published
+
+SIGNS = {"higher": "same sign", "lower": "other sign"} | dict.fromkeys(("no difference shown", "one seed: no interval"),
+                                                                      "sign not shown")
+SETUP_1_CLIENTS = ("client1_mlc", "client4_ic100", "client6_ic10")
+SETUP_2_GROUPS = {"mlc": (1, 2, 3), "ic100": (4, 5), "ic10": (6,), "ss": (7, 8), "tc": (9, 10)}
+PUBLIC_NAMES = {"pascal_voc": "Pascal VOC", "coco": "COCO", "cifar100": "CIFAR-100"}
+
+
+def published_deltas():
+    """{method: Delta in percent} published for Setup 1 with Pascal VOC, Local left out."""
+    rows = published(setup="setup1", public_data="pascal_voc", quantity="delta", table="table1")
+    return {row.method: float(row.value) for row in rows.itertuples() if row.method != "local"}
+
+
+def order_sentence(history):
+    """Published order of the methods by Delta beside ours, and Kendall's tau over those both have."""
+    paper = published_deltas()
+    ours = {method: delta_interval(history, method)[0] for method in history["method"].unique() if method != "local"}
+    both = [method for method in METHODS if method in paper and method in ours]
+
+    def order(values):
+        return " > ".join(METHODS[method].label for method in sorted(both, key=values.get, reverse=True))
+
+    tau = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
+    return f"published {order(paper)}; ours {order(ours)}; Kendall's tau {tau:+.2f}."
+
+
+def table1_beside(history, seeds):
+    """Table 1 row by row: published scores of three clients and Delta, beside our Delta; rows without a twin say so.
+
+    history: our runs with the first public domain.  Columns: method, the published numbers, ours, seeds, agrees?.
+    """
+    names = {"sage": "SAGE (published only: could not be identified)"}
+    names |= {name: method.label for name, method in METHODS.items()}
+    paper = published(table="table1", setup="setup1", public_data="pascal_voc").pivot(
+        index="method", columns="quantity", values="value").astype(float)
+    ran, rows = set(history["method"]), []
+    for method in [name for name in names if name in paper.index or name in ran]:
+        row = {"method": names[method]}
+        row |= {f"published {column} (%)": paper.loc[method, column] if method in paper.index else "not found"
+                for column in (*SETUP_1_CLIENTS, "delta")}
+        ours = delta_interval(history, method) if method in ran and method != "local" else None
+        known = ours is not None and method in paper.index
+        rows.append({**row, "ours: Delta (%), mean [95 % CI]": interval_text(ours) if ours else "-",
+                     "seeds": len(seeds) if method in ran else 0,
+                     "agrees?": agreement(paper.loc[method, "delta"], ours) if known else "cannot be said"})
+    return pd.DataFrame(rows)
+
+
+def domains_beside(histories, domains):
+    """Delta of FedMuscle and CoFED: published for three public data sets, ours for three domains, side by side.
+
+    The data sets and the domains have no one-to-one twins: the columns stand beside each other, not against each other.
+    """
+    rows = []
+    for method in ("fedmuscle", "cofed"):
+        found = published(setup="setup1", method=method, quantity="delta").set_index("public_data")["value"]
+        row = {"method": METHODS[method].label}
+        row |= {f"published, {label} (%)": float(found[name]) for name, label in PUBLIC_NAMES.items()}
+        row |= {f"ours, {domain} (%), {histories[domain]['seed'].nunique()} seeds": interval_text(
+            delta_interval(histories[domain], method)) for domain in domains}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def domain_spread(histories, domains):
+    """Delta of FedMuscle in Setup 1: published for three public data sets, then ours for our domains; only signs can agree."""
+    rows = [{"public data": f"{PUBLIC_NAMES[row.public_data]} (published)", "published (%)": float(row.value), "ours (%)": "-",
+             "seeds": "-", "agrees?": "-"}
+            for row in published(setup="setup1", method="fedmuscle", quantity="delta").itertuples()]
+    for domain in domains:
+        ours = delta_interval(histories[domain], "fedmuscle")
+        rows.append({"public data": f"{domain} (ours)", "published (%)": "-", "ours (%)": interval_text(ours),
+                     "seeds": histories[domain]["seed"].nunique(), "agrees?": SIGNS[verdict(ours)]})
+    return pd.DataFrame(rows)
+
+
+def loss_gains_beside(histories, domains):
+    """What Muscle gains over the Gramian loss: published for three data sets (whether in points or relative is not said),
+    ours in points of Delta, paired over seeds, for our domains.  Only the signs can agree."""
+    rows = [{"public data": f"{PUBLIC_NAMES[row.public_data]} (published)", "published": float(row.value), "ours": "-",
+             "seeds": "-", "agrees?": "-"} for row in published(table="loss_comparison").itertuples()]
+    for domain in domains:
+        summary = delta(relative_change(final_scores(histories[domain]))).pivot(index="seed", columns="method", values="delta")
+        difference = mean_interval(summary["fedmuscle"] - summary["gramian"])
+        rows.append({"public data": f"{domain} (ours)", "published": "-", "ours": interval_text(difference),
+                     "seeds": len(summary), "agrees?": SIGNS[verdict(difference)]})
+    return pd.DataFrame(rows)
+
+
+def table2_beside(history, seeds):
+    """Table 2 by group of clients: published scores, Local and FedMuscle, beside ours; then Delta."""
+    scores, rows = final_scores(history), []
+    for group, clients in SETUP_2_GROUPS.items():
+        for method in ("local", "fedmuscle"):
+            paper = published(setup="setup2", method=method)
+            value = paper[paper["quantity"].isin([group, f"{group}_range"])]["value"].iloc[0]
+            ours = scores[(scores["method"] == method) & scores["client"].isin(clients)].groupby("client")["value"].mean()
+            low, high = ours.min(), ours.max()
+            rows.append({"clients": f"{group.upper()} {clients[0]}" + (f"-{clients[-1]}" if clients[1:] else ""),
+                         "method": METHODS[method].label, "published (%)": value,
+                         "ours (%)": f"{low:.1f}" if clients[1:] == () else f"{low:.1f}-{high:.1f}", "seeds": len(seeds),
+                         "agrees?": "scores of other data: cannot be said"})
+    paper = float(published(setup="setup2", method="fedmuscle", quantity="delta")["value"].iloc[0])
+    ours = delta_interval(history, "fedmuscle")
+    rows.append({"clients": "all: Delta", "method": METHODS["fedmuscle"].label, "published (%)": paper,
+                 "ours (%)": interval_text(ours), "seeds": len(seeds), "agrees?": agreement(paper, ours)})
+    return pd.DataFrame(rows)
+
+
+def peers_beside(measured):
+    """Delta of FedMuscle in Setup 1 against the number of peers: published beside ours.
+
+    measured: as from `varied.measure`, the value being M.
+    """
+    rows = []
+    for count in (1, 3, 5):
+        paper = float(published(table="peer_count", method=f"fedmuscle M={count}", quantity="delta")["value"].iloc[0])
+        mine = measured[(measured["method"] == "fedmuscle") & (measured["value"] == count)]
+        ours = mean_interval(mine["delta"]) if len(mine) else None
+        rows.append({"M": count, "published Delta (%)": paper, "ours (%)": interval_text(ours) if ours else "not run",
+                     "seeds": len(mine), "agrees?": agreement(paper, ours) if ours else "cannot be said"})
+    return pd.DataFrame(rows)
+
+
+def costs_beside(batch_sizes, dim):
+    """Ratios of the published cost per round between numbers of peers, beside those of the closed form of the downlink of
+    tuples, B^M (d + 1) numbers, for each of `batch_sizes`.  A ratio does not depend on steps, clients or units."""
+    paper = published(table="peer_count", quantity="communication").set_index("method")["value"].astype(float)
+    paper = {count: paper[f"fedmuscle M={count}"] for count in (1, 3, 5)}
+    rows = []
+    for before, count in ((1, 3), (3, 5)):
+        row = {"M": f"{count} over {before}", "published (GB per round)": f"{paper[count]:g} over {paper[before]:g}",
+               "published ratio": round(paper[count] / paper[before], 1)}
+        for size in batch_sizes:
+            up, down = zip(*(bytes_per_step(size, number, dim, "tuples") for number in (before, count)), strict=True)
+            row |= {f"ours: downlink, B = {size}": round(down[1] / down[0], 1),
+                    f"with uplink, B = {size}": round((up[1] + down[1]) / (up[0] + down[0]), 1)}
+        fits = [size for size in batch_sizes if abs(size ** 2 / row["published ratio"] - 1) < 0.01]
+        rows.append({**row, "agrees?": f"with B = {', '.join(map(str, fits))}" if fits else "with neither"})
+    return pd.DataFrame(rows)

@@ -1,0 +1,209 @@
+"""`fedmuscle reproduce`: the notebooks of one profile, each executed from its .py source into `data/runs/<profile>`."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from ..checks import positive_int
+from ..experiments.estimate import as_text, estimate
+from ..experiments.forecast import report as forecast
+from ..experiments.plans import PAPER_NOTEBOOKS, PLANS
+from ..experiments.processes import in_processes
+from ..experiments.profiles import check_profile
+from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
+from ..experiments.setups import TUNED_AS
+from ..experiments.store import now, write_atomically
+from ..experiments.tuning import BUILDS_ON, table_path, tune
+from ..paths import NOTEBOOKS, results, runs
+
+
+def dry_run(profile, only=None, parameters=None):
+    """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
+    exchange, see `forecast`; for the others how long it would take.  Returns 0."""
+    check_profile(profile)
+    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
+    numbers = [source.stem[:2] for source in _choose(only, profile)]
+    if missing := [number for number in numbers if number not in PLANS]:
+        print(f"notebooks {', '.join(missing)} compute no runs that are planned")
+    wanted = _planned(profile, numbers, given.get("seeds"))
+    missing = missing_runs(wanted, results(profile))
+    print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")
+    if profile == "paper" and missing:
+        print(forecast(missing))
+    elif missing:
+        print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
+    return 0
+
+
+def reproduce(profile, only=None, parameters=None, workers=1, force=False):
+    """Run the notebooks through papermill, `workers` at a time; a failed one does not stop the others.  Returns 0 if none
+    failed, else 1.
+
+    only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
+    Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
+    force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
+    command goes on: the time it began is kept in the runs folder until all went well.
+    Raises ValueError before anything runs when no notebook matches, or a parameter
+    is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
+    """
+    positive_int("workers", workers)
+    check_profile(profile)
+    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
+    sources = _choose(only, profile)
+    figures = runs(profile) / "figures"
+    with tempfile.TemporaryDirectory() as folder:
+        side_by_side = min(workers, len(sources))
+        values = {"profile": profile, "workers": 1 if side_by_side > 1 else workers, **given}
+        jobs = [_prepare(source, Path(folder), values) for source in sources]
+        known = {name for _, names, _ in jobs for name in names}
+        if unknown := set(given) - known:
+            raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
+        runs(profile).mkdir(parents=True, exist_ok=True)
+        report = {}
+        since, asked = runs(profile) / "recomputing.json", {"notebooks": [source.stem for source in sources], "given": given}
+        changed = {"FEDMUSCLE_FIGURES": str(figures)}
+        if side_by_side > 1:                                                  # each kernel would take all cores otherwise
+            changed["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+        if force:
+            changed[RECOMPUTE_BEFORE] = _begun(since, asked)
+        with _environment(**changed):
+            compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
+            wanted = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs]
+            with contextlib.closing(in_processes(_execute, wanted, side_by_side)) as executed:
+                for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
+                    bar.set_postfix_str(f"{notebook.stem} done")
+                    report[notebook.stem] = (0.0, str(found)) if isinstance(found, Exception) else found
+    status = _summarise([(name, *report[name]) for name in sorted(report)], profile, figures)
+    if force and status == 0:
+        since.unlink(missing_ok=True)
+    return status
+
+
+def _begun(path, asked):
+    """When the `force` that `path` tells of began, if it asked for the same and was not finished; else now, noted there."""
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if kept.get("asked") == asked:
+        print(f"going on with what was begun {kept['begun']} (to begin anew, delete {path})")
+        return kept["begun"]
+    begun = now()
+    write_atomically(path, json.dumps({"begun": begun, "asked": asked}) + "\n")
+    return begun
+
+
+def compute(profile, numbers, seeds=None, workers=1, force=False):
+    """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
+
+    With `force` and profile "mini" the setups' hyperparameters are tuned again first, those they build on included.
+    """
+    wanted = _planned(profile, numbers, seeds)
+    if not wanted:
+        return
+    if force and profile == "mini":
+        setups = {TUNED_AS.get(settings.setup, settings.setup) for settings in wanted}
+        setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
+        for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
+            print(f"tuning {setup} -> {table_path(setup)}")
+            tune(setup, workers=workers)
+        wanted = _planned(profile, numbers, seeds)                            # with what was chosen now
+    missing = missing_runs(wanted, results(profile))
+    if missing and profile == "paper":
+        print(forecast(missing))
+    elif missing:
+        print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
+              f"with {workers} worker(s), by the times of stored runs")
+    try:
+        sweep(wanted, results(profile), workers)
+    except RuntimeError as error:
+        print(f"{error}; the notebooks that need them will say so")
+
+
+def _planned(profile, numbers, seeds):
+    """The runs of the notebooks `numbers` whose data and backbones are here; says how many others there are.  "paper": all,
+    as missing data must be said where they are read."""
+    wanted = [settings for number in numbers if number in PLANS for settings in PLANS[number](profile, seeds)]
+    others = {settings for settings in wanted if profile != "paper" and not can_run(settings)}
+    if others:
+        print(f"{len(others)} runs need real data or backbones that are not here; notebooks show what is stored of them")
+    return [settings for settings in wanted if settings not in others]
+
+
+def _value(name, text):
+    if name in ("profile", "workers"):
+        raise ValueError(f"-p: got {name!r}, which is set by --{name}")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"-p {name}: got {text!r}, expected YAML ({str(error).splitlines()[0]})") from error
+
+
+def _choose(only, profile):
+    """The sources of the notebooks that `only` names, all if it is None; profile "paper": of PAPER_NOTEBOOKS."""
+    sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    chosen = [source for source in sources if not only or any(source.stem.startswith(prefix) for prefix in only)]
+    if not chosen:
+        raise ValueError(f"--only: got {only}, expected the start of one of {[source.stem for source in sources]}")
+    if profile == "paper":
+        without = [source.stem for source in chosen if source.stem[:2] not in PAPER_NOTEBOOKS]
+        if only and without:
+            raise ValueError(f"--only: got {without} with profile 'paper', expected some of {PAPER_NOTEBOOKS}: the others have "
+                             "no version with real data")
+        chosen = [source for source in chosen if source.stem not in without]
+    return chosen
+
+
+def _prepare(source, folder, values):
+    """(path of an unexecuted notebook, the parameters it knows, those of `values` it knows) for one .py source."""
+    notebook = folder / f"{source.stem}.ipynb"
+    nbformat.write(jupytext.read(source), notebook)
+    known = papermill.inspect_notebook(str(notebook))
+    return notebook, list(known), {name: value for name, value in values.items() if name in known}
+
+
+def _execute(notebook, target, values):
+    """(seconds, None or the first line of what went wrong); the executed copy is at `target` either way."""
+    clock = time.perf_counter()
+    trouble = None
+    try:
+        papermill.execute_notebook(str(notebook), str(target), parameters=values, progress_bar=False, cwd=str(NOTEBOOKS),
+                                   kernel_name="python3")
+    except PapermillExecutionError as error:
+        trouble = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
+    except Exception as error:  # noqa: BLE001 - one notebook's kernel must not take the others down
+        trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+    return time.perf_counter() - clock, trouble
+
+
+@contextlib.contextmanager
+def _environment(**values):
+    """Environment variables for the kernels, put back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _summarise(report, profile, figures):
+    width = max(len(name) for name, *_ in report)
+    print()
+    for name, seconds, trouble in report:
+        print(f"{name:{width}}  {seconds:7.1f} s  {'FAILED  ' + trouble if trouble else 'done'}")
+    failed = sum(trouble is not None for *_, trouble in report)
+    print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}")
+    print(f"Stored runs: {results(profile)}   Figures: {figures}")
+    return 1 if failed else 0

@@ -1,0 +1,168 @@
+"""Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
+
+seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
+"""
+
+from ..methods import ALIGNING, SHARING
+from . import ablations
+from .profiles import profile_seeds, profile_settings
+
+FIRST_THREE = ("local", "pairwise", "fedmuscle")
+DOMAINS = {"single": 5, "scenes": 5, "letters": 5}   # public data of Table 1, and how many seeds of the profile each gets
+LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
+PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
+TABLE_SEEDS = 5
+DISTANT_DOMAINS = ("scenes", "single")
+
+
+def setup1(profile, seeds=None):
+    """Local, alpha = 1 and learned alpha at the paper's temperatures."""
+    seeds = profile_seeds(profile, seeds)
+    return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
+
+
+def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=tuple(ALIGNING)):
+    """Every method, as tuned, with every public domain; Local once, as it reads none."""
+    return [settings for domain in domains for method in methods
+            for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
+                                             public_domain=domain)]
+
+
+def notebook_03(profile, seeds=None):
+    """Alpha = 1 and learned alpha, at the paper's temperatures and as tuned."""
+    return setup1(profile, seeds) + table1(profile, seeds, ["single"], FIRST_THREE)
+
+
+def augmented(profile, seeds=None):
+    """FedMuscle with public batches seen through the augmentation that SimCLR has, with Table 1's first public domain."""
+    return profile_settings(profile, "setup1", "fedmuscle", table_seeds(profile, seeds), public_domain=next(iter(DOMAINS)),
+                            augment=True)
+
+
+def notebook_04(profile, seeds=None):
+    """Table 1 and the experiment on one explanation of its order."""
+    return table1(profile, seeds) + augmented(profile, seeds)
+
+
+def table2(profile, seeds=None):
+    """Every method, as tuned, on the ten clients of Setup 2."""
+    seeds = table_seeds(profile, seeds)
+    return [settings for method in ALIGNING for settings in profile_settings(profile, "setup2", method, seeds)]
+
+
+def loss_table(profile, seeds=None):
+    """Local and the methods that differ in their contrastive loss and what was tuned for it, with each public domain."""
+    return table1(profile, seeds, methods=LOSSES)
+
+
+def table_seeds(profile, seeds=None, most=TABLE_SEEDS):
+    """`seeds`, or the first `most` of the profile."""
+    return profile_seeds(profile, seeds)[:None if seeds else most]
+
+
+def flat(*groups):
+    """All runs of groups of `ablations`."""
+    return [settings for group in groups for runs in group.values() for settings in runs]
+
+
+def notebook_07(profile, seeds=None):
+    """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
+    return flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
+                ablations.by_protocol(profile, seeds),
+                ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
+                ablations.by_choice(profile, seeds, "setup2"))
+
+
+def notebook_08(profile, seeds=None):
+    """Which public data, how many, and the temperature of distant pairs."""
+    return flat(ablations.by_domain(profile, seeds), ablations.by_public_size(profile, seeds),
+                *(ablations.by_distant_tau(profile, seeds, domain) for domain in DISTANT_DOMAINS))
+
+
+def notebook_09(profile, seeds=None):
+    """Unequal private data and clients that are absent."""
+    return flat(ablations.by_concentration(profile, seeds), ablations.by_absence(profile, seeds))
+
+
+def notebook_10(profile, seeds=None):
+    """One factor at a time around the tuned point, the two temperatures together, batch size and temperature together."""
+    return flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
+                *(ablations.by_factor(profile, factor, seeds) for factor in ablations.factors(profile)))
+
+
+def notebook_11(profile, seeds=None):
+    """The FedMuscle runs of Setup 1 whose bound the notebook holds against Delta."""
+    return flat(ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
+                ablations.by_domain(profile, seeds, methods=["fedmuscle"]), ablations.by_public_size(profile, seeds),
+                ablations.by_temperatures(profile, seeds))
+
+
+def notebook_12(profile, seeds=None):
+    """Other clients: their modalities, their models, their number."""
+    return flat(ablations.by_setup(profile, ablations.MODALITIES, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+                ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
+
+
+MFED_METHODS = ("local", *SHARING, "fedmuscle")
+MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
+
+
+def notebook_13(profile, seeds=None, setups=MFED_BENCHMARKS):
+    """Every method that exchanges parameters, Local and FedMuscle, on the dense tasks and on the labels."""
+    return [settings for setup in setups for method in MFED_METHODS
+            for settings in profile_settings(profile, setup, method, table_seeds(profile, seeds))]
+
+
+def notebook_14(profile, seeds=None):
+    """M-Fed without one of its parts, with one to eight tasks, and the runs whose updates are looked at."""
+    return flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
+        profile, seeds, ["mfed_dense"])
+
+
+PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
+# Public photos, and how many: of COCO ten whole batches, of the last two all that the clients leave.
+PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
+
+
+def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Setup 1 on real photos, with one public source."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos1", method,
+                                             ablations.first_seeds(profile, seeds),
+                                             public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
+
+
+def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
+    seeds = ablations.first_seeds(profile, seeds)
+    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].contrastive_lr
+    return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
+                            public_size=PHOTO_DOMAINS[domain])
+
+
+def photos1_as_few(profile, seeds=None):
+    """{(public source, method): settings} of FedMuscle with equally many photos of each source, and of Local."""
+    few = min(PHOTO_DOMAINS.values())
+    wanted = {(domain, "fedmuscle"): [settings.replace(public_size=few) for settings in photos1(profile, seeds, domain)
+                                      if settings.method == "fedmuscle"] for domain in PHOTO_DOMAINS}
+    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method == "local"]}
+
+
+def photos2(profile, seeds=None):
+    """Setup 2 on real photos, news and questions."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos2", method, ablations.first_seeds(profile, seeds))]
+
+
+def notebook_15(profile, seeds=None):
+    """Real photos, none in profile "quick": the runs need data that are not here for everybody."""
+    if profile == "quick":
+        return []
+    return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
+            for settings in plan(profile, seeds, domain)] + flat(photos1_as_few(profile, seeds)) + photos2(profile, seeds)
+
+
+PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
+PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
+         "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12,
+         "13": notebook_13, "14": notebook_14, "15": notebook_15}

@@ -1,0 +1,131 @@
+"""Pretrained Hugging Face backbones: where they are, how they read images, the features they give."""
+
+import contextlib
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModel
+from transformers.utils import logging
+
+from ..paths import BACKBONES, PHOTO_BACKBONES
+from .checkpoints import CHECKPOINTS
+
+
+def backbone_folder(name):
+    """Where the backbone `name` lies, or None: data/backbones, the folder FEDMUSCLE_CHECKPOINTS names, or what
+    `pretrain_photos` made; a path that exists stands for itself."""
+    chosen = os.environ.get("FEDMUSCLE_CHECKPOINTS")
+    places = (BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name, Path(name))
+    return next((folder for folder in places if folder.is_dir()), None)
+
+
+def backbone_digest(name):
+    """Short hash of the weights and the tokenizer in the backbone's folder; its pinned revision where it has none; None where
+    nothing is known of it."""
+    folder = backbone_folder(name)
+    if folder is None:
+        return CHECKPOINTS[name].revision[:10] if name in CHECKPOINTS else None
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("tokenizer.json"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def load_backbone(name):
+    """The pretrained backbone called `name`: see `backbone_folder`; else of `CHECKPOINTS`, at its pinned revision, or any name
+    that `AutoModel` takes.
+
+    Raises ValueError when neither a folder nor the hub (or its local cache) has it.
+    """
+    folder, known = backbone_folder(name), CHECKPOINTS.get(name)
+    try:
+        with _no_loading_bar():
+            if folder is None and known is not None:
+                return AutoModel.from_pretrained(known.hub, revision=known.revision)
+            return AutoModel.from_pretrained(folder or name)
+    except OSError as error:
+        embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
+        raise ValueError(f"backbone: got {name!r}, expected a folder of data/backbones {embedded}, one of {list(CHECKPOINTS)} "
+                         f"or a model name that the Hugging Face hub has; loading it failed: {str(error).splitlines()[0]}"
+                         ) from error
+
+
+@contextlib.contextmanager
+def _no_loading_bar():
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def feature_width(config):
+    """Number of channels of the last features of a Hugging Face vision or text configuration."""
+    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+
+
+class Pixels(NamedTuple):
+    """How a backbone reads images: mean and standard deviation of its pixels, a number or one a channel; the side it needs,
+    None for any.  precision: the type it computes in, its features are float32 again."""
+
+    mean: float | tuple = 0.5
+    std: float | tuple = 0.5
+    side: int | None = None
+    precision: str = "float32"
+
+
+PIXELS = Pixels()
+IMAGENET = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def normalised(images, scale, side=None):
+    """Images (B, 3, H, W), float in [0, 1] or uint8, as a backbone takes them, resized where it needs another size."""
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    side = side or scale.side or images.shape[-1]
+    if side != images.shape[-1]:
+        images = F.interpolate(images, size=side, mode="bilinear", align_corners=False)
+    if isinstance(scale.mean, tuple):
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (scale.mean, scale.std))
+        return (images - mean) / std
+    return (images - scale.mean) / scale.std
+
+
+def autocast(inputs, precision):
+    """Context in which a backbone computes in `precision`."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(inputs.device.type, dtype=getattr(torch, precision))
+
+
+def feature_map(backbone, images, scale=PIXELS):
+    """Last features of a vision backbone as (B, C, h, w), images in [0, 1] or uint8; a class token is left out.
+
+    A backbone made for another image size (`config.image_size`) gets the images resized to it.  Features (B, F) that were kept
+    (see `client.keep_features`) are returned as they are.
+    """
+    if images.ndim == 2:
+        return images
+    pixels = normalised(images, scale, getattr(backbone.config, "image_size", None))
+    with autocast(pixels, scale.precision):
+        features = backbone(pixel_values=pixels).last_hidden_state
+    features = features.to(pixels.dtype)
+    if features.ndim == 4:
+        return features
+    side = math.isqrt(features.shape[1])
+    return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
+
+
+def pixels_of(name, side=None, precision="float32"):
+    """How the backbone `name` reads images: SegFormers of `CHECKPOINTS` with ImageNet's statistics, others scaled to [-1, 1].
+
+    side: of the images for a backbone whose configuration does not name one.
+    """
+    hub = {text for known, entry in CHECKPOINTS.items() if entry.imagenet for text in (known, entry.hub)}
+    return (IMAGENET if name in hub else PIXELS)._replace(side=side, precision=precision)

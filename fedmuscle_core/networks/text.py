@@ -1,0 +1,51 @@
+"""Captions as token ids: the tokenizer stored beside each text backbone."""
+
+from functools import cache
+
+import torch
+from transformers import AutoTokenizer
+
+from ..paths import BACKBONES
+from .backbones import backbone_folder
+from .checkpoints import CHECKPOINTS
+
+MAX_LENGTH = 40     # tokens of the longest caption of scenes there can be, [CLS] and [SEP] included
+TEXT_LENGTH = 64    # of real texts (our choice)
+
+
+@cache
+def load_tokenizer(name):
+    """The tokenizer of the text backbone `name`, found as `backbones.load_backbone` finds the backbone.
+
+    Raises ValueError when neither a folder nor the hub (or its local cache) has it, or the folder is that of images.
+    """
+    folder, known = backbone_folder(name), CHECKPOINTS.get(name)
+    embedded = sorted(path.parent.name for path in BACKBONES.glob("*/tokenizer.json"))
+    message = f"tokenizer: got {name!r}, expected a folder of data/backbones {embedded} or a model name the hub has"
+    if folder is not None and not any(folder.glob("*token*")):
+        raise ValueError(f"{message}; this backbone reads images")
+    try:
+        if folder is None and known is not None:
+            return AutoTokenizer.from_pretrained(known.hub, revision=known.revision)
+        return AutoTokenizer.from_pretrained(folder or name)
+    except OSError as error:
+        raise ValueError(f"{message}; loading it failed: {str(error).splitlines()[0]}") from error
+
+
+def token_ids(tokenizer, captions, max_length=MAX_LENGTH, cut=False):
+    """Token ids (n, max_length), long, of n captions: [CLS] caption [SEP], then [PAD] (`tokenizer.pad_token_id`).
+
+    cut: what is longer is cut off.  Else raises ValueError for a caption of more than `max_length` tokens, and always for no
+    captions, for non-strings.
+    """
+    if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"captions: got {captions!r:.80}, expected a list of strings")
+    if tokenizer.pad_token_id != 0:
+        raise ValueError(f"tokenizer: got padding with token {tokenizer.pad_token_id}, expected 0: clients take 0 for padding")
+    if not len(captions):
+        raise ValueError("captions: got an empty list, expected at least one string")
+    rows = tokenizer(list(captions), truncation=cut, max_length=max_length if cut else None)["input_ids"]
+    for caption, row in zip(captions, rows, strict=True):
+        if len(row) > max_length:
+            raise ValueError(f"captions: {caption!r} has {len(row)} tokens, expected at most max_length = {max_length}")
+    return torch.tensor([row + [tokenizer.pad_token_id] * (max_length - len(row)) for row in rows])

@@ -1,12 +1,12 @@
 # Two commands do everything on a fresh machine: `make reproduce` and `make test`.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-WORKERS ?= 2
 BIN := .venv/bin
+PYTHON ?= $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
 INSTALLED := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup reproduce test lint mini notebooks backbones lock
+.PHONY: setup reproduce test lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -28,24 +28,29 @@ notebooks: setup  ## execute the committed notebooks from their .py sources, in 
 	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
 
-backbones: setup  ## make data/backbones again (an hour and more)
+backbones: setup  ## make fedmuscle_core/networks/pretrained again (an hour and more)
 	$(BIN)/python -m fedmuscle_core.pretraining.images
 	$(BIN)/python -m fedmuscle_core.pretraining.texts
 
 setup: $(INSTALLED)
 	@$(BIN)/python -m fedmuscle_core.commands.doctor
 
-$(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	    { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
+$(INSTALLED): requirements.lock pyproject.toml | python
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-lock:  ## resolve pyproject.toml anew into requirements.lock and environment.yml (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
-	    | grep -v "python_full_version .*3\.12" > .requirements.lock
+python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	    { echo "PYTHON: got '$(PYTHON)', expected Python 3.11, 3.12 or 3.13, e.g. make PYTHON=/path/to/python3.12"; exit 1; }
+	@! test -x $(BIN)/pip || test "$$($(BIN)/python -V)" = "$$("$(PYTHON)" -V)" || \
+	    { echo "PYTHON: got '$(PYTHON)', expected $$($(BIN)/python -V) of .venv; remove .venv to change it"; exit 1; }
+
+lock:  ## resolve pyproject.toml into requirements.lock and environment.yml, pins kept (needs uv); UPGRADE=--upgrade: anew
+	cp requirements.lock .requirements.lock
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	    $(UPGRADE) --output-file .requirements.lock
 	{ sed '/- pip:/q' environment.yml; sed "s/.*/      - \"&\"/" .requirements.lock; echo '      - "-e ."'; } > .environment.yml
 	mv .requirements.lock requirements.lock
 	mv .environment.yml environment.yml

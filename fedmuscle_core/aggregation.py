@@ -1,25 +1,20 @@
-"""The server of parameter-sharing methods: what it accepts from clients, and the averages it takes.
+"""What a server makes of its clients' uploads: averages of parameters, of kernels, and counts of votes.
 
-A state is {name: tensor}, as of `state_dict`.  E_c, D_c: encoder and decoder of client c of task t_c with n_c private scenes.
+A state is {name: tensor}, as of `state_dict`.  E_c, D_c: encoder and decoder of client c of task t_c with n_c private samples.
 """
 
-import warnings
 from typing import NamedTuple
 
 import torch
 
-from .checks import positive_int
-
-BAD_UPLOADS = ("raise", "skip")
-
 
 class Upload(NamedTuple):
-    """What one client sends: its index, the name of its task, its number of private scenes, encoder and decoder states.
+    """What one client sends, with what it registered: its name, task, number of private samples, encoder and decoder states.
 
     decoder: None where the method keeps decoders private; encoder: None where it is frozen.
     """
 
-    client: int
+    client: int | str
     task: str
     samples: int
     encoder: dict | None
@@ -56,7 +51,7 @@ def soft_groups(uploads, shift=0.0):
     """(clients, clients) weights of MaT-FL, rows sum to 1: max(0, cos(u_c, u_k) + shift), normalised; cos(u_c, u_c) = 1.
 
     u_c = E_c - mean of all E, as one vector: not the update of a round, what adds up over rounds.  Differences to a mean point
-    away from each other, so with shift 0 clients that have little in common keep their own encoder.  Scenes do not count.
+    away from each other, so with shift 0 clients that have little in common keep their own encoder.  Samples do not count.
     After Cai et al. (2023), "Many-Task Federated Learning", whose code has the shift as a parameter.
     """
     vectors = torch.stack([torch.cat([value.flatten() for value in upload.encoder.values()]) for upload in uploads])
@@ -71,50 +66,22 @@ def mean_by_groups(uploads, shift=0.0):
     return {upload.client: weighted_mean(states, row) for upload, row in zip(uploads, weights, strict=True)}
 
 
-def accepted(uploads, expected, parts=("encoder", "decoder"), bad_uploads="raise"):
-    """The uploads that can be averaged, by client index.
+def kernel_mean(kernels):
+    """FedHeNN's aggregate: the mean of the clients' kernel matrices, a list of (B, B)."""
+    return torch.stack(kernels).mean(0)
 
-    expected: {client: (task, encoder state, decoder state)} as the client registered and as the server last sent it.
-    parts: what travels.  Raises ValueError naming the client for an unknown client or task, a second upload, a task that is
-    not its own, a number of scenes below 1, a part that is missing, names or shapes that differ, NaN or infinity; with
-    `bad_uploads` "skip" such an upload is left out, with a warning.
+
+def count_votes(votes, share):
+    """Pseudo-labels from the votes of the clients of one label space, a list of equal-shaped integer tensors.
+
+    votes: class indices, -1 for no vote; labels have their type.  A class becomes the label where strictly more clients
+    chose it than any other and more than `share` of all these clients did; else -1.
     """
-    good = []
-    for upload in sorted(uploads, key=lambda upload: upload.client):
-        try:
-            _check(upload, expected, parts)
-            if good and good[-1].client == upload.client:
-                raise ValueError(f"client {upload.client}: got a second upload, expected one a round")
-            good.append(upload)
-        except ValueError as error:
-            if bad_uploads == "raise":
-                raise
-            warnings.warn(f"upload left out: {error}", stacklevel=2)
-    return good
-
-
-def _check(upload, expected, parts):
-    who = f"client {upload.client}"
-    if upload.client not in expected:
-        raise ValueError(f"{who}: not registered, expected one of {sorted(expected)}")
-    task, *states = expected[upload.client]
-    known = sorted({name for name, *_ in expected.values()})
-    if upload.task not in known:
-        raise ValueError(f"{who}: got unknown task {upload.task!r}, expected one of {known}")
-    if upload.task != task:
-        raise ValueError(f"{who}: got task {upload.task!r}, expected {task!r}, for which it is registered")
-    positive_int(f"{who}: samples", upload.samples)
-    for part, state in zip(("encoder", "decoder"), states, strict=True):
-        sent = getattr(upload, part)
-        if (sent is None) == (part in parts):
-            raise ValueError(f"{who}: got {'no' if sent is None else 'a'} {part}, expected {' and '.join(parts)}")
-        if sent is None:
-            continue
-        shapes, wanted = ({name: tuple(value.shape) for name, value in one.items()} for one in (sent, state))
-        for name in sorted(shapes.keys() | wanted.keys()):
-            if shapes.get(name) != wanted.get(name):
-                raise ValueError(f"{who}: got {part} parameter {name!r} of shape {shapes.get(name)}, expected "
-                                 f"{wanted.get(name)}: all clients need one architecture")
-        for name, value in sent.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ValueError(f"{who}: got NaN or infinity in {part} parameter {name!r}, expected finite numbers")
+    most, label = torch.zeros_like(votes[0]), torch.full_like(votes[0], -1)
+    tied = torch.zeros_like(votes[0], dtype=torch.bool)
+    for name in range(max(int(vote.max()) for vote in votes) + 1):
+        count = sum((vote == name).to(most.dtype) for vote in votes)
+        tied = (tied | (count == most)) & ~(count > most)
+        label = torch.where(count > most, name, label)
+        most = torch.maximum(most, count)
+    return torch.where(~tied & (most > share * len(votes)), label, -1)

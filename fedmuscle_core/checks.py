@@ -1,4 +1,4 @@
-"""Checks of what a loss is given.  Every failure is a ValueError: which argument, what came, what was expected."""
+"""Checks of arguments.  Every failure is a ValueError: which argument, what came, what was expected."""
 
 import torch
 
@@ -104,4 +104,23 @@ def positive_int(name, value, least=1):
     """`value` must be an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: got {value!r}, expected an integer of at least {least}")
+    return value
+
+
+def number(name, value, *, above=None, least=None, below=float("inf")):
+    """`value` must be a finite number above `above`, or of at least `least`, and below `below`."""
+    low = above if least is None else least
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and (
+        value > above if least is None else value >= least) and value < below
+    if not fits:
+        lower = f"above {low}" if least is None else f"of at least {low}"
+        upper = "" if below == float("inf") else f" and below {below}"
+        raise ValueError(f"{name}: got {value!r}, expected a finite number {lower}{upper}")
+    return value
+
+
+def boolean(name, value):
+    """`value` must be True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: got {value!r}, expected True or False")
     return value

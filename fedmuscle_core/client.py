@@ -1,6 +1,5 @@
-"""One client: its private data, its network, its local and its contrastive phase."""
+"""One client: its private data, its network, what it does in a local and in a contrastive phase."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,113 +7,115 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .augment import augment
-from .experiments.client_data import private_sets, read
-from .experiments.setups import MFED_SETUPS
-from .networks.adaptation import adapt
-from .networks.backbones import load_backbone, pixels_of
-from .networks.client_network import ClientModel, DenseClientModel, in_batches
+from . import augment as augmentation
+from .checks import number, positive_int
+from .data import samples, unlabelled
+from .network import Network, in_batches
 from .placement import at_work, flat_optimizers, move
 from .seeds import generator, seeded
-from .world.real.photos import VOID
-from .world.tasks import Task, task_named
+
+HELD_OUT = 256
 
 
-@dataclass
+@dataclass(frozen=True)
+class Training:
+    """The local phase, the same for every client: AdamW of rate `local_lr` on batches of `local_batch_size`, `local_epochs`
+    passes [E], or as many whole ones as give `min_local_steps` steps: a client with 40 samples would else make three steps a
+    round, and its head could not follow the representation (our choice; Local gets the same)."""
+
+    local_epochs: int = 1
+    local_lr: float = 1e-3
+    local_batch_size: int = 16
+    min_local_steps: int = 10
+
+    def __post_init__(self):
+        for name in ("local_epochs", "local_batch_size", "min_local_steps"):
+            positive_int(name, getattr(self, name))
+        number("local_lr", self.local_lr, above=0)
+
+
 class Client:
-    """`data`: {split: (inputs, targets)}; `public`: the public data as this client reads them, images or token ids.
+    """A participant with a network, a task and private data; `name` tells it from the others, a word or a number.
 
-    Two optimisers, one for the whole model, one for the representation model.  device: where the network is; works_on: where it
-    computes; swapped: it waits in host memory between its turns, see `placement.at_work`.
+    encoder: module, inputs -> representations (B, d), the same d for all clients; head: module, representations -> outputs of
+    `task` (see `tasks`); or encoder: a `Network`, head: None.  The modules are trained in place.
+    train, validation, test: (inputs, targets) as tensors, a Dataset of such pairs or a DataLoader; the last two optional.
+    public: the public data as this client reads them, a tensor or Dataset of inputs, sample i the same for all clients.
+    held_out: likewise, to measure alignment on; the first 256 public samples if None.
+    lr_scale: factor of the local learning rate.  view: function (batch, torch.Generator) -> another view of a public batch.
+    micro_batch_size: samples that go through the network at a time, None for whole batches.  works_on: the device it computes
+    on, that of its parameters if None; offload: the network waits in host memory between the client's turns.
+    Raises ValueError, before any training, naming the client and what does not fit.
     """
 
-    index: int
-    task: Task
-    seed: int
-    model: ClientModel
-    data: dict
-    public: torch.Tensor
-    local_optimizer: torch.optim.Optimizer
-    contrastive_optimizer: torch.optim.Optimizer
-    has_dropout: bool
-    device: torch.device = torch.device("cpu")
-    works_on: torch.device = torch.device("cpu")
-    swapped: bool = False
+    def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None, lr_scale=1.0,
+                 view=augmentation.augment, micro_batch_size=None, works_on=None, offload=False):
+        self.name, who = name, f"client {name}"
+        if isinstance(name, bool) or not isinstance(name, (int, str)):
+            raise ValueError(f"name: got {name!r}, expected a word or a number")
+        if head is None and not isinstance(encoder, Network):
+            raise ValueError(f"{who}: got no head, expected one, or a `Network` as encoder")
+        self.network = encoder if head is None else Network(encoder, head)
+        self.task, self.lr_scale, self.view = task, number(f"{who}: lr_scale", lr_scale, above=0), view
+        self.micro_batch_size, self.offload = micro_batch_size, offload
+        if micro_batch_size is not None:
+            positive_int(f"{who}: micro_batch_size", micro_batch_size)
+        given = {"train": train, "validation": validation, "test": test}
+        self.data = {split: samples(f"{who}: {split}", data) for split, data in given.items() if data is not None}
+        if "train" not in self.data:
+            raise ValueError(f"{who}: got no train samples, expected some")
+        self.public = None if public is None else unlabelled(f"{who}: public", public)
+        self.held_out = self.public and self.public.first(HELD_OUT) if held_out is None else unlabelled(
+            f"{who}: held_out", held_out)
+        self.device = _device_of(who, self.network)
+        self.works_on = self.device if works_on is None else torch.device(works_on)
+        self.dim = _check_network(who, self)
+        for split, data in self.data.items():
+            task.check(f"{who}: {split}", data.all_targets())
+        self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = None
+        self.kept = {}
 
+    @property
+    def label_space(self):
+        """Name of the task; the client's own where the task has none."""
+        return self.task.name or str(self.name)
 
-def make_client(index, spec, settings, public, device="cpu"):
-    """Client `index` of a `ClientSpec`: private scenes and initial weights come from its own random streams; in the setups of
-    M-Fed, where all methods have one architecture, the initial weights come from its task's.
-
-    public: `Pairs`, the public images and, where text clients take part, their captions.
-    The private set belongs to (seed, client); validation and test scenes are the same for all seeds and clients of a task,
-    unless `settings.dirichlet` deals them out as well.
-    """
-    task = task_named(spec.task)
-    stream = ("task", spec.task) if settings.setup in MFED_SETUPS else ("client", index)
-    with seeded(settings.seed, *stream, "weights"):
-        model = make_model(task, spec.backbone, settings)
-    local, contrastive = flat_optimizers(model, settings.local_lr * task.lr_scale, settings.contrastive_lr)
-    config = model.representation.backbone.config.to_dict()
-    has_dropout = any(value for name, value in config.items() if "drop" in name)
-    data = private_sets(index, spec, settings)
-    seen = None if public is None else read(task, spec.backbone, public)
-    client = Client(index, task, settings.seed, model, data, seen, local, contrastive, has_dropout,
-                    works_on=torch.device(device), swapped=settings.offload)
-    if client.works_on != client.device and not client.swapped:
-        move(client, client.works_on)
-    if settings.adaptation == "frozen" and not (task.dense or settings.augment or settings.method == "simclr"):
-        keep_features(client)
-    return client
-
-
-def make_model(task, backbone, settings):
-    """The network of one client: pretrained backbone, adapted, with fresh projection and head."""
-    return assembled(task, load_backbone(backbone), backbone, settings)
-
-
-def assembled(task, network, name, settings):
-    """The network around the backbone `network`, which is called `name`."""
-    adapt(network, settings.adaptation, settings.lora_rank)
-    scale = pixels_of(name, settings.image_size, settings.precision)
-    if task.dense:
-        return DenseClientModel(network, settings.dim, task.num_outputs, task.fine, scale)
-    return ClientModel(network, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
-
-
-def keep_features(client):
-    """Replace a client's inputs by the pooled features of its frozen backbone, computed once: (n, F)."""
-    representation = client.model.representation
-    client.model.eval()
-    with at_work(client):
-        def pooled(inputs):
-            return in_batches(lambda part: representation.pool(representation.features(part)), inputs, device=client.device)
-
-        client.data = {split: (pooled(inputs), wanted) for split, (inputs, wanted) in client.data.items()}
-        client.public = None if client.public is None else pooled(client.public)
+    def join(self, seed, training, contrastive_lr=None):
+        """Take part in a federation: its seed and training, and fresh optimisers.  Returns the client."""
+        self.seed, self.training, self.kept = seed, training, {}
+        if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
+            raise ValueError(f"client {self.name}: got an encoder without parameters that learn, expected some: the method "
+                             "trains the representation")
+        self.local_optimizer, self.contrastive_optimizer = flat_optimizers(
+            self.network, training.local_lr * self.lr_scale, contrastive_lr or training.local_lr)
+        if self.works_on != self.device and not self.offload:
+            move(self, self.works_on)
+        return self
 
 
 def public_batch(client, rows, augmented, *stream):
     """Rows of the public data as the client reads them; `augmented`: through a random view of the stream (the same view
     for all clients of a modality, unless the stream names the client)."""
-    batch = client.public.index_select(0, rows)
+    batch = client.public.take(rows)[0]
     if augmented:
         batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-        batch = augment(batch, generator(client.seed, "augment", *stream))
+        batch = client.view(batch, generator(client.seed, "augment", *stream))
     return batch.to(client.device)
 
 
-def embed(client, images, *stream):
-    """Unit-length representations (B, dim) of public inputs, with their graph; `stream` names the dropout's randomness."""
-    if not client.model.training:
-        client.model.train()
-    with dropout_from(client, "embed", *stream):
-        return F.normalize(client.model.representation(images), dim=1)
+def embed(client, inputs, *stream):
+    """Unit-length representations (B, d) of public inputs, with their graph; `stream` names the dropout's randomness."""
+    if not client.network.training:
+        client.network.train()
+    with seeded(client.seed, "client", client.name, "embed", *stream):
+        return F.normalize(client.network.representation(inputs), dim=1)
 
 
-def dropout_from(client, *stream):
-    """Context in which the client's dropout draws from its own stream, so that the order of clients does not matter."""
-    return seeded(client.seed, "client", client.index, *stream) if client.has_dropout else contextlib.nullcontext()
+def represent(client, inputs):
+    """Representations (n, d) of `Samples` as the client's network gives them when it is used, in host memory."""
+    client.network.eval()
+    with at_work(client):
+        return in_batches(client.network.representation, inputs, device=client.device)
 
 
 def step(optimizer, loss):
@@ -134,29 +135,32 @@ class LocalStep(NamedTuple):
     wanted: torch.Tensor
 
 
-def local_phase(client, settings, round, extend=None):
-    """Passes of the task loss over the private set, the whole model learning; returns the mean loss.
+def local_steps(training, size):
+    """(passes, steps) of a local phase over `size` samples."""
+    batches = math.ceil(size / training.local_batch_size)
+    passes = max(training.local_epochs, math.ceil(training.min_local_steps / batches))
+    return passes, passes * batches
 
-    `local_epochs` passes, or as many whole ones as give `min_local_steps` steps: a client with 40 scenes would else make
-    three steps a round, and its head could not follow the representation (our choice; Local gets the same).
+
+def local_phase(client, round, extend=None):
+    """Passes of the task loss over the private set, the whole network learning, see `Training`; returns the mean loss.
+
     extend: function (loss, `LocalStep`) -> loss, for methods whose local objective has a further term.
     """
-    images, wanted = client.data["train"]
-    batch_size = settings.local_batch_size
-    epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / math.ceil(len(images) / batch_size)))
-    order = generator(client.seed, "client", client.index, "local", round)
-    losses, num_steps = [], epochs * math.ceil(len(images) / batch_size)
-    client.model.train()
-    with at_work(client), dropout_from(client, "local dropout", round):
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images), generator=order).split(batch_size):
-                inputs, answers = images.index_select(0, rows).to(client.device), wanted[rows].to(client.device)
+    data, task, losses = client.data["train"], client.task, []
+    order = generator(client.seed, "client", client.name, "local", round)
+    passes, total = local_steps(client.training, data.size)
+    client.network.train()
+    with at_work(client), seeded(client.seed, "client", client.name, "local dropout", round):
+        for _ in range(passes):
+            for rows in torch.randperm(data.size, generator=order).split(client.training.local_batch_size):
+                inputs, wanted = (part.to(client.device) for part in data.take(rows))
                 if extend is not None:
-                    features = client.model.encode(inputs)
-                    loss = client.task.loss(client.model.decode(features), answers)
-                    loss = extend(loss, LocalStep(len(losses), num_steps, features, answers))
+                    features = client.network.encode(inputs)
+                    loss = task.loss(client.network.decode(features), wanted)
+                    loss = extend(loss, LocalStep(len(losses), total, features, wanted))
                 else:
-                    loss = accumulated(client, inputs, answers, settings.micro_batch_size)
+                    loss = accumulated(client, inputs, wanted, client.micro_batch_size)
                 losses.append(step(client.local_optimizer, loss))
     return sum(losses) / len(losses)
 
@@ -167,31 +171,77 @@ def accumulated(client, inputs, wanted, size):
 
     The loss is a mean over answers, those of pixels without a class left out: each part counts by how many it has.
     """
+    network, task = client.network, client.task
     if size is None or len(inputs) <= size:
-        return client.task.loss(client.model(inputs), wanted)
-    answers = [(part, own, (own != VOID).sum().item() if client.task.dense else own.numel())
-               for part, own in zip(inputs.split(size), wanted.split(size), strict=True)]
+        return task.loss(network(inputs), wanted)
+    answers = [(part, own, task.num_answers(own)) for part, own in zip(inputs.split(size), wanted.split(size), strict=True)]
     answers = [each for each in answers if each[2]] or answers[-1:]
     total, done = sum(count for *_, count in answers) or 1, 0.0
     for part, own, count in answers[:-1]:
-        loss = client.task.loss(client.model(part), own) * (count / total)
+        loss = task.loss(network(part), own) * (count / total)
         loss.backward()
         done = done + loss.detach()
     part, own, count = answers[-1]
-    return done + client.task.loss(client.model(part), own) * (count / total)
+    return done + task.loss(network(part), own) * (count / total)
 
 
 def evaluate(client, split):
-    """Score of the client's task on its "validation" or "test" scenes, in percent; nan where it answers NaN or infinity."""
-    images, wanted = client.data[split]
-    finite, as_classes = [], client.task.dense and client.task.source       # logits of photos' pixels would fill the memory
+    """Score of the client's task on its "validation" or "test" samples, in percent; nan where it answers NaN or infinity."""
+    data, finite, keep = client.data[split], [], client.task.keep or (lambda outputs: outputs)
 
     def answers(part):
-        logits = client.model(part)
-        finite.append(torch.isfinite(logits).all().item())
-        return logits.argmax(1).to(torch.uint8) if as_classes else logits
+        outputs = client.network(part)
+        finite.append(torch.isfinite(outputs).all().item())
+        return keep(outputs)
 
-    client.model.eval()
+    client.network.eval()
     with at_work(client):
-        found = in_batches(answers, images, device=client.device)
-    return client.task.score(found, wanted) if all(finite) else float("nan")
+        found = in_batches(answers, data if data.dataset is not None else data.inputs, device=client.device)
+    return client.task.score(found, data.all_targets()) if all(finite) else float("nan")
+
+
+def _device_of(who, network):
+    """The one device of a network's parameters; ValueError where they have several, or several types, or none learns."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ValueError(f"{who}: got a network without parameters that learn, expected some")
+    kinds = {(str(parameter.device), str(parameter.dtype)) for parameter in learning}
+    if len(kinds) > 1:
+        raise ValueError(f"{who}: got parameters on or of {sorted(kinds)}, expected one device and one type")
+    return learning[0].device
+
+
+@torch.no_grad()
+def _check_network(who, client):
+    """Width d of the representations, from one sample of the private and of the public data; ValueError where they, or the
+    outputs, do not have the shape that the task needs."""
+    network, task, was_training = client.network, client.task, client.network.training
+    network.eval()
+    try:
+        one = client.data["train"].take(torch.tensor([0]))[0]
+        found = {"train": one} if client.public is None else {"train": one, "public": client.public.take(torch.tensor([0]))[0]}
+        widths = {}
+        for name, inputs in found.items():
+            representation = _tried(f"{who}: encoder", network.representation, inputs.to(client.device), name)
+            if representation.ndim != 2 or len(representation) != 1:
+                raise ValueError(f"{who}: encoder: got representations of shape {tuple(representation.shape)} for one {name} "
+                                 "sample, expected (1, d)")
+            widths[name] = representation.shape[1]
+        if len(set(widths.values())) > 1:
+            raise ValueError(f"{who}: encoder: got representations of width {widths}, expected one width")
+        outputs = _tried(f"{who}: head", network, one.to(client.device), "train")
+        wanted = 4 if task.dense else 2
+        if outputs.ndim != wanted or outputs.shape[1] != task.num_outputs:
+            raise ValueError(f"{who}: head: got outputs of shape {tuple(outputs.shape)} for one sample, expected "
+                             f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
+        return widths["train"]
+    finally:
+        network.train(was_training)
+
+
+def _tried(who, module, inputs, name):
+    try:
+        return module(inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{who}: failed on one {name} sample of shape {tuple(inputs.shape)}: "
+                         f"{str(error).splitlines()[0]}") from error

@@ -1,10 +1,16 @@
-"""What travels between clients and server in a contrastive step, in two protocols, and the ledger of its bytes.
+"""The boundary between clients and server: messages, what is checked and counted there, and the two protocols of the Muscle loss.
 
-Every client uploads its representations of the public batch, B*d numbers.  Downlink, to a client with M peers:
+A message is a mapping of names to tensors, numbers, words, or lists of these; nothing else travels.  A method asks its clients by
+stages: each names a client function, the message of each client, and what a good reply holds.
+
+Downlink of a contrastive step, to a client with M peers, in two protocols:
 "tuples" [paper]: S (B^M, d), the sums over every tuple, and log alpha (B^M,): the client sees sums of peers' rows only.
 "matrices" [ours]: the peers' M*B*d numbers; the client computes the rest: same loss, same gradients, far fewer bytes,
 but it sees each peer's representations one by one.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -13,6 +19,69 @@ from . import checks
 from .losses import muscle_loss, pair_log_alpha
 
 PROTOCOLS = ("matrices", "tuples")
+
+
+class Stage(NamedTuple):
+    """The server asks `clients` to call the method's client function `function` on `message_of(client)` each.
+
+    check(client, reply): raises ValueError, without the client's name, where a reply is not what it should be; None: not checked.
+    uncounted: names of what is in a message for measurement alone, which the ledger leaves out.
+    """
+
+    function: str
+    clients: list
+    message_of: Callable
+    check: Callable | None = None
+    uncounted: tuple = ()
+
+
+def expect(reply, like, dtypes=True):
+    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, finite values."""
+    for name in sorted(like.keys() | {name for name, value in reply.items() if isinstance(value, torch.Tensor)}):
+        wanted, value = like.get(name), reply.get(name)
+        if wanted is None or not isinstance(value, torch.Tensor):
+            got = "nothing" if value is None else f"a tensor of shape {tuple(value.shape)}" if wanted is None else type(value).__name__
+            raise ValueError(f"got {got} as {name!r}, expected {'no such tensor' if wanted is None else _described(wanted)}")
+        if value.shape != wanted.shape or dtypes and value.dtype != wanted.dtype:
+            raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(wanted)}")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"got NaN or infinity in {name!r}, expected finite numbers")
+
+
+def _described(tensor):
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def size_of(value):
+    """Bytes of the tensors in a message, or a part of it; numbers and words are for steering and the log, and count nothing."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(size_of, value.values()))
+    return sum(map(size_of, value)) if isinstance(value, (list, tuple)) else 0
+
+
+class Ledger:
+    """Counts the bytes of every message really exchanged, by round, client and direction ("up" or "down")."""
+
+    def __init__(self):
+        self.entries = {}
+
+    def send(self, message, *, round, client, direction, uncounted=()):
+        """Record a message, without its `uncounted` names, and hand it on."""
+        key = (round, client, checks.one_of("direction", direction, ("up", "down")))
+        if size := size_of({name: value for name, value in message.items() if name not in uncounted}):
+            self.entries[key] = self.entries.get(key, 0) + size
+        return message
+
+    def total(self, round, client):
+        """Bytes up and down of one client in one round."""
+        return self.entries.get((round, client, "up"), 0) + self.entries.get((round, client, "down"), 0)
+
+    def table(self):
+        """One row per (round, client, direction) with its bytes."""
+        rows = [(*key, size) for key, size in sorted(self.entries.items())]
+        return pd.DataFrame(rows, columns=["round", "client", "direction", "bytes"])
 
 
 def downlink(peers, protocol, tau, tau_prev, weighting="learned"):
@@ -68,27 +137,3 @@ def bytes_per_step(batch_size, num_peers, dim, protocol, itemsize=4):
     up = batch_size * dim
     down = num_peers * batch_size * dim if protocol == "matrices" else batch_size ** num_peers * (dim + 1)
     return up * itemsize, down * itemsize
-
-
-class Ledger:
-    """Counts the bytes of every payload really exchanged, by round, client and direction ("up" or "down")."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def send(self, payload, *, round, client, direction):
-        """Record a tensor, or a sequence of them, and hand it on."""
-        tensors = [payload] if isinstance(payload, torch.Tensor) else payload
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        key = (round, client, checks.one_of("direction", direction, ("up", "down")))
-        self.entries[key] = self.entries.get(key, 0) + size
-        return payload
-
-    def total(self, round, client):
-        """Bytes up and down of one client in one round."""
-        return self.entries.get((round, client, "up"), 0) + self.entries.get((round, client, "down"), 0)
-
-    def table(self):
-        """One row per (round, client, direction) with its bytes."""
-        rows = [(*key, size) for key, size in sorted(self.entries.items())]
-        return pd.DataFrame(rows, columns=["round", "client", "direction", "bytes"])

@@ -1,235 +1,231 @@
-"""The round loop: build the clients of a setup, play the rounds of a method, keep the history."""
+"""The round loop: clients, a method, rounds; the history of their scores, and every byte they exchanged."""
 
-import math
-from dataclasses import dataclass, field
+import importlib
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
-from .checks import one_of
-from .client import Client, evaluate, make_client
-from .exchange import Ledger
-from .experiments.client_data import read
-from .experiments.parked import ParkedClients
-from .experiments.settings import Settings
-from .experiments.setups import SETUP_SETTINGS, SETUPS
-from .methods import METHODS, SHARING
-from .networks.client_network import in_batches
-from .placement import at_work
-from .world.pairs import CAPTIONED, Pairs, held_out_data, public_data
-from .world.real.splits import held_out_rows, is_real, photos_and_texts, public_needs, run_rows
-from .world.scenes import PUBLIC_DOMAINS, digit_scenes
-from .world.tasks import task_named
+from .checks import positive_int
+from .client import Training
+from .exchange import Ledger, Stage
+from .server import Server
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
-ALIGNMENT_SCENES = 256
-MASKS = 6
-EXACT_LIMIT = 2 ** 33      # multiply-adds of one exact loss: a few seconds
-TUPLES_LIMIT = 2 ** 29     # numbers in one payload: two GiB
 
 
-@dataclass
 class Federation:
-    """The clients, each with its private and the public data, the ledger of one run, and what the server remembers.
+    """Clients that learn together by one method.
 
-    memory: {client: last upload of the whole public set}, with `refresh` "round"; what the server sent last, see
-    `methods.sharing`; or what the centre trains, see `methods.centralised`.  gains, losses: of the peers and of the
-    round before, with `peer_choice` "bandit", see `peers.credit`.
+        federation = Federation(clients, FedMuscle(num_peers=1), seed=0)
+        history = federation.fit(rounds=20)
+
+    clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
+    `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local phase.
+    absence, bad_uploads: see `server.Server`.  ledger: the bytes.  alignment: {"before", "after"}: how alike the clients'
+    representations of held-out public samples are, see `alignment.alignment_matrices`; empty where they have none.
+    Raises ValueError, before any training, naming what does not fit.
     """
 
-    settings: Settings
-    clients: list[Client] | ParkedClients
-    ledger: Ledger
-    memory: dict = field(default_factory=dict)
-    gains: dict = field(default_factory=dict)
-    losses: dict = field(default_factory=dict)
+    def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise"):
+        positive_int("seed", seed, least=0)
+        self.clients, self.method, self.seed = clients, method, seed
+        self.training = training or Training()
+        self.server, self.ledger = Server(seed, absence, bad_uploads), Ledger()
+        self.server.memory = method.memory()
+        self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
+        if isinstance(clients, list):
+            check_clients(clients)
+            for client in clients:
+                self.join(client)
+            self.server.cards = {client.name: method.register(client, {}) for client in clients}
+            check_cards(self.server, method)
 
+    def join(self, client):
+        """Give a client the federation's seed and training, and fresh optimisers.  Returns it."""
+        return client.join(self.seed, self.training, self.method.contrastive_lr)
 
-def check(settings):
-    """Raise ValueError, before any work, where setup or method do not exist, or settings do not fit them."""
-    reads = METHODS[one_of("method", settings.method, METHODS)].reads
-    if "tau_prev" in reads and settings.tau_prev > settings.tau:
-        raise ValueError(f"tau_prev: got {settings.tau_prev}, expected at most tau = {settings.tau}")
-    if "batch_size" in reads and settings.public_size < settings.batch_size:
-        raise ValueError(f"public_size: got {settings.public_size}, expected at least batch_size = {settings.batch_size}")
-    if settings.num_samples and settings.protocol == "tuples":
-        raise ValueError(f"num_samples: got {settings.num_samples}, expected 0 with protocol 'tuples', which sends every tuple")
-    if settings.peer_choice == "bandit" and (settings.method == "gramian" or settings.absence):
-        raise ValueError("peer_choice: got 'bandit', expected 'random', 'held', 'similar' or 'task' with gramian, whose "
-                         "clients do not report their losses, and where clients are absent")
-    if settings.refresh == "round" and settings.augment:
-        raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
-    specs = SETUPS[one_of("setup", settings.setup, SETUPS)]
-    num_clients = len(specs)
-    for index, spec in enumerate(specs, 1):
+    def fit(self, rounds, *, engine="in_process", progress=True, after_round=None):
+        """Play until `rounds` rounds are played in all, those before included.  Returns the history, a tidy table.
+
+        history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every round
+        (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats; bytes: up
+        and down of that client and round.
+        engine: name of a module of `engines`, which moves the messages.  after_round: function(federation), called after each
+        round, e.g. to keep `state()`.
+        """
+        positive_int("rounds", rounds)
+        self.connect(engine)
+        self.server.rounds = rounds
+        if not self.rows:
+            self.note_scores("validation", 0)
+        if "before" not in self.alignment:
+            self.alignment["before"] = self.matrices()
+        self.begin()
+        bar = tqdm(range(self.round + 1, rounds + 1), f"{self.method.label} seed {self.seed}", initial=self.round, total=rounds,
+                   unit="round", disable=not progress)
+        for round in bar:
+            self.server.left_out = {}
+            self.note_losses(self.play(self.method.play(self.server, round), round), round)
+            scores = self.note_scores("validation", round)
+            if scores:
+                bar.set_postfix_str(f"mean score {sum(scores.values()) / len(scores):.1f} %")
+            self.round = round
+            if after_round:
+                after_round(self)
+        self.note_scores("test", rounds)
+        self.alignment["after"] = self.matrices()
+        return self.history()
+
+    def connect(self, engine="in_process"):
+        """Reach the clients and register them, once."""
+        if self.engine is not None:
+            return
+        self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self)
+        if not self.server.cards:
+            names = [client.name for client in self.clients]
+            replies = self.exchange(Stage("register", names, lambda client: {}), 0)
+            self.server.cards = replies
+            check_cards(self.server, self.method)
+
+    def begin(self):
+        """Let the method learn what it must know before the first round, once; its bytes are those of round 0."""
+        if not self.begun:
+            self.begun = True
+            self.play(self.method.first(self.server), 0)
+
+    def play(self, stages, round):
+        """Play the generator of a method's stages to its end; returns what it returns."""
+        replies = None
         try:
-            task_named(spec.task)
-        except ValueError as error:
-            raise ValueError(f"setup: client {index} of {settings.setup}: {error}") from error
-        if settings.method in SHARING and spec.backbone != specs[0].backbone:
-            raise ValueError(f"method: got {settings.method!r} for {settings.setup}, whose client {index} has the encoder "
-                             f"{spec.backbone!r}, expected {specs[0].backbone!r} as client 1 has: it exchanges parameters")
-    real = check_real(settings, reads)
-    texts = [index for index, spec in enumerate(specs, 1) if task_named(spec.task).modality == "text"]
-    if texts and not real and settings.public_domain != CAPTIONED and "public_domain" in reads:
-        raise ValueError(f"public_domain: got {settings.public_domain!r}, expected {CAPTIONED!r}: clients {texts} of "
-                         f"{settings.setup} read captions")
-    if settings.num_peers >= num_clients and "num_peers" in reads:
-        raise ValueError(f"num_peers: got {settings.num_peers}, expected 1 to {num_clients - 1}: "
-                         f"{settings.setup} has {num_clients} clients")
-    tuples = settings.batch_size ** settings.num_peers
-    if "num_samples" in reads and not settings.num_samples and settings.protocol == "matrices" and (
-            tuples * settings.batch_size > EXACT_LIMIT):
-        raise ValueError(f"num_samples: got 0 with {settings.num_peers} peers and batches of {settings.batch_size}, expected a "
-                         "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
-    if "protocol" in reads and settings.protocol == "tuples" and tuples * settings.dim > TUPLES_LIMIT:
-        raise ValueError(f"protocol: got 'tuples' with {settings.num_peers} peers and batches of {settings.batch_size}, "
-                         "expected 'matrices': the payload is B^M (d + 1) numbers")
-    return settings
+            while True:
+                replies = self.exchange(stages.send(replies), round)
+        except StopIteration as done:
+            return done.value
+
+    def exchange(self, stage, round):
+        """One stage: messages down, replies up, counted and checked here.  Clients that do not answer are absent from it."""
+        def counted(message, client, direction):
+            return self.ledger.send(message, round=round, client=client, direction=direction, uncounted=stage.uncounted)
+
+        replies = self.engine.ask(stage.function, stage.clients, lambda client: counted(stage.message_of(client), client, "down"))
+        for client in sorted(replies):
+            if isinstance(replies[client], dict):
+                counted(replies[client], client, "up")
+        return self.server.accepted(stage, replies)
+
+    def note_losses(self, measured, round):
+        """Rows of what a round returned; {metric: {client: number}}."""
+        if self.server.left_out:
+            measured = measured | {"left_out": {client: float(times) for client, times in self.server.left_out.items()}}
+        for client in self.server.clients:
+            for metric, values in measured.items():
+                if client in values:                                          # an absent client has no contrastive loss
+                    self.note(client, metric, "train", round, values[client])
+
+    def note_scores(self, split, round):
+        """Rows of the scores of all clients that have this split; returns them."""
+        if any(row[4] == split and row[5] == round for row in self.rows):
+            return {}
+        scored = [client for client in self.server.clients if split in self.server.cards[client]["splits"]]
+        replies = self.exchange(Stage("score", scored, lambda client: {"split": split}), round)
+        for client, reply in replies.items():
+            self.note(client, self.server.cards[client]["metric"], split, round, reply["score"])
+        return {client: reply["score"] for client, reply in replies.items()}
+
+    def note(self, client, metric, split, round, value):
+        self.rows.append((self.method.name, client, self.server.cards[client]["task"], metric, split, round, self.seed, value,
+                          self.ledger.total(round, client)))
+
+    def history(self):
+        """What was noted so far, see `fit`."""
+        return pd.DataFrame(self.rows, columns=COLUMNS).sort_values(["round", "client"], kind="stable", ignore_index=True)
+
+    def matrices(self):
+        """`alignment.alignment_matrices` of the clients that have held-out public samples, in the order of their names."""
+        stage = Stage("represent", self.server.clients, lambda client: {}, uncounted=("representations",))
+        replies = self.exchange(stage, self.round)
+        found = [reply["representations"] for reply in replies.values() if reply["representations"] is not None]
+        return alignment_matrices(found) if len(found) > 1 else {}
+
+    def state(self):
+        """All that the rest of a run depends on, after a round: numbers, texts, tensors in host memory, lists and dicts of these.
+
+        Randomness needs no place in it: every stream is named by seed, client and round.
+        """
+        memory = self.server.memory
+        return {"round": self.round, "rows": self.rows, "alignment": self.alignment, "ledger": self.ledger.entries,
+                "memory": memory.state() if hasattr(memory, "state") else vars(memory) if memory is not None else {},
+                "clients": {client.name: client_state(client) for client in self.clients}}
+
+    def load(self, state, engine="in_process"):
+        """Go on from a `state()` of a federation of the same clients, method and seed."""
+        self.connect(engine)
+        self.begin()
+        memory = self.server.memory
+        if memory is not None:
+            memory.load(state["memory"]) if hasattr(memory, "load") else vars(memory).update(state["memory"])
+        for client in self.clients:
+            load_client(client, state["clients"][client.name])
+        self.round, self.alignment = state["round"], state["alignment"]
+        self.rows, self.ledger.entries = [tuple(row) for row in state["rows"]], dict(state["ledger"])
 
 
-def check_real(settings, reads):
-    """Whether the clients have real data; ValueError where settings do not fit that."""
-    real = is_real(settings.setup)
-    default_domain(settings.setup)
-    if "public_domain" in reads and (settings.public_domain not in PUBLIC_DOMAINS) != real:
-        raise ValueError(f"public_domain: got {settings.public_domain!r}, expected "
-                         f"{'the name of a real source' if real else f'one of {PUBLIC_DOMAINS}'}: {settings.setup} has clients "
-                         f"with {'real data' if real else 'scenes'}")
-    if settings.method in SHARING and (settings.offload or settings.adaptation != "full"):
-        raise ValueError(f"offload, adaptation: got {settings.offload}, {settings.adaptation!r}, expected False and 'full' "
-                         f"with {settings.method}, which exchanges whole networks")
-    return real
+def client_state(client):
+    """What training changes of a client: parameters that learn, buffers, both optimisers."""
+    network = client.network
+    values = {name: value.detach().cpu() for name, value in network.named_parameters() if value.requires_grad}
+    return {"network": values | {name: value.cpu() for name, value in network.named_buffers()},
+            "local": client.local_optimizer.state_dict(), "contrastive": client.contrastive_optimizer.state_dict()}
 
 
-def build(settings, parked=None, device="cpu"):
-    """The federation of `settings` before its first round.
-
-    parked: a folder for the clients' states, so that one network at a time is in memory; the results are the same.  Raises
-    ValueError where the method needs all networks at once: aligning ones do unless `refresh` is "round".
-    device: where networks compute.
-    """
-    specs = SETUPS[check(settings).setup]
-    if parked is not None and "refresh" in METHODS[settings.method].reads and settings.refresh == "batch":
-        raise ValueError(f"parked: got a folder with {settings.method} and refresh 'batch', which needs the networks of all "
-                         "clients at every batch; expected refresh 'round'")
-    if parked is not None and settings.method == "centralised":
-        raise ValueError("parked: got a folder with centralised, expected None: it has one network only")
-    public = public_samples(settings, "public_domain" in METHODS[settings.method].reads)
-
-    def make(index):
-        return make_client(index, specs[index - 1], settings, public, device)
-
-    clients = [make(index) for index in range(1, len(specs) + 1)] if parked is None else ParkedClients(make, len(specs), parked)
-    return Federation(settings, clients, Ledger())
+def load_client(client, state):
+    """Put a `client_state` back."""
+    own = dict(client.network.named_parameters()) | dict(client.network.named_buffers())
+    with torch.no_grad():
+        for name, value in state["network"].items():
+            own[name].copy_(value)
+    client.local_optimizer.load_state_dict(state["local"])
+    client.contrastive_optimizer.load_state_dict(state["contrastive"])
 
 
-def public_samples(settings, is_read):
-    """The public `Pairs` of a run; None for a method that does not read them, where clients have real data."""
-    if is_real(settings.setup):
-        return real_pairs(settings.setup, settings.public_domain, run_rows(settings, public=True)[0]) if is_read else None
-    domain = settings.public_domain if is_read else default_domain(settings.setup)
-    return public_data(domain, settings.public_size, settings.seed)
+def check_clients(clients):
+    """Raise ValueError where names do not tell the clients apart, or public sets are not the same samples in the same order."""
+    if not clients:
+        raise ValueError("clients: got none, expected at least one")
+    names = [client.name for client in clients]
+    if len(set(map(str, names))) < len(names) or len({type(name) for name in names}) > 1:
+        raise ValueError(f"clients: got names {names}, expected different ones, all words or all numbers")
+    seen = {}
+    for client in sorted(clients, key=lambda client: client.name):
+        if client.public is None or client.public.dataset is not None:
+            continue
+        inputs = client.public.inputs
+        for name, other in seen.items():
+            if other is not inputs and other.shape == inputs.shape and not torch.equal(other, inputs) and same_rows(other, inputs):
+                raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, expected one "
+                                 "order for all")
+        seen[client.name] = inputs
 
 
-def real_pairs(setup, domain, rows):
-    """`Pairs` of rows of a real source, with what the clients of `setup` read of them."""
-    return Pairs(*photos_and_texts(domain, rows, public_needs(setup)))
+def same_rows(x, y):
+    """Whether two tensors (n, ..) hold the same rows in any order, by a random projection."""
+    weights = torch.rand(x[0].numel(), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, two = (torch.cat([part.flatten(1).double().cpu() @ weights for part in tensor.split(256)]).sort().values
+                for tensor in (x, y))
+    return torch.equal(one, two)
 
 
-def default_domain(setup):
-    """A public domain that every client of a setup can read."""
-    if is_real(setup):
-        if "public_domain" not in SETUP_SETTINGS.get(setup, {}):
-            raise ValueError(f"setup: got {setup!r}, whose clients have real data, without a public source; expected one in "
-                             "setups.SETUP_SETTINGS: it also tells how alike representations are")
-        return SETUP_SETTINGS[setup]["public_domain"]
-    specs = SETUPS[setup]
-    texts = any(task_named(spec.task).modality == "text" for spec in specs)
-    return CAPTIONED if texts else Settings().public_domain
-
-
-def train(federation, progress=True, state=None):
-    """Play all rounds.  Returns (history, alignment).
-
-    state: a `resume.State` that is kept after each round and that the run goes on from; None: none is kept.
-
-    history: one row per (client, metric, split, round), columns `COLUMNS`; scores in percent, on validation scenes every
-    round (0 = before training) and on test scenes after the last; as "train", what the method returns, losses in nats; bytes:
-    up and down of that client and round.
-    alignment: {"before": ..., "after": ...}, see `alignment_matrices`, on 256 held-out scenes.
-    """
-    settings = federation.settings
-    done, rows, before = state.load(federation) if state else (0, [], None)
-    play_round = METHODS[settings.method].play_round
-
-    def note(client, metric, split, round, value):
-        sent = federation.ledger.total(round, client.index)
-        rows.append((settings.method, client.index, client.task.name, metric, split, round, settings.seed, value, sent))
-
-    if not done:
-        before = alignment_matrices(representations(federation))
-        for client in federation.clients:
-            note(client, client.task.metric, "validation", 0, evaluate(client, "validation"))
-    bar = tqdm(range(done + 1, settings.rounds + 1), f"{settings.method} seed {settings.seed}", initial=done,
-               total=settings.rounds, disable=not progress)
-    for round in bar:
-        losses = play_round(federation, round)
-        for client in federation.clients:
-            for metric, values in losses.items():
-                if client.index in values:                                    # an absent client has no contrastive loss
-                    note(client, metric, "train", round, values[client.index])
-            note(client, client.task.metric, "validation", round, evaluate(client, "validation"))
-        if state:
-            state.save(federation, round, rows, before)
-    for client in federation.clients if settings.test_size else ():
-        note(client, client.task.metric, "test", settings.rounds, evaluate(client, "test"))
-    history = pd.DataFrame(rows, columns=COLUMNS).sort_values(["round", "client"], kind="stable", ignore_index=True)
-    return history, {"before": before, "after": alignment_matrices(representations(federation))}
-
-
-def representations(federation):
-    """Every client's representations, by client index, of 256 held-out samples that nobody trains on: list of (256, dim).
-
-    Single-digit scenes of test handwriting; where text clients take part, image-caption pairs of test handwriting.  With real
-    data, what the setup's public source holds out, at most as many.
-    """
-    setup = federation.settings.setup
-    specs, domain = SETUPS[setup], default_domain(setup)
-    if is_real(setup):
-        held_out = real_pairs(setup, domain, held_out_rows(setup, domain, ALIGNMENT_SCENES))
-    elif domain == CAPTIONED:
-        held_out = held_out_data(ALIGNMENT_SCENES)
-    else:
-        held_out = Pairs(digit_scenes("test", "single", ALIGNMENT_SCENES, 0, "alignment").images, None)
-    found = {}
-    for client in federation.clients:
-        client.model.eval()
-        inputs = read(client.task, specs[client.index - 1].backbone, held_out)
-        with at_work(client):
-            found[client.index] = in_batches(client.model.representation, inputs, device=client.device)
-    return [found[index] for index in sorted(found)]
-
-
-def predicted_masks(federation, count=MASKS):
-    """{client index: predicted classes of its first `count` test scenes} of every client with a dense task: a text of one
-    hexadecimal digit a pixel for each scene, row by row; {} where the settings have no test scenes, and with real data."""
-    found = {}
-    if is_real(federation.settings.setup):
-        return found
-    for client in federation.clients:
-        if client.task.dense and "test" in client.data:
-            client.model.eval()
-            classes = in_batches(client.model, client.data["test"][0][:count]).argmax(1)
-            found[client.index] = ["".join(f"{value:x}" for value in mask.flatten().tolist()) for mask in classes]
-    return found
-
-
-def mask_from_text(text):
-    """(side, side) classes from a text of `predicted_masks`; ValueError where it is not square or not hexadecimal."""
-    side = math.isqrt(len(text))
-    if side * side != len(text):
-        raise ValueError(f"text: got {len(text)} digits, expected a square number")
-    return torch.tensor([int(digit, 16) for digit in text]).view(side, side)
+def check_cards(server, method):
+    """Raise ValueError where what the clients registered does not fit together, or the method."""
+    dims, sizes = server.known("dim"), server.known("public_size")
+    if method.uses_public:
+        if without := [client for client, size in sizes.items() if not size]:
+            raise ValueError(f"public: clients {without} have no public data, expected some: {method.label} needs them")
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"public: got {sizes} samples by client, expected equally many")
+        if len(set(dims.values())) > 1:
+            raise ValueError(f"encoder: got representations of width {dims} by client, expected one width for all")
+    size = server.public_size if method.uses_public else None
+    method.check(len(dims), size, next(iter(dims.values())))

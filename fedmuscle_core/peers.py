@@ -10,27 +10,43 @@ import math
 import torch
 
 from .alignment import linear_cka
-from .experiments.setups import SETUPS
 from .seeds import generator
-from .server import choose_peers
+
+PEER_CHOICES = ("random", "held", "similar", "task", "bandit")
 
 
-def choose(settings, uploads, rng, gains, round):
-    """{client: sorted list of its peers} as `settings.peer_choice` says, chosen among the clients in `uploads`.
+def choose_peers(clients, num_peers, rng):
+    """For each client, `num_peers` of the others at random: {client: sorted list of peers}.
 
-    uploads: {client: unit-length representations (B, d) of the batch}.  gains: as kept by `credit`.
+    clients: their names, in any order; rng: `torch.Generator`.  Raises ValueError unless 1 <= num_peers < len(clients).
+    """
+    clients = sorted(clients)
+    if not 1 <= num_peers < len(clients):
+        raise ValueError(f"num_peers: got {num_peers}, expected 1 to {len(clients) - 1} with {len(clients)} clients")
+    chosen = {}
+    for client in clients:
+        others = [other for other in clients if other != client]
+        picks = torch.randperm(len(others), generator=rng)[:num_peers]
+        chosen[client] = sorted(others[pick] for pick in picks)
+    return chosen
+
+
+def choose(how, num_peers, uploads, rng, *, seed, round, tasks, gains):
+    """{client: sorted list of its peers} as `how`, one of PEER_CHOICES, says, chosen among the clients in `uploads`.
+
+    uploads: {client: unit-length representations (B, d) of the batch}.  tasks: {client: name}.  gains: as kept by `credit`.
     As many as `num_peers`, or all others where they are fewer.
     """
     clients = sorted(uploads)
-    num_peers = min(settings.num_peers, len(clients) - 1)
-    if settings.peer_choice == "random":
+    num_peers = min(num_peers, len(clients) - 1)
+    if how == "random":
         return choose_peers(clients, num_peers, rng)
-    if settings.peer_choice in ("held", "bandit"):
-        rng = generator(settings.seed, "bandit", round)                       # one choice for all batches of a round
-    if settings.peer_choice == "held":
+    if how in ("held", "bandit"):
+        rng = generator(seed, "bandit", round)                                # one choice for all batches of a round
+    if how == "held":
         return choose_peers(clients, num_peers, rng)
-    rank = {"similar": lambda: _similarity(uploads), "task": lambda: _same_task(settings.setup, clients),
-            "bandit": lambda: _upper_bounds(gains, clients, round)}[settings.peer_choice]()
+    rank = {"similar": lambda: _similarity(uploads), "task": lambda: _same_task(tasks, clients),
+            "bandit": lambda: _upper_bounds(gains, clients, round)}[how]()
     chosen = {}
     for client in clients:
         others = [other for other in clients if other != client]
@@ -45,8 +61,7 @@ def _similarity(uploads):
             for one in uploads for other in uploads if one != other}
 
 
-def _same_task(setup, clients):
-    tasks = {client: SETUPS[setup][client - 1].task for client in clients}
+def _same_task(tasks, clients):
     return {(one, other): tasks[one] == tasks[other] for one in clients for other in clients}
 
 

@@ -5,15 +5,15 @@ import contextlib
 import torch
 
 
-def flat_optimizers(model, local_lr, contrastive_lr):
-    """AdamW of the whole model and AdamW of its representation model, each over one flat tensor.
+def flat_optimizers(network, local_lr, contrastive_lr):
+    """AdamW of the whole network and AdamW of its representation model, each over one flat tensor.
 
     Small networks have many small tensors, and an optimiser's work per tensor would cost a tenth of every step.  All trainable
     parameters and gradients become views of two flat tensors, those of the representation model first; the updates are the
     same.
     """
-    flat, grad = flatten(model)
-    representation = sum(p.numel() for p in model.representation.parameters() if p.requires_grad)
+    flat, grad = flatten(network)
+    representation = sum(p.numel() for p in network.representation.parameters() if p.requires_grad)
     optimizers = []
     for size, lr in ((len(flat), local_lr), (representation, contrastive_lr)):
         view = torch.nn.Parameter(flat[:size])
@@ -22,9 +22,10 @@ def flat_optimizers(model, local_lr, contrastive_lr):
     return optimizers
 
 
-def flatten(model):
-    """(flat parameters, flat gradients, zero) of which the model's trainable parameters and their gradients become views."""
-    parameters = [p for part in (model.representation, model.head) for p in part.parameters() if p.requires_grad]
+def flatten(network):
+    """(flat parameters, flat gradients, zero) of which the network's trainable parameters and their gradients become views."""
+    found = [p for part in (network.representation, network.head) for p in part.parameters() if p.requires_grad]
+    parameters = list({id(parameter): parameter for parameter in found}.values())             # one that is shared counts once
     flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
     grad, end = torch.zeros_like(flat), 0
     for parameter in parameters:
@@ -35,8 +36,8 @@ def flatten(model):
 
 def move(client, device):
     """The client's network and the state of its optimisers to `device`; values and updates stay the same."""
-    client.model.to(device)
-    flat, grad = flatten(client.model)
+    client.network.to(device)
+    flat, grad = flatten(client.network)
     for optimizer in (client.local_optimizer, client.contrastive_optimizer):
         (view,) = optimizer.param_groups[0]["params"]
         size = view.numel()
@@ -49,8 +50,8 @@ def move(client, device):
 
 @contextlib.contextmanager
 def at_work(client):
-    """Context in which the client is on the device it works on; one that is `swapped` returns to host memory afterwards."""
-    if not client.swapped:
+    """Context in which the client is on the device it works on; one that is `offload`ed returns to host memory afterwards."""
+    if not client.offload:
         yield client
         return
     move(client, client.works_on)

@@ -1,55 +1,75 @@
-"""The server's part: draw every client's peers, set the temperatures of their pairs, aggregate kernels and votes."""
+"""The server: what it knows of its clients, who takes part in a round, which replies it accepts."""
+
+import warnings
+from dataclasses import dataclass, field
 
 import torch
 
+from .checks import number, one_of
+from .exchange import expect
+from .seeds import generator
 
-def choose_peers(clients, num_peers, rng):
-    """For each client, `num_peers` of the others at random: {client: sorted list of peers}.
+BAD_UPLOADS = ("raise", "skip")
 
-    clients: their indices, in any order; rng: `torch.Generator`.  Raises ValueError unless 1 <= num_peers < len(clients).
+
+@dataclass
+class Server:
+    """cards: {client: what it registered, see `Method.register`}.  absence: share of the rounds that each client misses the
+    exchange.  bad_uploads: "raise", or "skip": who sends what cannot be used is left out of this exchange, with a warning.
+
+    rounds: how many there will be.  memory: the method's, see `Method.memory`.  left_out: {client: times in this round}.
     """
-    clients = sorted(clients)
-    if not 1 <= num_peers < len(clients):
-        raise ValueError(f"num_peers: got {num_peers}, expected 1 to {len(clients) - 1} with {len(clients)} clients")
-    chosen = {}
-    for client in clients:
-        others = [other for other in clients if other != client]
-        picks = torch.randperm(len(others), generator=rng)[:num_peers]
-        chosen[client] = sorted(others[pick] for pick in picks)
-    return chosen
+
+    seed: int
+    absence: float = 0.0
+    bad_uploads: str = "raise"
+    rounds: int = 0
+    cards: dict = field(default_factory=dict)
+    memory: object = None
+    left_out: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        number("absence", self.absence, least=0, below=1)
+        one_of("bad_uploads", self.bad_uploads, BAD_UPLOADS)
+
+    @property
+    def clients(self):
+        """Names of all clients, sorted."""
+        return sorted(self.cards)
+
+    @property
+    def public_size(self):
+        """Number of public samples."""
+        return next(iter(self.cards.values()))["public_size"]
+
+    def known(self, name):
+        """{client: what it registered as `name`}."""
+        return {client: self.cards[client][name] for client in self.clients}
+
+    def present(self, round):
+        """Names of the clients that take part in this round's exchange; all others train locally."""
+        return [client for client in self.clients if not self.absence or
+                torch.rand(1, generator=generator(self.seed, "absence", round, client)).item() >= self.absence]
+
+    def accepted(self, stage, replies):
+        """{client: reply} of the good ones, sorted by client; the others raise a ValueError that names the client, or are
+        left out."""
+        good = {}
+        for client in sorted(replies):
+            try:
+                if not isinstance(replies[client], dict):
+                    raise ValueError(f"got {type(replies[client]).__name__}, expected a message")
+                if stage.check:
+                    stage.check(client, replies[client])
+                good[client] = replies[client]
+            except ValueError as error:
+                if self.bad_uploads == "raise":
+                    raise ValueError(f"client {client}: {stage.function}: {error}") from error
+                warnings.warn(f"client {client} is left out of {stage.function!r}: {error}", stacklevel=2)
+                self.left_out[client] = self.left_out.get(client, 0) + 1
+        return good
 
 
-def pair_temperatures(settings, kinds):
-    """(tau, tau_prev) for a client and its M peers, whose kinds come in that order, the client's own first.
-
-    kinds: their modalities, or their tasks, as `settings.distant` says.
-
-    Numbers, unless `settings.tau_cross` gives pairs of different kinds a temperature of their own: then the (M+1, M+1)
-    and (M, M) matrices that `losses.muscle_loss` takes, with tau_prev in the same ratio to tau for every pair.
-    """
-    if settings.tau_cross is None or len(set(kinds)) == 1:
-        return settings.tau, settings.tau_prev
-    differ = torch.tensor([[own != other for other in kinds] for own in kinds])
-    tau = torch.where(differ, settings.tau_cross, settings.tau).double()
-    return tau, tau[1:, 1:] * (settings.tau_prev / settings.tau)
-
-
-def kernel_mean(kernels):
-    """FedHeNN's aggregate: the mean of the clients' kernel matrices, a list of (B, B)."""
-    return torch.stack(kernels).mean(0)
-
-
-def count_votes(votes, share):
-    """Pseudo-labels from the votes of the clients of one label space, a list of equal-shaped integer tensors.
-
-    votes: class indices, -1 for no vote; labels have their type.  A class becomes the label where strictly more clients
-    chose it than any other and more than `share` of all these clients did; else -1.
-    """
-    most, label = torch.zeros_like(votes[0]), torch.full_like(votes[0], -1)
-    tied = torch.zeros_like(votes[0], dtype=torch.bool)
-    for name in range(max(int(vote.max()) for vote in votes) + 1):
-        count = sum((vote == name).to(most.dtype) for vote in votes)
-        tied = (tied | (count == most)) & ~(count > most)
-        label = torch.where(count > most, name, label)
-        most = torch.maximum(most, count)
-    return torch.where(~tied & (most > share * len(votes)), label, -1)
+def expect_tensors(like_of):
+    """The `check` of a stage whose replies hold exactly the tensors `like_of(client)`, see `exchange.expect`."""
+    return lambda client, reply: expect(reply, like_of(client))

@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from fedmuscle_core.experiments.client_data import private_sets
-from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.world.partition import LEAST, deal, first_digits, like, split_by_class
 from fedmuscle_core.world.scenes import digit_scenes
 
@@ -62,23 +59,3 @@ def test_like_takes_as_many_as_the_scarcest_class_allows():
     assert np.bincount(classes[rows]).tolist() == [10, 30]
     with pytest.raises(ValueError, match=r"classes: got no scene of \[7\]"):
         like(classes, np.eye(10)[7] + proportions)
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_clients_of_the_noniid_setup_have_their_own_mixture_in_every_split(split):
-    settings = Settings(setup="noniid", dirichlet=0.1, test_size=400)
-    clients = [(index, spec) for index, spec in enumerate(SETUPS["noniid"], 1) if spec.task == "ic10"]
-    counts = [np.bincount(private_sets(index, spec, settings)[split][1], minlength=10) for index, spec in clients]
-    assert min(map(sum, counts)) >= LEAST
-    trained = [np.bincount(private_sets(index, spec, settings)["train"][1], minlength=10) for index, spec in clients]
-    for mine, own in zip(counts, trained, strict=True):
-        assert np.corrcoef(mine, own)[0, 1] > 0.9
-    if split == "train":
-        assert sum(counts).sum() == sum(spec.train_size for _, spec in clients)
-
-
-def test_without_a_concentration_nothing_changes():
-    spec = SETUPS["noniid"][6]
-    plain, other = (private_sets(7, spec, Settings(setup="noniid", seed=seed)) for seed in (0, 1))
-    assert {split: len(wanted) for split, (_, wanted) in plain.items()} == {"train": 80, "validation": 400, "test": 2000}
-    assert torch.equal(plain["test"][0], other["test"][0]) and not torch.equal(plain["train"][0], other["train"][0])

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from fedmuscle_core.seeds import generator
-from fedmuscle_core.world import dense_labels as dense
 from fedmuscle_core.world.glyphs import DIGIT_POOLS, LETTERS, digit_indices, digit_pool, letter_pool
 from fedmuscle_core.world.scenes import (
+    CAPTIONED_DOMAIN,
     LAYOUTS,
     PUBLIC_DOMAINS,
     compose,
@@ -15,7 +15,6 @@ from fedmuscle_core.world.scenes import (
     textures,
     undrawn_scenes,
 )
-from fedmuscle_core.world.tasks import TASKS, targets
 
 
 def test_digit_splits_never_mix_and_are_stratified():
@@ -64,40 +63,6 @@ def test_scenes_depend_on_their_stream_alone():
     assert torch.equal(first.images, digit_scenes("train", "multi", 20, 0, "client", 1).images)
     assert not torch.equal(first.images, digit_scenes("train", "multi", 20, 0, "client", 2).images)
     assert not torch.equal(first.images, digit_scenes("train", "multi", 20, 1, "client", 1).images)
-
-
-def test_every_task_has_its_answer_in_one_scene():
-    scenes = digit_scenes("train", "multi", 400, 3)
-    mlc, ic10, ic100 = (targets(name, scenes) for name in ("mlc", "ic10", "ic100"))
-    for row in range(400):
-        digits = [c for c in scenes.classes[row].tolist() if c >= 0]
-        assert mlc[row].nonzero()[:, 0].tolist() == sorted(set(digits))
-        assert ic10[row].item() == (digits[0] if len(digits) == 1 else -1)
-        assert ic100[row].item() == (10 * digits[0] + digits[1] if len(digits) == 2 else -1)
-    assert torch.equal(targets("ss", scenes), scenes.masks) and torch.equal(targets("semseg", scenes), scenes.masks)
-    assert all(torch.equal(targets(name, scenes), getattr(dense, name)(scenes)) for name in ("parts", "saliency", "edges"))
-    drawn = zip(scenes.classes >= 0, scenes.side, scenes.ink, scenes.centre, strict=True)
-    for row, (present, side, ink, centre) in enumerate(drawn):
-        slots = present.nonzero()[:, 0].tolist()
-        largest, brightest = (max(slots, key=measure.__getitem__) for measure in (side.tolist(), ink.mean(1).tolist()))
-        assert targets("largest", scenes)[row] == scenes.classes[row, largest]
-        assert targets("brightest", scenes)[row] == scenes.classes[row, brightest]
-        above = {scenes.classes[row, slot].item() for slot in slots if centre[slot, 1] < 0}
-        assert set(targets("upper", scenes)[row].nonzero()[:, 0].tolist()) == above
-    assert (ic10 >= 0).any() and (ic100 >= 0).any()
-    with pytest.raises(ValueError, match="task: got 'odometry'"):
-        targets("odometry", scenes)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_perfect_prediction_scores_100_and_a_constant_one_little(name):
-    task = TASKS[name]
-    wanted = targets(name, digit_scenes("test", task.layout, 500, 0))
-    perfect = wanted if wanted.ndim == 2 else torch.nn.functional.one_hot(wanted, task.num_outputs).movedim(-1, 1).float()
-    assert task.score(20 * perfect - 10, wanted) == pytest.approx(100)
-    free = 50 if name == "saliency" else 40                                   # of two classes, half of mIoU
-    assert task.score(torch.zeros_like(perfect), wanted) < free
-    assert task.loss(20 * perfect - 10, wanted) < 0.01 < task.loss(torch.zeros_like(perfect), wanted)
 
 
 def test_public_domains():
@@ -168,7 +133,7 @@ def test_centre_side_and_ink_are_those_of_what_is_drawn(layout):
 
 def test_pairs_are_single_digits_and_keep_what_a_caption_needs():
     scenes = public_pairs(101, 0)
-    assert public_pairs(101, 0) is scenes and public_scenes("pairs", 101, 0) is scenes.images
+    assert public_pairs(101, 0) is scenes and public_scenes(CAPTIONED_DOMAIN, 101, 0) is scenes.images
     assert ((scenes.classes >= 0).sum(1) == 1).all() and all(len(field) == 101 for field in scenes)
     public_pairs.cache_clear()
     assert all(torch.equal(*both) for both in zip(public_pairs(101, 0), scenes, strict=True))

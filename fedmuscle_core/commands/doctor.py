@@ -1,22 +1,29 @@
-"""Says in one line what is wrong with the installation, and how to mend it: `python -m fedmuscle_core.doctor`."""
+"""Says in one line what `fedmuscle reproduce` lacks, and how to mend it: `python -m fedmuscle_core.commands.doctor`."""
 
 import importlib
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from ..paths import ROOT
+from ..paths import PACKAGE
 
-MEND = "run `make setup`, or `pip install -r requirements.lock`"
-NAMES = ("packaging", "torch", "torchvision", "transformers", "jupytext", "papermill", "matplotlib", "nbval", "ipykernel",
-         "ipywidgets", "nbformat", "numpy", "pandas", "peft", "pillow", "pyyaml", "scikit-learn", "scipy", "torchmetrics",
-         "tqdm")
+MEND = 'pip install "fedmuscle-core[reproduce]"; in a clone: make setup'
+LOCK = PACKAGE.parent / "requirements.lock"
+
+
+def needed(find_requires=requires):
+    """Names of the packages of the core and of its extra `reproduce`."""
+    try:
+        lines = find_requires("fedmuscle-core") or []
+    except PackageNotFoundError:
+        return ["fedmuscle-core"]
+    return sorted(re.match(r"[\w.-]+", line)[0] for line in lines if not re.search(r"extra == .dev", line))
 
 
 def problem(find_version=version, find_requires=requires):
     """The first thing wrong with the installed packages as one line, or None.  Imports none of them."""
     missing = []
-    for name in NAMES:
+    for name in needed(find_requires):
         try:
             find_version(name)
         except PackageNotFoundError:
@@ -43,10 +50,10 @@ def import_problem():
     return None
 
 
-def differences_from_lock(find_version=version):
-    """Packages whose installed version is not the locked one, as lines "name installed != locked"."""
+def differences_from_lock(find_version=version, lock=LOCK):
+    """Packages whose installed version is not the locked one, as lines "name installed != locked"; none without a lock."""
     lines = []
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in lock.read_text().splitlines() if lock.is_file() else []:
         if pinned := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)\s*$", line):
             try:
                 found = find_version(pinned[1])

@@ -53,7 +53,7 @@ def some(profile, values):
 
 def first_seeds(profile, seeds, most=SEEDS):
     """`seeds`, or as many of the profile's as `most` says for it."""
-    return profile_seeds(profile, seeds)[:None if seeds else most.get(profile)]
+    return profile_seeds(profile, seeds, most.get(profile))
 
 
 def at(profile, setup, method, seeds, **changes):
@@ -159,7 +159,7 @@ def by_factor(profile, factor, seeds=None):
     """
     seeds = first_seeds(profile, seeds, FEW_SEEDS)
     tuned, local = (at(profile, "setup1", method, seeds) for method in ("fedmuscle", "local"))
-    value = getattr(tuned[0], factor)
+    value = tuned[0].flat()[factor]
     runs = {(value if factor in SHARED else None, "local"): local, (value, "fedmuscle"): tuned}
     steps = {"contrastive_steps": STEPS} if factor == "batch_size" else {}
     for value in FACTORS[factor][:1 if profile == "quick" else None]:

@@ -1,11 +1,13 @@
-"""What runs on real data would download, load, train and exchange, without network and without doing it.
+"""What runs will cost before they are started: by the wall times of stored runs, and, on real data, what they would download,
+load, train and exchange, without network and without doing it.
 
 Networks are built without weights (torch's meta device) from the configurations of `checkpoints`, so parameters, operations
 and kept activations are counted, not guessed.  Hours need a rate, which is assumed: see RATE.
 """
 
-import math
 from collections import Counter
+from dataclasses import dataclass
+from statistics import median
 
 import pandas as pd
 import torch
@@ -13,22 +15,76 @@ from huggingface_hub import try_to_load_from_cache
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from ..client import assembled
-from ..exchange import bytes_per_step
-from ..methods import METHODS
-from ..methods.contrastive import public_batches
+from ..client import local_steps
 from ..networks.backbones import backbone_folder
 from ..networks.checkpoints import CHECKPOINTS
 from ..networks.client_network import num_parameters
 from ..networks.text import TEXT_LENGTH
 from ..world.real.sources import source_folder, source_named
 from ..world.tasks import task_named
-from .setups import SETUP_SETTINGS, SETUPS
+from .build import make_network
+from .store import stored_runs
 
 RATE = 50e12          # operations a second that a data-centre GPU sustains on these networks: assumed, not measured
 BANDWIDTH = 8e9       # bytes a second between host and accelerator: assumed likewise
 STATE = 20            # bytes a trainable parameter: gradient and two AdamWs' two moments each, float32
-RELAYED = ("gramian", "pairwise", "fedmuscle")       # their representations travel, so bytes have a closed form
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method's costs depend on, of one client: numbers of public samples, local samples and steps a round, samples of a
+    local batch, of a micro-batch or None; offload; back: cost of a backward pass in forward passes; dim; absence."""
+
+    public_size: int
+    local_samples: int
+    local_steps: int
+    local_batch: int
+    micro: int | None
+    offload: bool
+    back: int
+    dim: int
+    absence: float
+
+
+def work_of(spec, settings):
+    """The `Work` of a client of a `ClientSpec`.  Without weights that learn in the backbone the way back costs half."""
+    compute, training = settings.compute, settings.training
+    passes, steps = local_steps(training, spec.train_size)
+    return Work(settings.public_size, passes * spec.train_size, steps, training.local_batch_size, compute.micro_batch_size,
+                compute.offload, 2 if compute.adaptation == "full" else 1, settings.dim, settings.absence)
+
+
+def seconds_per_client_round(folder):
+    """{(setup, method): median wall seconds of a client and round} of the runs stored in `folder`, and {method: ...},
+    {None: ...} over more of them, for what was never run."""
+    times = {}
+    for record, history in stored_runs(folder):
+        settings = record["settings"]
+        if settings["rounds"] > 1:
+            took = record["wall_seconds"] / settings["rounds"] / history["client"].nunique()
+            for key in ((settings["setup"], settings["method"]), settings["method"], None):
+                times.setdefault(key, []).append(took)
+    return {key: median(found) for key, found in times.items()}
+
+
+def estimate(settings_list, folder, workers=1):
+    """Seconds that computing `settings_list` will take with `workers` processes, or nan where nothing is stored in `folder`."""
+    known = seconds_per_client_round(folder)
+
+    def took(settings):
+        keys = ((settings.setup.name, settings.method.name), settings.method.name, None)
+        each = next((known[key] for key in keys if key in known), float("nan"))
+        return each * settings.rounds * len(settings.setup.clients)
+    return sum(map(took, settings_list)) / min(workers, max(1, len(settings_list)))
+
+
+def as_text(seconds):
+    """"40 s", "12 min" or "3.5 h"; "an unknown time" for nan."""
+    if seconds != seconds:
+        return "an unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def report(settings_list):
@@ -37,10 +93,10 @@ def report(settings_list):
     parts = [f"{len(settings_list)} runs, nothing is started.", "", sources_text(settings_list), "", backbones_text(setups)]
     for setup in setups:
         several = [settings for settings in settings_list if settings.setup == setup]
-        clients = client_table(several[0])
-        parts += ["", f"{setup}: clients, {several[0].adaptation} (rank {several[0].lora_rank})",
-                  clients.to_string(index=False), "", f"{setup}: runs", run_table(several, clients).to_string(index=False), ""]
-        parts += [memory_text(settings, clients) for settings in {settings.method: settings for settings in several}.values()]
+        clients, compute = client_table(several[0]), several[0].compute
+        parts += ["", f"{setup.name}: clients, {compute.adaptation} (rank {compute.lora_rank})", clients.to_string(index=False),
+                  "", f"{setup.name}: runs", run_table(several, clients).to_string(index=False), ""]
+        parts += [memory_text(one, clients) for one in {settings.method.name: settings for settings in several}.values()]
     parts.append(f"Hours are at an assumed {RATE / 1e12:.0f} TFLOP/s and {BANDWIDTH / 1e9:.0f} GB/s between host and "
                  "accelerator; no accelerator was timed.  Reading data comes on top.")
     return "\n".join(parts)
@@ -48,9 +104,9 @@ def report(settings_list):
 
 def sources_text(settings_list):
     """One line a source: here, or what its download would be."""
-    names = {task_named(spec.task).source for settings in settings_list for spec in SETUPS[settings.setup]}
-    names |= {settings.public_domain for settings in settings_list if "public_domain" in METHODS[settings.method].reads}
-    names |= {SETUP_SETTINGS[settings.setup]["public_domain"] for settings in settings_list}   # how alike representations are
+    names = {task_named(task).source for settings in settings_list for task in settings.setup.tasks}
+    names |= {settings.public_domain for settings in settings_list if settings.method.uses_public}
+    names |= {settings.setup.settings["public_domain"] for settings in settings_list}   # how alike representations are
     lines = ["data:"]
     for name in sorted(names):
         size = sum(file.size for file in source_named(name).files)
@@ -63,7 +119,7 @@ def sources_text(settings_list):
 def backbones_text(setups):
     """One line a backbone: a local folder, the hub's local cache, or what its download would be."""
     lines = ["backbones:"]
-    for name in sorted({spec.backbone for setup in setups for spec in SETUPS[setup]}):
+    for name in sorted({spec.backbone for setup in setups for spec in setup.clients}):
         folder, known = backbone_folder(name), CHECKPOINTS.get(name)
         if folder is not None:
             lines.append(f"  {name}: here: {folder}")
@@ -87,10 +143,10 @@ def skeleton(name):
 
 
 def client_skeleton(spec, settings):
-    """A client's network without weights, as `client.make_model` would build it."""
+    """A client's network without weights, as `build.make_client` would build it."""
     with torch.device("meta"):
         plain = settings.replace(precision="float32")                         # meta tensors have no autocast
-        return assembled(task_named(spec.task), skeleton(spec.backbone), spec.backbone, plain)
+        return make_network(task_named(spec.task), skeleton(spec.backbone), spec.backbone, plain)
 
 
 def sample_batch(spec, size):
@@ -106,8 +162,8 @@ def client_table(settings):
     """One row a client: task, backbone, parameters, those that learn, operations of one sample forward (GFLOP), activations
     that a training step keeps a sample (MB, float32)."""
     rows = []
-    for index, spec in enumerate(SETUPS[settings.setup], 1):
-        model, batch, kept = client_skeleton(spec, settings), sample_batch(spec, 1), {}
+    for index, spec in enumerate(settings.setup.clients, 1):
+        network, batch, kept = client_skeleton(spec, settings), sample_batch(spec, 1), {}
 
         def keep(tensor, kept=kept):
             kept[tensor.untyped_storage()._cdata] = tensor                    # one entry a storage: views cost nothing
@@ -115,14 +171,14 @@ def client_table(settings):
 
         with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             if batch.is_floating_point():
-                model(batch)
+                network(batch)
             else:                                                             # a mask of texts would be asked for its values
-                features = model.representation.backbone(input_ids=batch).last_hidden_state
-                model.decode(features.mean(1))
-        weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+                features = network.representation.backbone(input_ids=batch).last_hidden_state
+                network.decode(features.mean(1))
+        weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         activations = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
-        total = sum(parameter.numel() for parameter in model.parameters())
-        rows.append((index, spec.task, spec.backbone, total, num_parameters(model), round(counter.get_total_flops() / 1e9, 3),
+        total = sum(parameter.numel() for parameter in network.parameters())
+        rows.append((index, spec.task, spec.backbone, total, num_parameters(network), round(counter.get_total_flops() / 1e9, 3),
                      round(activations / 1e6, 1)))
     return pd.DataFrame(rows, columns=["client", "task", "backbone", "parameters", "trainable", "GFLOP", "MB a sample"])
 
@@ -130,49 +186,27 @@ def client_table(settings):
 def run_table(settings_list, clients):
     """One row a method and public source, more where they cost differently: how many runs, hours of one at RATE, MB that one
     exchanges, and hours of all."""
-    rows = [(settings.method, settings.public_domain if "public_domain" in METHODS[settings.method].reads else "-",
+    rows = [(settings.method.name, settings.public_domain if settings.method.uses_public else "-",
              hours(settings, clients), megabytes(settings)) for settings in settings_list]
     return pd.DataFrame([(method, domain, count, f"{took:.2f}", sent, f"{count * took:.1f}")
                          for (method, domain, took, sent), count in Counter(rows).items()],
                         columns=["method", "public data", "runs", "hours each", "MB exchanged each", "hours of all"])
 
 
-def contrastive_steps(settings):
-    """Public batches a round."""
-    return len(public_batches(settings, 1)[0])
-
-
-def local_steps(spec, settings):
-    """(steps, samples) of a client's local phase."""
-    batches = math.ceil(spec.train_size / settings.local_batch_size)
-    epochs = max(settings.local_epochs, math.ceil(settings.min_local_steps / batches))
-    return epochs * batches, epochs * spec.train_size
-
-
 def hours(settings, clients):
     """Hours of one run at RATE and BANDWIDTH.
 
     Operations: a step costs the forward, the way back through activations and, where weights learn, as much again for their
-    gradients; a graph that is made again, one forward more.  Traffic: with `offload` a network comes and goes at each turn.
+    gradients; what a method adds it says itself.  Traffic: with `offload` a network comes and goes at each turn.
     """
-    back, seconds = 2 if settings.adaptation == "full" else 1, 0.0
-    again = settings.micro_batch_size or settings.offload
-    public, batch = contrastive_steps(settings), settings.batch_size
-    for spec, gflop, parameters, trainable in zip(SETUPS[settings.setup], clients["GFLOP"], clients["parameters"],
+    method, seconds = settings.method, 0.0
+    for spec, gflop, parameters, trainable in zip(settings.setup.clients, clients["GFLOP"], clients["parameters"],
                                                   clients["trainable"], strict=True):
-        steps, samples = local_steps(spec, settings)
-        forwards, turns = (1 + back) * samples + settings.validation_size, 2
-        if settings.method in RELAYED:
-            forwards, turns = forwards + (1 + back + bool(again)) * public * batch, turns + 2 * public
-        elif settings.method == "simclr":
-            forwards, turns = forwards + 2 * (1 + back) * public * batch, turns + 1
-        elif settings.method == "cofed":
-            forwards, turns = forwards + (2 + back) * settings.public_size, turns + 1
-        elif settings.method == "fedhenn":
-            forwards, turns = forwards + (public + (1 + back) * min(public, steps)) * batch, turns + 1
+        work = work_of(spec, settings)
+        forwards = (1 + work.back) * work.local_samples + settings.validation_size + method.forwards(work)
         seconds += 1e9 * gflop * (settings.rounds * forwards + settings.test_size) / RATE
-        if settings.offload:
-            seconds += 2 * settings.rounds * turns * (4 * parameters + STATE * trainable) / BANDWIDTH
+        if work.offload:
+            seconds += 2 * settings.rounds * method.turns(work) * (4 * parameters + STATE * trainable) / BANDWIDTH
     return seconds / 3600
 
 
@@ -184,35 +218,19 @@ def megabytes(settings):
 
 def bytes_exchanged(settings):
     """Bytes that one run exchanges, all clients, up and down; None where there is no closed form, as with absent clients."""
-    if settings.method in ("local", "simclr"):
-        return 0
-    if settings.method not in RELAYED or settings.absence or settings.refresh != "batch":
-        return None
-    each = sum(bytes_per_step(settings.batch_size, settings.num_peers, settings.dim, settings.protocol))
-    return settings.rounds * contrastive_steps(settings) * len(SETUPS[settings.setup]) * each
-
-
-def samples_at_once(spec, settings):
-    """Samples whose activations a client keeps at the same time, at most."""
-    whole = max(settings.batch_size, settings.local_batch_size)
-    if settings.method == "simclr":
-        return max(2 * settings.batch_size, settings.local_batch_size)
-    if settings.method == "cofed":
-        return settings.local_batch_size + math.ceil(settings.public_size / local_steps(spec, settings)[0])
-    if settings.method == "fedhenn":
-        return settings.local_batch_size + settings.batch_size
-    return min(whole, settings.micro_batch_size or whole)
+    each = settings.method.bytes_per_round(work_of(settings.setup.clients[0], settings))
+    return None if each is None else settings.rounds * len(settings.setup.clients) * each
 
 
 def memory_text(settings, clients):
     """Peak memory of the accelerator and disk for the state, by parameters and kept activations."""
-    weights = 4 * clients["parameters"] + STATE * clients["trainable"]
-    samples = [samples_at_once(spec, settings) for spec in SETUPS[settings.setup]]
+    weights, compute = 4 * clients["parameters"] + STATE * clients["trainable"], settings.compute
+    samples = [settings.method.samples_at_once(work_of(spec, settings)) for spec in settings.setup.clients]
     activations = 1e6 * clients["MB a sample"] * samples
-    together = settings.method in RELAYED and not (settings.offload or settings.micro_batch_size)    # all graphs wait
-    kept = activations.sum() if together else (activations + weights * settings.offload).max()
-    peak = kept + (0 if settings.offload else weights.sum())
-    who = "one client at a time" if settings.offload else "all clients"
+    together = getattr(settings.method, "refresh", None) == "batch" and not (compute.offload or compute.micro_batch_size)
+    kept = activations.sum() if together else (activations + weights * compute.offload).max()      # together: all graphs wait
+    peak = kept + (0 if compute.offload else weights.sum())
+    who = "one client at a time" if compute.offload else "all clients"
     state = STATE * clients["trainable"].sum()
-    return (f"{settings.method}: memory of the accelerator about {peak / 1e9:.1f} GB ({who}, up to {max(samples)} samples at a "
-            f"time, activations in float32); state of a run on disk {state / 1e6:,.0f} MB")
+    return (f"{settings.method.name}: memory of the accelerator about {peak / 1e9:.1f} GB ({who}, up to {max(samples)} samples at "
+            f"a time, activations in float32); state of a run on disk {state / 1e6:,.0f} MB")

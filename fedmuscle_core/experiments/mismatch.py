@@ -4,9 +4,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .. import federation
 from ..alignment import uniformity
-from ..networks.client_network import in_batches
+from ..network import in_batches
+from .build import build
 
 
 def mmd(x, y):
@@ -30,11 +30,11 @@ def public_mismatch(settings, samples=256):
     """One row a client before its first round (pretrained backbone, fresh projection): client, task, domain, seed, mmd of
     private to public representations (unit length, `samples` of each or all there are), and `uniformity` of the public ones
     (0: all are one point).  settings: of a method that reads public data."""
-    built, rows = federation.build(settings), []
-    for client in built.clients:
-        client.model.eval()
-        private, public = (F.normalize(in_batches(client.model.representation, inputs[:samples]), dim=1)
-                           for inputs in (client.data["train"][0], client.public))
-        rows.append((client.index, client.task.name, settings.public_domain, settings.seed, mmd(private, public),
+    rows = []
+    for client in build(settings).clients:
+        client.network.eval()
+        private, public = (F.normalize(in_batches(client.network.representation, data.inputs[:samples]), dim=1)
+                           for data in (client.data["train"], client.public))
+        rows.append((client.name, client.task.name, settings.public_domain, settings.seed, mmd(private, public),
                      uniformity(public)))
     return pd.DataFrame(rows, columns=["client", "task", "domain", "seed", "mmd", "uniformity"])

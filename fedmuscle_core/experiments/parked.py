@@ -4,12 +4,14 @@ from pathlib import Path
 
 import torch
 
+from ..federation import client_state, load_client
+
 
 class ParkedClients:
     """Stands where a list of clients would: iterating gives each in turn, loaded from its file, saved and emptied afterwards.
 
-    make: function index -> fresh `Client`, the state of which is replaced; folder: one of its own for the files, as those of
-    earlier clients in it are deleted.  A client that is kept after its turn has no network any more.
+    make: function index -> fresh `Client` of a federation, the state of which is replaced; folder: one of its own for the files,
+    as those of earlier clients in it are deleted.  A client that is kept after its turn has no network any more.
     """
 
     def __init__(self, make, count, folder):
@@ -24,16 +26,13 @@ class ParkedClients:
     def __iter__(self):
         for index in range(1, self.count + 1):
             client, path = self.make(index), self.folder / f"client{index}.pt"
-            parts = {"model": client.model, "local": client.local_optimizer, "contrastive": client.contrastive_optimizer}
             if path.is_file():
-                state = torch.load(path, weights_only=True)
-                for name, part in parts.items():
-                    part.load_state_dict(state[name])
+                load_client(client, torch.load(path, weights_only=True))
             try:
                 yield client
             finally:
                 temporary = path.with_suffix(".part")
-                torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
+                torch.save(client_state(client), temporary)
                 temporary.replace(path)
-                parts.clear()
-                vars(client).update(model=None, data=None, public=None, local_optimizer=None, contrastive_optimizer=None)
+                vars(client).update(network=None, data=None, public=None, held_out=None, local_optimizer=None,
+                                    contrastive_optimizer=None)

@@ -3,7 +3,7 @@
 seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
 """
 
-from ..methods import ALIGNING, SHARING
+from ..methods import of_group
 from . import ablations
 from .profiles import profile_seeds, profile_settings
 
@@ -21,9 +21,9 @@ def setup1(profile, seeds=None):
     return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
 
 
-def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=tuple(ALIGNING)):
-    """Every method, as tuned, with every public domain; Local once, as it reads none."""
-    return [settings for domain in domains for method in methods
+def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=None):
+    """Every aligning method, as tuned, with every public domain; Local once, as it reads none."""
+    return [settings for domain in domains for method in methods or of_group("aligning")
             for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
                                              public_domain=domain)]
 
@@ -47,7 +47,7 @@ def notebook_04(profile, seeds=None):
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
     seeds = table_seeds(profile, seeds)
-    return [settings for method in ALIGNING for settings in profile_settings(profile, "setup2", method, seeds)]
+    return [settings for method in of_group("aligning") for settings in profile_settings(profile, "setup2", method, seeds)]
 
 
 def loss_table(profile, seeds=None):
@@ -57,7 +57,7 @@ def loss_table(profile, seeds=None):
 
 def table_seeds(profile, seeds=None, most=TABLE_SEEDS):
     """`seeds`, or the first `most` of the profile."""
-    return profile_seeds(profile, seeds)[:None if seeds else most]
+    return profile_seeds(profile, seeds, most)
 
 
 def flat(*groups):
@@ -103,7 +103,7 @@ def notebook_12(profile, seeds=None):
                 ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
-MFED_METHODS = ("local", *SHARING, "fedmuscle")
+MFED_METHODS = ("local", *of_group("sharing"), "fedmuscle")
 MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 
@@ -135,7 +135,7 @@ def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
 def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
     """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
     seeds = ablations.first_seeds(profile, seeds)
-    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].contrastive_lr
+    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].method.contrastive_lr
     return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
                             public_size=PHOTO_DOMAINS[domain])
 
@@ -144,8 +144,8 @@ def photos1_as_few(profile, seeds=None):
     """{(public source, method): settings} of FedMuscle with equally many photos of each source, and of Local."""
     few = min(PHOTO_DOMAINS.values())
     wanted = {(domain, "fedmuscle"): [settings.replace(public_size=few) for settings in photos1(profile, seeds, domain)
-                                      if settings.method == "fedmuscle"] for domain in PHOTO_DOMAINS}
-    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method == "local"]}
+                                      if settings.method.name == "fedmuscle"] for domain in PHOTO_DOMAINS}
+    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method.name == "local"]}
 
 
 def photos2(profile, seeds=None):

@@ -1,9 +1,9 @@
 """The profiles: one name chooses the scale of a whole notebook."""
 
 from ..checks import one_of
+from .choices import tuned, tuned_as
 from .settings import Settings
-from .setups import PAPER_SETUPS, SETUP_SETTINGS, TUNED_AS
-from .tuning import tuned
+from .setups import SETUPS, setup_named
 
 PROFILES = {
     "quick": {"seeds": [0], "settings": {"rounds": 2, "public_size": 256, "validation_size": 200, "test_size": 500}},
@@ -19,34 +19,38 @@ def check_profile(profile):
     return one_of("profile", profile, PROFILES)
 
 
-def profile_seeds(profile, seeds):
-    """`seeds` as a list, or those of the profile when there are none (None or empty)."""
+def profile_seeds(profile, seeds, most=None):
+    """`seeds` as a list, or those of the profile, the first `most` of them, when there are none (None or empty)."""
     if seeds is not None and not (isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)):
         raise ValueError(f"seeds: got {seeds!r}, expected a list of integers")
-    return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"]
+    return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"][:most]
 
 
 def profile_settings(profile, setup, method, seeds, **changes):
     """One `Settings` a seed: what the setup needs, the tuned values of the method, the scale of `profile`, and `changes`.
 
-    Where `changes` fix a value that was tuned, the others are the best found with that value, or the best of all where it
-    was not tried.  Raises ValueError for an unknown profile, no seeds, or an unknown field.
+    setup, method: named or given; a given method has the values it has, nothing tuned.  Where `changes` fix a value that was
+    tuned, the others are the best found with that value, or the best of all where it was not tried.
+    Raises ValueError for an unknown profile, no seeds, or an unknown field.
     """
-    scale = PROFILES[check_profile(profile)]["settings"]
+    scale, setup = PROFILES[check_profile(profile)]["settings"], setup_named(setup)
     if not seeds:
         raise ValueError("seeds: got none, expected at least one")
     if profile == "paper":
         setup, changes = paper_version(setup, changes)
-    values = {**SETUP_SETTINGS.get(setup, {}), **tuned(TUNED_AS.get(setup, setup), method, **changes), **scale, **changes}
-    return [Settings(setup=setup, method=method, seed=seed).replace(**values) for seed in seeds]
+    chosen = tuned(tuned_as(setup), method, **changes) if isinstance(method, str) else {}
+    settings = Settings.of(setup, method).replace(**{**setup.settings, **chosen, **scale, **changes})
+    return [settings.replace(seed=seed) for seed in seeds]
 
 
 def paper_version(setup, changes):
     """(setup, changes) as the paper profile plays them; ValueError where it has no such clients or public data."""
-    if setup not in PAPER_SETUPS:
-        raise ValueError(f"profile: got 'paper' for {setup}, expected one of {list(PAPER_SETUPS)}: the other clients have no "
+    setup = setup_named(setup)
+    if not setup.paper:
+        known = [other.name for other in SETUPS.values() if other.paper]
+        raise ValueError(f"profile: got 'paper' for {setup.name}, expected one of {known}: the other clients have no "
                          "version with real data")
     domain = changes.get("public_domain")
     if domain is not None:
         changes = changes | {"public_domain": PAPER_DOMAINS[one_of("public_domain", domain, PAPER_DOMAINS)]}
-    return PAPER_SETUPS[setup], changes
+    return SETUPS[setup.paper], changes

@@ -1,14 +1,57 @@
-"""Stored runs: one JSON file a run, written whole or not at all."""
+"""Stored runs: one file of JSON lines a setup, one line a run, exact to the bit after loading.
 
+Appending is one write at the end of a file, a diff is one added line a run, two branches merge by keeping the lines of both,
+and nothing but the standard library is needed to read it.  Of several lines with the same run the last counts, so that a run
+computed again is appended as well.
+
+A line is the run's record, its name under "run" first, and its "history".  What would be long is written short:
+
+- spans: ascending numbers as text, "0-15" or "1-4,6".
+- history: rows that differ in client and round only share one entry of "series", {"metric", "split", "rounds": spans, "values":
+  {client: values}}.  With "scale" the values are the shortest decimals of float32 numbers, to be multiplied by it (scores
+  in percent are shares times 100); without, they are float64, little-endian, base 85.  Method and seed are those of the
+  settings.  Rows go by round, client, then entry of "series"; if not, "order" tells for each row its place among those.
+- "bytes" of the history, "up" and "down" of the ledger: blocks [clients, rounds, number], the first two as spans.
+- alignment, masks: JSON, compressed by zlib, base 85.
+
+In JSON nan, such as the score of a client that failed, is null and comes back as nan; infinities are the texts "inf", "-inf".
+"""
+
+import base64
+import functools
 import json
+import math
 import os
+import pickle
 import platform
+import re
 import tempfile
+import zlib
+from collections import defaultdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from filelock import FileLock
+
+from ..federation import COLUMNS
+
+NAME = r"[A-Za-z0-9._+-]+"
+FIRST = re.compile(rf'\{{"run": ?"({NAME})",')
+DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, zlib.error)
+_read = {}       # {path: ((size, time of change), lines)}
+
+
+class Line(NamedTuple):
+    """A line of a file of runs, not yet parsed."""
+
+    path: Path
+    number: int
+    run: str
+    text: str
 
 
 def write_atomically(path, text):
@@ -45,25 +88,303 @@ def now():
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def run_path(folder, settings):
-    """`folder`/setup/method-key-seed.json."""
-    return Path(folder) / settings.setup / f"{settings.method}-{settings.key()}-seed{settings.seed}.json"
+def append_run(folder, record, history):
+    """Append one run to `folder`/<setup>.jsonl: `record`, with its name under "run" and its settings, and its history.
+
+    Safe where several processes append, and where one is killed or the disk is full: what was there stays as it was.
+    ValueError where the run would not come back from its line as it is.
+    """
+    line = (_to_line(record, history) + "\n").encode()
+    path = Path(folder) / f"{record['settings']['setup']}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path), path.open("ab", buffering=0) as file:
+        lines = path.read_bytes()
+        size = _whole(lines)
+        try:
+            file.truncate(size)
+            _write(file, line if not size or lines[:size].endswith(b"\n") else b"\n" + line)
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(size)
+            raise
 
 
-def save_run(path, record, history):
-    """Write one run: `record` (settings, versions, times, alignment) and its history, a row a line."""
-    rows = ",\n  ".join(json.dumps(row) for row in history.itertuples(index=False, name=None))
-    head = json.dumps(record, indent=1)[1:-2]
-    text = f'{{{head},\n "columns": {json.dumps(list(history.columns))},\n "history": [\n  {rows}\n ]\n}}\n'
-    json.loads(text)
-    write_atomically(path, text)
+def find_run(folder, setup, run):
+    """(record, history) of the run with that name; None where there is none."""
+    line = _lines(Path(folder) / f"{setup}.jsonl").get(run)
+    return None if line is None else _load(line)
 
 
-def load_run(path):
-    """(record, history) of a stored run; ValueError, naming the file, if it is not one."""
+def run_names(folder, setup):
+    """Names of the stored runs of a setup, in the order of their lines."""
+    return list(_lines(Path(folder) / f"{setup}.jsonl"))
+
+
+def stored_runs(folder):
+    """(record, history) of every run in `folder`, setup by setup, in the order of their lines."""
+    return [_load(line) for path in sorted(Path(folder).glob("*.jsonl")) for line in _lines(path).values()]
+
+
+def compact(path):
+    """Rewrite a file of runs without the lines that a later one of the same run replaces."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path: got {path}, expected a file of runs")
+    with _locked(path):
+        write_atomically(path, "".join(f"{line.text}\n" for line in _lines(path).values()))
+
+
+def _locked(path):
+    """Context in which no other process appends to a file."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _write(file, content):
+    """Write `content` in one piece; an unbuffered file takes less where the disk fills up, and fails at the next attempt."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest):]
+
+
+def _whole(content):
+    """Bytes of `content` without a last line that a crash cut off: no beginning of a JSON object is JSON."""
+    size = content.rfind(b"\n") + 1
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        history = pd.DataFrame(record.pop("history"), columns=record.pop("columns"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a stored run ({error}); delete it to have it computed again") from error
-    return record, history
+        json.loads(content[size:])
+    except ValueError:
+        return size
+    return len(content)
+
+
+def _lines(path):
+    """{run: its last `Line`} of a file, in the order of these lines; {} where there is no file."""
+    path = path.absolute()
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return {}
+    stamp = found.st_size, found.st_mtime_ns
+    if path not in _read or _read[path][0] != stamp:
+        content = path.read_bytes()
+        _read[path] = stamp, _last_lines(path, content[:_whole(content)].decode(errors="backslashreplace").removesuffix("\n"))
+    return _read[path][1]
+
+
+def _last_lines(path, content):
+    found = {}
+    for number, text in enumerate(content.split("\n") if content else [], 1):
+        if not (name := FIRST.match(text)):
+            raise _not_a_run(path, number, 'it does not begin with {"run":"<name>"')
+        found.pop(name[1], None)
+        found[name[1]] = Line(path, number, name[1], text)
+    return found
+
+
+def _load(line):
+    record, history = _parsed(line)
+    return pickle.loads(record), history.copy()
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(line):
+    """(record, history) of a `Line`; the record pickled: what one caller does to it must not reach the next."""
+    try:
+        record, history = _from_line(line.text)
+        if record["settings"]["setup"] != line.path.stem:
+            raise ValueError(f"setup: got {record['settings']['setup']!r}, expected the file's, {line.path.stem!r}")
+    except DAMAGE as error:
+        raise _not_a_run(line.path, line.number, f"{type(error).__name__}: {error}") from error
+    return pickle.dumps(record), history
+
+
+def _not_a_run(path, number, reason):
+    return ValueError(f"{path}, line {number}: not a stored run ({reason}); delete the line to have the run computed again")
+
+
+def _to_line(record, history):
+    """The text of a run, see the module; ValueError where it would not come back from it as it is."""
+    plain = json.loads(json.dumps(record))
+    if not re.fullmatch(NAME, plain.get("run", "")):
+        raise ValueError(f"run: got {plain.get('run', '')!r}, expected a name of letters, digits and . _ + -")
+    if list(history.columns) != COLUMNS:
+        raise ValueError(f"history: got columns {list(history.columns)}, expected {COLUMNS}")
+    shortened = {name: shorten(plain[name]) for name, (shorten, _) in SHORT.items() if name in plain}
+    short = {"run": plain["run"], **plain, **shortened, "history": _short_history(history)}
+    try:
+        text = json.dumps(short, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise ValueError("record: got NaN or infinity, expected them in history and alignment only") from error
+    back, table = _from_line(text)
+    if changed := [name for name in plain if json.dumps(plain[name]) != json.dumps(back.get(name))]:
+        raise ValueError(f"record: got {', '.join(changed)} that do not come back from a line as they are")
+    if reason := _difference(table, history):
+        raise ValueError(f"history: got a table that does not come back from a line as it is, expected one setup, method and "
+                         f"seed, those of the settings, and numbers of the usual types: {reason}")
+    return text
+
+
+def _from_line(text):
+    """(record, history) of the text of a run."""
+    record = json.loads(text)
+    history = _long_history(record.pop("history"), record["settings"])
+    return record | {name: lengthen(record[name]) for name, (_, lengthen) in SHORT.items() if name in record}, history
+
+
+def _difference(table, other):
+    """In what two histories differ, "" where they are equal to the bit."""
+    try:
+        pd.testing.assert_frame_equal(table, other, check_exact=True)
+    except AssertionError as error:
+        return str(error)
+    return "" if _same(table["value"].to_numpy(), other["value"].to_numpy()) else "signs of zeros"
+
+
+def _same(values, others):
+    """Whether float64 arrays are equal to the bit, one nan like another."""
+    return (values.view(np.int64) == others.view(np.int64))[~(np.isnan(values) & np.isnan(others))].all()
+
+
+def _short_history(history):
+    tasks = dict(sorted(zip(history["client"].tolist(), history["task"], strict=True)))
+    cells = zip(history["client"].tolist(), history["round"].tolist(), history["bytes"].tolist(), strict=True)
+    short = {"tasks": {str(client): task for client, task in tasks.items()}, "series": _series(history),
+             "bytes": _blocks({(client, round): number for client, round, number in cells})}
+    keys, wanted = _keys(_long_history(short, {"method": "", "seed": 0})), _keys(history)
+    if keys == wanted:
+        return short
+    places = {key: place for place, key in enumerate(keys)}
+    return short | {"order": [places[key] for key in wanted]}
+
+
+def _long_history(short, settings):
+    entries = [(entry, client) for entry in short["series"] for client in entry["values"]]
+    rounds = [_expanded(entry["rounds"]) for entry, _ in entries]
+    sizes = [len(found) for found in rounds]
+    values = [_long_floats(entry["values"][client], entry.get("scale")) for entry, client in entries]
+    if [len(found) for found in values] != sizes:
+        raise ValueError("history: got series with other numbers of values than rounds")
+    clients, rounds = np.repeat([int(client) for _, client in entries], sizes), np.concatenate(rounds)
+    order = np.lexsort((np.repeat(np.arange(len(entries)), sizes), clients, rounds))
+    order = order[short["order"]] if "order" in short else order
+    clients, rounds, values, sent = clients[order], rounds[order], np.concatenate(values)[order], _cells(short["bytes"])
+    metrics, splits = (np.repeat([entry[name] for entry, _ in entries], sizes)[order] for name in ("metric", "split"))
+    table = {"method": settings["method"], "client": clients, "task": [short["tasks"][str(client)] for client in clients],
+             "metric": metrics, "split": splits, "round": rounds, "seed": settings["seed"], "value": values,
+             "bytes": [sent[cell] for cell in zip(clients.tolist(), rounds.tolist(), strict=True)]}
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def _keys(history):
+    """What tells the rows of one run apart, in their order."""
+    names = ["round", "client", "metric", "split"]
+    return list(zip(*(history[name] for name in names), history.groupby(names).cumcount(), strict=True))
+
+
+def _series(history):
+    """The entries of "series", of each client in the order of its rows of a round."""
+    kinds = [history["metric"], history["split"]]
+    places = history.groupby(["round", "client"]).cumcount().groupby(kinds, sort=False).max().sort_values(kind="stable")
+    rows = dict(list(history.groupby(["metric", "split"])))
+    found = {}
+    for metric, split in places.index:
+        for client, own in rows[metric, split].groupby("client"):
+            values, scale = _short_floats(own["value"].to_numpy(dtype=float))
+            found.setdefault((metric, split, _spans(own["round"].tolist()), scale), {})[str(client)] = values
+    return [{"metric": metric, "split": split, "rounds": rounds, **({"scale": scale} if scale else {}), "values": values}
+            for (metric, split, rounds, scale), values in found.items()]
+
+
+def _short_floats(values):
+    """(numbers, scale) where values are float32 times a scale, else (text, None)."""
+    for scale in (100, 1):
+        with np.errstate(over="ignore"):
+            numbers = [_short_float(float(str(value))) for value in (values / scale).astype(np.float32)]
+        if _same(_long_floats(numbers, scale), values):
+            return numbers, scale
+    return base64.b85encode(values.astype("<f8").tobytes()).decode(), None
+
+
+def _long_floats(short, scale):
+    if scale is None:
+        return np.frombuffer(base64.b85decode(short), dtype="<f8").astype(float)
+    return np.array([_long_float(value) for value in short], dtype=np.float32).astype(float) * scale
+
+
+def _short_float(value):
+    if value != value:
+        return None
+    return str(value) if value in (math.inf, -math.inf) else value
+
+
+def _long_float(short):
+    if short is None:
+        return math.nan
+    return float(short) if short in ("inf", "-inf") else short
+
+
+def _spans(numbers):
+    parts = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if first < last else f"{first}" for first, last in parts)
+
+
+@functools.cache
+def _expanded(spans):
+    parts = [[int(end) for end in part.split("-")] for part in spans.split(",")]
+    return [number for ends in parts for number in range(ends[0], ends[-1] + 1)]
+
+
+def _blocks(cells):
+    """[[clients, rounds, number], ...] of {(client, round): number}: what has one number all over is one block."""
+    rounds, clients = defaultdict(list), defaultdict(list)
+    for (client, round), number in sorted(cells.items()):
+        rounds[client, number].append(round)
+    for (client, number), found in rounds.items():
+        clients[_spans(found), number].append(client)
+    return [[_spans(found), spans, number] for (spans, number), found in clients.items()]
+
+
+def _cells(blocks):
+    return {(client, round): number for clients, rounds, number in blocks
+            for client in _expanded(clients) for round in _expanded(rounds)}
+
+
+def _short_ledger(ledger):
+    """{direction: blocks}; the ledger itself where it is not in order."""
+    cells = {direction: {} for *_, direction, _ in ledger}
+    for round, client, direction, number in ledger:
+        cells[direction][client, round] = number
+    short = {direction: _blocks(found) for direction, found in cells.items()}
+    return short if _long_ledger(short) == ledger else ledger
+
+
+def _long_ledger(short):
+    if isinstance(short, list):
+        return short
+    return sorted([round, client, direction, number] for direction, blocks in short.items()
+                  for (client, round), number in _cells(blocks).items())
+
+
+def _packed(value):
+    return base64.b85encode(zlib.compress(json.dumps(value, allow_nan=False).encode(), 9)).decode() if value else value
+
+
+def _unpacked(short):
+    return json.loads(zlib.decompress(base64.b85decode(short))) if isinstance(short, str) else short
+
+
+def _each(change, value):
+    """Nested dicts and lists with every entry of a list that is none itself changed."""
+    if isinstance(value, dict):
+        return {name: _each(change, part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_each(change, part) if isinstance(part, list) else change(part) for part in value]
+    return value
+
+
+SHORT = {"ledger": (_short_ledger, _long_ledger), "masks": (_packed, _unpacked),
+         "alignment": (lambda value: _packed(_each(_short_float, value)), lambda short: _each(_long_float, _unpacked(short)))}

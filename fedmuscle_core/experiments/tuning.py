@@ -1,10 +1,11 @@
-"""Tuning with the same budget for every method, on validation scenes and seeds of its own: `python -m fedmuscle_core.tuning`.
+"""Tuning with the same budget for every method, on validation samples and seeds of its own:
+`python -m fedmuscle_core.experiments.tuning`.
 
-Four configurations a method.  Local: four local learning rates; all methods then share the best, unless their own grid has
-the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the best of the
-first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three configurations a
-method, what was chosen there and two neighbours of one hyperparameter.  Chosen is the best Delta on validation scenes, against
-Local at its default.
+Four configurations a method, of its `grid`.  Local: four local learning rates; all methods then share the best, unless their own
+grid has the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the best
+of the first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three configurations
+a method, what was chosen there and two neighbours of one hyperparameter, its `around`.  Chosen is the best Delta on validation
+samples, against Local at its default.
 """
 
 import argparse
@@ -12,85 +13,16 @@ import sys
 
 import pandas as pd
 
-from ..methods import ALIGNING, SHARING
+from ..methods import METHODS, Local, method_named, of_group
 from ..paths import DATA
+from .choices import table_path, tuned
 from .runs import sweep
 from .settings import Settings
-from .setups import SETUP_SETTINGS
+from .setups import setup_named
 from .statistics import relative_change
 from .store import write_atomically
 
-SEEDS = {"setup1": (100, 101), "setup2": (100,), "mfed_dense": (100,), "mfed_labels": (100,),
-         "photos1": (100,)}                           # never used for results
-LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
-RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
-TEMPERATURE = [{"tau": 0.5}]                          # beside the default, 0.2
-GRIDS = {                                             # three values of the first hyperparameter, one more of the second
-    "simclr": (RATES, TEMPERATURE),
-    "cofed": ([{"vote_margin": margin} for margin in (0.1, 0.3, 0.6)], [{"vote_share": 0.6}]),
-    "fedhenn": ([{"eta": eta} for eta in (0.1, 1.0, 10.0)], [{"eta": 0.3}]),
-    "gramian": (RATES, TEMPERATURE),
-    "pairwise": (RATES, TEMPERATURE),
-    "fedmuscle": (RATES, [{"tau": 0.5, "tau_prev": 0.3}]),
-    "fedavg": (LOCAL_GRID, []),
-    "fedprox": (LOCAL_GRID[1:], [{"mu": 0.1}]),
-    "encoder_only": (LOCAL_GRID, []),
-    "matfl": (LOCAL_GRID[1:], [{"group_shift": 0.5}]),
-    "mfed": (LOCAL_GRID[1:], [{"lam": 0.3}]),
-    "centralised": (LOCAL_GRID, []),
-}
-RATE_SCALE = {"photos1": {"local_lr": 0.25, "contrastive_lr": 0.1}}    # of the rates above, of which all chose the lowest there
-METHODS_OF = {**dict.fromkeys(("mfed_dense", "mfed_labels"), (*SHARING, "fedmuscle")),   # of other setups: ALIGNING
-              "photos1": ("simclr", "pairwise", "fedmuscle")}
-BUILDS_ON = {"setup2": "setup1"}
-NEIGHBOURS = {                                        # factors of what was chosen; tau_cross: of tau
-    "local": ("local_lr", (0.5, 2.0)), "simclr": ("tau", (0.5, 2.0)), "cofed": ("vote_margin", (0.5, 1.5)),
-    "fedhenn": ("eta", (0.3, 3.0)), "gramian": ("tau", (0.5, 2.0)), "pairwise": ("tau_cross", (1.5, 2.5)),
-    "fedmuscle": ("tau_cross", (1.5, 2.5)),
-}
 FOLDER = DATA / "results" / "tuning"
-
-
-def table_path(setup):
-    return FOLDER / f"{setup}.csv"
-
-
-def tuned(setup, method, **fixed):
-    """{field: value} of the best settings of `method` in the stored table; {} where the setup was not tuned.
-
-    fixed: values of the run's settings.  Among the rows that have them, where the table tried them: e.g. tau=0.2.
-    Raises ValueError for a method that was not tuned.
-    """
-    if not table_path(setup).is_file():
-        return {}
-    scores = pd.read_csv(table_path(setup))
-    fields = [name for name in scores.columns if name in Settings.__dataclass_fields__ and name != "method"]
-    rows = scores[scores["method"] == method]
-    if rows.empty:
-        raise ValueError(f"method: got {method!r}, expected one that was tuned: {sorted(scores['method'].unique())}")
-    for name in sorted(set(fixed) & set(fields)):
-        tried = rows[name].fillna(Settings.__dataclass_fields__[name].default) == fixed[name]
-        rows = rows[tried] if tried.any() else rows
-    return rows.loc[rows["delta"].idxmax(), fields].dropna().to_dict()
-
-
-def tuning_table(setup):
-    """The stored table of a setup for people: the chosen row of each method marked, empty where a method has no such field."""
-    table = pd.read_csv(table_path(setup))
-    best = table.groupby("method")["delta"].transform("max")
-    table["chosen"] = (table["delta"] == best).map({True: "x", False: ""})
-    return table.astype(object).fillna("")
-
-
-def choices_at_an_edge(setup):
-    """[(method, field, value)] of the choices that lie at an end of the three or more values tried of a hyperparameter."""
-    table, found = pd.read_csv(table_path(setup)), []
-    for method, rows in table.groupby("method", sort=False):
-        for field, value in tuned(setup, method).items():
-            tried = rows[field].dropna().unique()
-            if len(tried) >= 3 and value in (tried.min(), tried.max()):
-                found.append((method, field, value))
-    return found
 
 
 def validation_delta(history, reference):
@@ -104,51 +36,57 @@ def validation_delta(history, reference):
 
 
 def tuned_methods(setup):
-    """Names of the methods that are tuned for `setup`, Local left out."""
-    return METHODS_OF.get(setup, tuple(name for name in ALIGNING if name != "local"))
+    """Names of the methods that are tuned for a setup, Local left out."""
+    tunes = setup_named(setup).tunes
+    return tuple(name for name in (of_group(tunes) if isinstance(tunes, str) else tunes) if name != Local.name)
 
 
-def tune(setup, methods=None, workers=1):
-    """Run the grids of `setup`, write and return the table: method, the fields of the grids, seeds, delta in percent.
+def tune(setup, methods=None, workers=1, progress=True):
+    """Run the grids of a setup, write and return the table: method, the fields of the grids, seeds, delta in percent.
 
     methods: those of `tuned_methods` if None.  Stage by stage, each one sweep: finished runs are kept.
     """
+    setup = setup_named(setup)
     methods = tuned_methods(setup) if methods is None else methods
-    rows = again(setup, methods, workers) if setup in BUILDS_ON else from_scratch(setup, methods, workers)
-    order = ["local", *methods]
+    rows = (again if setup.builds_on else from_scratch)(setup, methods, workers, progress)
+    order = [Local.name, *methods]
     table = pd.DataFrame(sorted(rows, key=lambda row: order.index(row["method"])))
     names = [name for name in table.columns if name != "delta"]
-    table = table[names].assign(seeds=" ".join(map(str, SEEDS[setup])), delta=table["delta"].round(4))
-    write_atomically(table_path(setup), table.to_csv(index=False, lineterminator="\n"))
+    table = table[names].assign(seeds=" ".join(map(str, setup.tuning_seeds)), delta=table["delta"].round(4))
+    write_atomically(table_path(setup.name), table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
-def from_scratch(setup, methods, workers):
+def from_scratch(setup, methods, workers, progress):
     """Rows of three stages: local learning rates; first hyperparameters; second ones."""
     def scaled(values):
-        scale = RATE_SCALE.get(setup, {})
-        return {name: round(value * scale[name], 8) if name in scale else value for name, value in values.items()}
+        return {name: round(value * setup.rate_scale[name], 8) if name in setup.rate_scale else value
+                for name, value in values.items()}
 
-    local = score(setup, [("local", scaled(values)) for values in LOCAL_GRID], workers)
-    shared = {"local_lr": best(local, "local")["local_lr"]}
-    first = score(setup, [(method, {**shared, **scaled(values)}) for method in methods for values in GRIDS[method][0]], workers)
-    kept = {method: {name: best(first, method)[name] for name in GRIDS[method][0][0]} for method in methods}
-    second = score(setup, [(method, {**shared, **kept[method], **scaled(values)}) for method in methods
-                           for values in GRIDS[method][1]], workers)
+    def scores(configurations):
+        return score(setup, configurations, workers, progress)
+
+    grids = {method: method_named(method).grid for method in (Local.name, *methods)}
+    local = scores([(Local.name, scaled(values)) for values in grids[Local.name][0]])
+    shared = {"local_lr": best(local, Local.name)["local_lr"]}
+    first = scores([(method, {**shared, **scaled(values)}) for method in methods for values in grids[method][0] or [{}]])
+    kept = {method: {name: best(first, method)[name] for values in grids[method][0][:1] for name in values} for method in methods}
+    second = scores([(method, {**shared, **kept[method], **scaled(values)}) for method in methods for values in grids[method][1]])
     return local + first + second
 
 
-def again(setup, methods, workers):
+def again(setup, methods, workers, progress):
     """Rows of two stages: Local around its choice in the setup this one builds on; then every other method."""
     def around(method, **shared):
-        field, factors = NEIGHBOURS[method]
-        values = {**tuned(BUILDS_ON[setup], method), **shared}
-        start = values.get("tau" if field == "tau_cross" else field, getattr(Settings(), field) or Settings().tau)
+        field, factors = method_named(method).around
+        values = {**tuned(setup.builds_on, method), **shared}
+        usual = Settings.of(method=method).flat()
+        start = values.get("tau" if field == "tau_cross" else field, usual.get(field) or usual.get("tau"))
         return [(method, values), *((method, {**values, field: round(factor * start, 6)}) for factor in factors)]
 
-    local = score(setup, around("local"), workers)
-    shared = {"local_lr": best(local, "local")["local_lr"]}
-    return local + score(setup, [one for method in methods for one in around(method, **shared)], workers)
+    local = score(setup, around(Local.name), workers, progress)
+    shared = {"local_lr": best(local, Local.name)["local_lr"]}
+    return local + score(setup, [one for method in methods for one in around(method, **shared)], workers, progress)
 
 
 def best(rows, method):
@@ -156,27 +94,29 @@ def best(rows, method):
     return max((row for row in rows if row["method"] == method), key=lambda row: row["delta"])
 
 
-def score(setup, configurations, workers):
+def score(setup, configurations, workers, progress=True):
     """One row {method, fields, delta} for each (method, values), computed in one sweep."""
-    wanted = [settings(setup, "local", {}), *(settings(setup, *configuration) for configuration in configurations)]
-    sweep([one for several in wanted for one in several], FOLDER, workers)
+    wanted = [tuning_settings(setup, Local.name, {}), *(tuning_settings(setup, *each) for each in configurations)]
+    sweep([one for several in wanted for one in several], FOLDER, workers, progress)
     reference, *found = [sweep(several, FOLDER)[1] for several in wanted]
     return [{"method": method, **values, "delta": validation_delta(history, reference)}
             for (method, values), history in zip(configurations, found, strict=True)]
 
 
-def settings(setup, method, values):
-    """One `Settings` a tuning seed, without test scenes."""
-    base = Settings(setup=setup, method=method, test_size=0).replace(**SETUP_SETTINGS.get(setup, {}), **values)
-    return [base.replace(seed=seed) for seed in SEEDS[setup]]
+def tuning_settings(setup, method, values):
+    """One `Settings` a tuning seed, without test samples."""
+    setup = setup_named(setup)
+    base = Settings.of(setup, method, test_size=0).replace(**setup.settings).replace(**values)
+    return [base.replace(seed=seed) for seed in setup.tuning_seeds]
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", default="setup1")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: those that the setup names")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args(argv)
-    print(tune(args.setup, workers=args.workers).to_string(index=False))
+    print(tune(args.setup, args.methods, args.workers).to_string(index=False))
     return 0
 
 

@@ -7,70 +7,123 @@ largest task take, and at least `min_local_steps`; smaller tasks are gone throug
 
 import copy
 import math
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
+from ..exchange import Stage
+from ..method import Method
 from ..seeds import generator, seeded
-from ..world.tasks import task_named
-from . import sharing
+from .sharing import LOCAL_GRID, PARTS, copied, flattened, of_part
 
 
-def play_round(federation, round):
-    """One round; then every client holds the central encoder and its task's decoder.  Private data travel in the first."""
-    settings, central = federation.settings, federation.memory
-    if round == 1:
-        central.update(collect(federation))
-    with seeded(settings.seed, "centralised dropout", round):
-        losses = train(central, settings, round)
-    for client in federation.clients:
-        model = central["models"][client.task.name]
-        for part in sharing.PARTS:
-            state = getattr(model, part)().state_dict()
-            federation.ledger.send(list(state.values()), round=round, client=client.index, direction="down")
-            getattr(client.model, part)().load_state_dict(state)
-    return {"local_loss": {client.index: losses[client.task.name] for client in federation.clients}}
+@dataclass
+class Centre:
+    """What the centre trains: networks {name of a task: network} with one encoder, their `tasks`, data {name: (inputs, targets)},
+    their optimiser, the `Training` of the clients."""
+
+    networks: dict = field(default_factory=dict)
+    tasks: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+    optimizer: torch.optim.Optimizer | None = None
+    training: object = None
+
+    def state(self):
+        return {"networks": {task: network.state_dict() for task, network in self.networks.items()}, "data": self.data,
+                "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state):
+        for task, network in self.networks.items():
+            network.load_state_dict(state["networks"][task])
+        self.data = {task: tuple(several) for task, several in state["data"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
-def collect(federation):
-    """What the centre trains: models {task: model} with one encoder, data {task: (inputs, targets)}, their optimiser.
+@dataclass(frozen=True)
+class Centralised(Method):
+    """No hyperparameters.  Needs all clients in one process: networks do not travel."""
 
-    The first weights are those of the first client of each task, the encoder that of client 1.
-    """
-    models, parts, settings = {}, {}, federation.settings
-    for client in sorted(federation.clients, key=lambda client: client.index):
-        mine = federation.ledger.send(client.data["train"], round=1, client=client.index, direction="up")
-        parts.setdefault(client.task.name, []).append(mine)
-        if client.task.name not in models:
-            models[client.task.name] = copy.deepcopy(client.model)
-    encoder = next(iter(models.values())).encoder()
-    scales = {task: task_named(task).lr_scale for task in models}
-    groups = [{"params": list(encoder.parameters()), "lr": settings.local_lr * sum(scales.values()) / len(scales)}]
-    for task, model in models.items():
-        model.representation.backbone = encoder
-        groups.append({"params": list(model.decoder().parameters()), "lr": settings.local_lr * scales[task]})
-    data = {task: tuple(map(torch.cat, zip(*several, strict=True))) for task, several in parts.items()}
-    return {"models": models, "data": data, "optimizer": torch.optim.AdamW(groups)}
+    name, label, colour = "centralised", "Centralised", "#000000"
+    group, ceiling = "sharing", True
+    exchanges, needs = "private data up, the model down", "all private data in one place"
+    grid: ClassVar[tuple] = (LOCAL_GRID, [])
+
+    def memory(self):
+        return Centre()
+
+    def first(self, server):
+        """Copies of the networks of each task's first client, one encoder, that of the first client; their optimiser."""
+        tasks, centre = server.known("task"), server.memory
+        owners = {}
+        for client in server.clients:
+            owners.setdefault(tasks[client], client)
+        handed = yield Stage("lend", list(owners.values()), lambda client: {}, uncounted=("network",))
+        centre.networks = {task: handed[client]["network"] for task, client in owners.items()}
+        centre.tasks = {task: handed[client]["task"] for task, client in owners.items()}
+        centre.training = handed[server.clients[0]]["training"]
+        rates = {task: centre.training.local_lr * handed[client]["lr_scale"] for task, client in owners.items()}
+        scales = [handed[client]["lr_scale"] for client in owners.values()]
+        encoder = next(iter(centre.networks.values())).encoder()
+        groups = [{"params": list(encoder.parameters()), "lr": centre.training.local_lr * sum(scales) / len(scales)}]
+        for task, network in centre.networks.items():
+            network.share_encoder(encoder)
+            groups.append({"params": list(network.decoder().parameters()), "lr": rates[task]})
+        centre.optimizer = torch.optim.AdamW(groups)
+
+    def play(self, server, round):
+        """One round; then every client holds the central encoder and its task's decoder.  Private data travel in the first."""
+        tasks, centre = server.known("task"), server.memory
+        if round == 1:
+            sent = yield Stage("send_data", server.clients, lambda client: {})
+            for task in centre.networks:
+                several = [(reply["inputs"], reply["targets"]) for client, reply in sent.items() if tasks[client] == task]
+                centre.data[task] = tuple(map(torch.cat, zip(*several, strict=True)))
+        with seeded(server.seed, "centralised dropout", round):
+            losses = train(centre, server.seed, round)
+        states = {task: flattened({part: copied(getattr(network, part)()) for part in PARTS})
+                  for task, network in centre.networks.items()}
+        yield Stage("take", server.clients, lambda client: states[tasks[client]])
+        return {"local_loss": {client: losses[tasks[client]] for client in server.clients}}
+
+    # Client functions.
+
+    def lend(self, client, message):
+        """A copy of the network, and how it is trained."""
+        return {"network": copy.deepcopy(client.network), "task": client.task, "lr_scale": client.lr_scale,
+                "training": client.training}
+
+    def send_data(self, client, message):
+        """All private data."""
+        inputs, targets = client.data["train"].take(torch.arange(client.data["train"].size))
+        return {"inputs": inputs, "targets": targets}
+
+    def take(self, client, message):
+        """The central encoder and the task's decoder."""
+        for part in PARTS:
+            getattr(client.network, part)().load_state_dict(of_part(message, part))
+        return {}
 
 
-def train(central, settings, round):
+def train(centre, seed, round):
     """One round at the centre; returns the mean loss of each task."""
-    size = settings.local_batch_size
-    largest = max(len(wanted) for _, wanted in central["data"].values())
-    steps = max(settings.min_local_steps, settings.local_epochs * math.ceil(largest / size))
-    losses = dict.fromkeys(central["models"], 0.0)
-    batches = {task: endless_batches(len(wanted), size, generator(settings.seed, "centralised", round, task))
-               for task, (_, wanted) in central["data"].items()}
-    for model in central["models"].values():
-        model.train()
+    size = centre.training.local_batch_size
+    largest = max(len(wanted) for _, wanted in centre.data.values())
+    steps = max(centre.training.min_local_steps, centre.training.local_epochs * math.ceil(largest / size))
+    losses = dict.fromkeys(centre.networks, 0.0)
+    batches = {task: endless_batches(len(wanted), size, generator(seed, "centralised", round, task))
+               for task, (_, wanted) in centre.data.items()}
+    for network in centre.networks.values():
+        network.train()
     for _ in range(steps):
-        central["optimizer"].zero_grad()
-        for task, model in central["models"].items():
-            rows, (inputs, wanted) = next(batches[task]), central["data"][task]
-            device = next(model.parameters()).device
-            loss = task_named(task).loss(model(inputs[rows].to(device)), wanted[rows].to(device))
+        centre.optimizer.zero_grad()
+        for task, network in centre.networks.items():
+            rows, (inputs, wanted) = next(batches[task]), centre.data[task]
+            device = next(network.parameters()).device
+            loss = centre.tasks[task].loss(network(inputs[rows].to(device)), wanted[rows].to(device))
             loss.backward()
             losses[task] += loss.item() / steps
-        central["optimizer"].step()
+        centre.optimizer.step()
     return losses
 
 

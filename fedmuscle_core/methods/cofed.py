@@ -5,66 +5,116 @@ label of a multi-label task by itself, for or against.  A label counts where mor
 label space voted for it.  From the second round on: the votes need trained heads.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
+from ..aggregation import count_votes
+from ..checks import number
 from ..client import local_phase
-from ..networks.client_network import in_batches
+from ..exchange import Stage
+from ..method import Method
+from ..network import in_batches
 from ..placement import at_work
 from ..seeds import generator
-from ..server import count_votes
-from . import local
 
 
-def play_round(federation, round):
-    """Votes up, pseudo-labels down, then a local phase on private and pseudo-labelled samples together."""
-    if round == 1:
-        return local.play_round(federation, round)
-    settings, ledger, votes, losses = federation.settings, federation.ledger, {}, {}
-    for client in federation.clients:
-        cast = ledger.send(client_votes(client, settings.vote_margin), round=round, client=client.index, direction="up")
-        votes.setdefault(client.task.name, []).append(cast)
-    labels = {name: count_votes(cast, settings.vote_share) for name, cast in votes.items()}
-    for client in federation.clients:
-        mine = ledger.send(labels[client.task.name], round=round, client=client.index, direction="down")
-        losses[client.index] = local_phase(client, settings, round, pseudo_labelled(client, mine, round))
-    return {"local_loss": losses}
+@dataclass(frozen=True)
+class CoFED(Method):
+    """vote_margin, vote_share: see the head of this module."""
 
+    name, label, colour = "cofed", "CoFED", "#7c2d12"
+    exchanges, uses_public = "votes up, pseudo-labels down", True
+    needs = "public data; several clients of one label space (alone, one teaches itself); a server that counts"
+    grid, around = ([{"vote_margin": margin} for margin in (0.1, 0.3, 0.6)], [{"vote_share": 0.6}]), ("vote_margin", (0.5, 1.5))
 
-def client_votes(client, margin):
-    """int16 votes on the client's public data: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
-    multi-label tasks; -1 where the two most probable answers are not more than `margin` apart."""
-    def votes(inputs):
-        logits = client.model(inputs)
-        if client.task.multilabel:
-            logits = torch.stack([torch.zeros_like(logits), logits], 1)        # no and yes: their softmax is the sigmoid
-        first_two, answers = logits.softmax(1).topk(2, dim=1)
-        return torch.where(first_two[:, 0] - first_two[:, 1] > margin, answers[:, 0], -1).short()
+    vote_margin: float = 0.3
+    vote_share: float = 0.3
 
-    client.model.eval()
-    with at_work(client):
-        return in_batches(votes, client.public, device=client.device)
+    def __post_init__(self):
+        number("vote_margin", self.vote_margin, least=0, below=1)
+        number("vote_share", self.vote_share, least=0, below=1)
+
+    def play(self, server, round):
+        """Votes up, pseudo-labels down, then a local phase on private and pseudo-labelled samples together."""
+        labels = {}
+        if round > 1:
+            cast = yield Stage("vote", server.present(round), lambda client: {},
+                               lambda client, reply: self.check_votes(reply, server.cards[client]))
+            tasks = server.known("task")
+            for task in sorted({tasks[client] for client in cast}):
+                several = [cast[client]["votes"] for client in cast if tasks[client] == task]
+                if len({votes.shape for votes in several}) > 1:
+                    raise ValueError(f"votes: clients of {task!r} sent {sorted({tuple(votes.shape) for votes in several})}, "
+                                     "expected one shape")
+                counted = count_votes(several, self.vote_share)
+                labels |= {client: counted for client in cast if tasks[client] == task}
+        return (yield from self.local_phases(server, round, lambda client: (
+            {"labels": labels[client]} if client in labels else {})))
+
+    def check_votes(self, reply, card):
+        """ValueError where a reply is not int16 votes on the public samples, from -1 to below the number of answers."""
+        votes = reply.get("votes")
+        if not isinstance(votes, torch.Tensor) or votes.dtype != torch.int16 or votes.ndim < 1 or (
+                len(votes) != card["public_size"]):
+            got = f"{votes.dtype} of shape {tuple(votes.shape)}" if isinstance(votes, torch.Tensor) else type(votes).__name__
+            raise ValueError(f"got votes as {got}, expected int16 on {card['public_size']} public samples")
+        if votes.min() < -1 or votes.max() >= max(2, card["num_outputs"]):
+            raise ValueError(f"got votes from {votes.min()} to {votes.max()}, expected -1 to {max(2, card['num_outputs']) - 1}")
+
+    # Client functions.
+
+    def vote(self, client, message):
+        """int16 votes on the client's public data: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
+        multi-label tasks; -1 where the two most probable answers are not more than `vote_margin` apart."""
+        def votes(inputs):
+            logits = client.network(inputs)
+            if client.task.multilabel:
+                logits = torch.stack([torch.zeros_like(logits), logits], 1)    # no and yes: their softmax is the sigmoid
+            first_two, answers = logits.softmax(1).topk(2, dim=1)
+            return torch.where(first_two[:, 0] - first_two[:, 1] > self.vote_margin, answers[:, 0], -1).short()
+
+        client.network.eval()
+        with at_work(client):
+            return {"votes": in_batches(votes, client.public, device=client.device)}
+
+    def local(self, client, message):
+        round = message["round"]
+        return {"local_loss": local_phase(client, round, pseudo_labelled(client, message["labels"], round)
+                                          if "labels" in message else None)}
+
+    def forwards(self, work):
+        return (2 + work.back) * work.public_size
+
+    def turns(self, work):
+        return 3
+
+    def samples_at_once(self, work):
+        return work.local_batch + math.ceil(work.public_size / work.local_steps)
 
 
 def pseudo_labelled(client, labels, round):
     """The `extend` of `client.local_phase` that spreads the pseudo-labelled samples over its steps, each once a round:
     the loss becomes the mean over private and pseudo-labelled samples of the step."""
     rows = (labels.flatten(1) if labels.ndim > 1 else labels[:, None]).ge(0).any(1).nonzero()[:, 0]
-    order = generator(client.seed, "client", client.index, "pseudo", round)
+    order = generator(client.seed, "client", client.name, "pseudo", round)
     rows = rows[torch.randperm(len(rows), generator=order)]
 
     def extend(loss, step):
         part, samples = rows.tensor_split(step.total)[step.number], len(step.wanted)
         if len(part) == 0:
             return loss
-        pseudo = pseudo_loss(client, client.public[part].to(client.device), labels[part].long().to(client.device))
+        inputs = client.public.take(part)[0].to(client.device)
+        pseudo = pseudo_loss(client, inputs, labels[part].long().to(client.device))
         return (samples * loss + len(part) * pseudo) / (samples + len(part))
     return extend
 
 
 def pseudo_loss(client, inputs, labels):
     """The task's loss over the labels that are there (not -1)."""
-    logits, known = client.model(inputs), labels >= 0
+    logits, known = client.network(inputs), labels >= 0
     if client.task.multilabel:
         return F.binary_cross_entropy_with_logits(logits[known], labels[known].float())
     return F.cross_entropy(logits, labels, ignore_index=-1)

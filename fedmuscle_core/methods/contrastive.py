@@ -1,46 +1,69 @@
-"""The contrastive phase that the methods which align representations between clients share."""
+"""What the methods with a contrastive phase share: public batches, and the exchange of representations with peers."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from ..client import embed, public_batch, step
-from ..experiments.setups import SETUPS
-from ..networks.client_network import in_batches
-from ..peers import choose
+from ..checks import boolean, number, one_of, positive_int
+from ..client import embed, public_batch, represent, step
+from ..exchange import Stage, bytes_per_step, expect
+from ..method import Method
+from ..peers import PEER_CHOICES, choose
 from ..placement import at_work
 from ..seeds import generator
 
-
-def contrastive_phase(federation, round, serve, loss_of):
-    """One round's batches of the public set, for the clients that take part.  Returns {client index: mean loss}.
-
-    Every batch: the clients embed it once and upload; the server draws each one's M peers (fewer where fewer are there) and
-    serves them; each client steps on the graph it already has, or, with `micro_batch_size` or `offload`, on one that it makes
-    again part by part, see `step_again`.  With `refresh` "round" the clients upload the whole public set
-    once, before the first batch, and the server serves from its memory: see `_by_round`.
-    serve(peers, members): payload, a tuple of tensors, from the peers' unit-length representations (M, B, d).
-    loss_of(anchor, payload, members, number): scalar, from the client's own (B, d) and what it was served with batch `number`.
-    members: indices of the client and its M peers.
-    """
-    settings = federation.settings
-    batches, rng = public_batches(settings, round)
-    present = taking_part(settings, round)
-    twice = settings.micro_batch_size is not None or settings.offload
-    phase = _by_round if settings.refresh == "round" else _by_batch_twice if twice else _by_batch
-    sums = phase(federation, round, present, batches, rng, serve, loss_of)
-    return {index: total / len(batches) for index, total in sums.items()}
+REFRESHES = ("batch", "round")
+RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
+UNIT = 1e-3                                           # how far the length of a representation may be from 1
 
 
-def public_batches(settings, round):
-    """(the rows of every public batch of a round, the generator to go on with); the same for every method and client.
+@dataclass(frozen=True)
+class Contrastive(Method):
+    """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes over
+    the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
 
-    `contrastive_epochs` shuffled passes over the public set, or as many as `contrastive_steps` batches take.
-    """
-    rng, batches = generator(settings.seed, "contrastive", round), []
-    steps = settings.contrastive_steps or settings.contrastive_epochs * (settings.public_size // settings.batch_size)
-    while len(batches) < steps:
-        batches += full_batches(settings.public_size, settings.batch_size, rng)
-    return batches[:steps], rng
+    uses_public, group, needs = True, "aligning", "public data"
+    grid, around = (RATES, [{"tau": 0.5}]), ("tau", (0.5, 2.0))
+
+    batch_size: int = 32
+    contrastive_lr: float = 1e-3
+    contrastive_epochs: int = 1
+    contrastive_steps: int | None = None
+    tau: float = 0.2
+
+    def __post_init__(self):
+        positive_int("batch_size", self.batch_size)
+        positive_int("contrastive_epochs", self.contrastive_epochs)
+        if self.contrastive_steps is not None:
+            positive_int("contrastive_steps", self.contrastive_steps)
+        number("contrastive_lr", self.contrastive_lr, above=0)
+        number("tau", self.tau, above=0)
+
+    def check(self, num_clients, public_size=None, dim=None):
+        check_public_size(public_size, self.batch_size)
+
+    def public_batches(self, seed, public_size, round):
+        """(the rows of every public batch of a round, the generator to go on with); the same for every method and client."""
+        rng, batches = generator(seed, "contrastive", round), []
+        steps = self.num_batches(public_size)
+        while len(batches) < steps:
+            batches += full_batches(public_size, self.batch_size, rng)
+        return batches[:steps], rng
+
+    def num_batches(self, public_size):
+        """Public batches a round."""
+        return self.contrastive_steps or self.contrastive_epochs * (public_size // self.batch_size)
+
+    def rows(self, client, round):
+        """The rows of every public batch of a round, as a client draws them."""
+        return _batches(self, client.seed, client.public.size, round)
+
+
+@lru_cache(maxsize=4)
+def _batches(method, seed, public_size, round):
+    return method.public_batches(seed, public_size, round)[0]
 
 
 def full_batches(size, batch_size, rng):
@@ -49,108 +72,197 @@ def full_batches(size, batch_size, rng):
     return order[:size - size % batch_size].split(batch_size)
 
 
-def taking_part(settings, round):
-    """Indices of the clients that do not miss this round's exchange; each misses a share `absence` of the rounds."""
-    clients = range(1, len(SETUPS[settings.setup]) + 1)
-    return [index for index in clients if not settings.absence or
-            torch.rand(1, generator=generator(settings.seed, "absence", round, index)).item() >= settings.absence]
+def check_public_size(public_size, batch_size):
+    """ValueError where there are fewer public samples than a batch has."""
+    if public_size is not None and public_size < batch_size:
+        raise ValueError(f"public_size: got {public_size}, expected at least batch_size = {batch_size}")
 
 
-def _by_batch(federation, round, present, batches, rng, serve, loss_of):
-    settings, ledger = federation.settings, federation.ledger
-    if len(present) < 2:
-        return {}
-    clients = {client.index: client for client in federation.clients if client.index in present}
-    sums = dict.fromkeys(clients, 0.0)
-    for number, rows in enumerate(batches):
-        graphs, uploads = {}, {}
-        for index, client in clients.items():
-            graphs[index] = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
-            uploads[index] = ledger.send(graphs[index].detach(), round=round, client=index, direction="up")
-        for index, members, payload in served(federation, round, uploads, rng, serve):
-            client = clients[index]
-            sums[index] += step(client.contrastive_optimizer, loss_of(graphs.pop(index), payload, members, number))
-    return sums
+@dataclass
+class PeerMemory:
+    """uploads: {client: its last representations of the whole public set}, with `refresh` "round".  gains, losses: of the peers
+    and of the round before, with `peer_choice` "bandit", see `peers.credit`."""
+
+    uploads: dict = field(default_factory=dict)
+    gains: dict = field(default_factory=dict)
+    losses: dict = field(default_factory=dict)
 
 
-def served(federation, round, uploads, rng, serve):
-    """(client index, members, payload) of every client that uploaded, one after the other, its peers drawn anew."""
-    peers_of = choose(federation.settings, uploads, rng, federation.gains, round)
-    for index in uploads:
-        members = [index, *peers_of[index]]
-        peers = torch.stack([uploads[peer] for peer in members[1:]])
-        yield index, members, federation.ledger.send(serve(peers, members), round=round, client=index, direction="down")
+@dataclass(frozen=True)
+class WithPeers(Contrastive):
+    """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the same
+    for all clients.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or "round", of
+    the beginning of the round (those of an absent client: of the last round it took part in)."""
 
+    exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 
-def _by_batch_twice(federation, round, present, batches, rng, serve, loss_of):
-    """As `_by_batch`, with no graph kept while other clients are at work."""
-    settings, ledger = federation.settings, federation.ledger
-    if len(present) < 2:
-        return {}
-    clients = {client.index: client for client in federation.clients if client.index in present}
-    sums = dict.fromkeys(clients, 0.0)
-    for number, rows in enumerate(batches):
-        uploads = {}
-        for index, client in clients.items():
+    num_peers: int = 3
+    augment: bool = False
+    peer_choice: str = "random"
+    refresh: str = "batch"
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive_int("num_peers", self.num_peers)
+        boolean("augment", self.augment)
+        one_of("peer_choice", self.peer_choice, PEER_CHOICES)
+        one_of("refresh", self.refresh, REFRESHES)
+
+    def check(self, num_clients, public_size=None, dim=None):
+        super().check(num_clients, public_size, dim)
+        if self.num_peers >= num_clients:
+            least = f"1 to {num_clients - 1}" if num_clients > 1 else "more clients"
+            raise ValueError(f"num_peers: got {self.num_peers}, expected {least}: there are {num_clients} clients")
+
+    def memory(self):
+        return PeerMemory()
+
+    def serve(self, peers, kinds):
+        """Server: the payload for a client, a tuple of tensors, from its peers' unit-length representations (M, B, d)."""
+        raise NotImplementedError
+
+    def loss(self, client, anchor, payload, members, kinds, where):
+        """Client: scalar, from its own representations (B, d) and what it was served.  members: names of the client and its M
+        peers, kinds: what tells distant ones apart, in that order; where: (round, number of the batch)."""
+        raise NotImplementedError
+
+    def kinds(self, server):
+        """{client: what tells distant pairs apart}."""
+        return dict.fromkeys(server.clients, "")
+
+    def play(self, server, round):
+        """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations."""
+        aligned = yield from self.align(server, round)
+        return {"contrastive_loss": aligned, **(yield from self.local_phases(server, round))}
+
+    def align(self, server, round, used=None):
+        """The contrastive phase, for the clients that take part.  Returns {client: mean loss}.
+
+        The clients embed a public batch, or with `refresh` "round" once the whole public set, and upload; the server draws each
+        one's M peers (fewer where fewer are there) and serves them; each client steps.  used: a dict to note last peers in.
+        """
+        present, uploads = server.present(round), server.memory.uploads
+        batches, rng = self.public_batches(server.seed, server.public_size, round)
+        kinds, tasks, sums = self.kinds(server), server.known("task"), {}
+        by_batch, drawn = self.refresh == "batch", list(range(len(batches)))
+        for numbers in [[number] for number in drawn] if by_batch else [drawn]:
+            rows = self.batch_size if by_batch else server.public_size
+            sent = yield Stage("embed", present, lambda client, numbers=numbers: {"round": round, "batches": numbers},
+                               lambda client, reply, rows=rows: self.check_upload(reply, rows, server.cards[client]["dim"]))
+            sent = {client: reply["representations"] for client, reply in sent.items()}
+            uploads = sent if by_batch else uploads | sent
+            if len(uploads) < 2:
+                continue
+
+            def of_batch(client, number, uploads=uploads):
+                return uploads[client] if by_batch else uploads[client][batches[number]]
+
+            chosen = {number: choose(self.peer_choice, self.num_peers, {client: of_batch(client, number) for client in uploads},
+                                     rng, seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains)
+                      for number in numbers}
+
+            def message_of(client, numbers=numbers, chosen=chosen, of_batch=of_batch):
+                members = [[client, *chosen[number][client]] for number in numbers]
+                own = [[kinds[member] for member in several] for several in members]
+                payloads = [self.serve(torch.stack([of_batch(peer, number) for peer in several[1:]]), kind)
+                            for number, several, kind in zip(numbers, members, own, strict=True)]
+                return {"round": round, "batches": numbers, "members": members, "kinds": own, "payloads": payloads}
+
+            replies = yield Stage("contrast", list(sent), message_of)
+            for client, reply in replies.items():
+                sums[client] = sums.get(client, 0.0) + reply["loss"]
+            if used is not None:
+                used.update({client: chosen[numbers[-1]][client] for client in replies})
+        if not by_batch:
+            server.memory.uploads = uploads
+        return {client: total / len(batches) for client, total in sums.items()}
+
+    def check_upload(self, reply, rows, dim):
+        """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""
+        expect(reply, {"representations": torch.empty(rows, dim, device="meta")})
+        lengths = reply["representations"].norm(dim=1)
+        if ((lengths - 1).abs() > UNIT).any():
+            raise ValueError(f"got representations of lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1")
+
+    # Client functions.
+
+    def embed(self, client, message):
+        """Representations of the public batch, whose graph is kept for the step, or of the whole public set."""
+        if self.refresh == "round":
+            return {"representations": F.normalize(represent(client, client.public).float(), dim=1)}
+        where = message["round"], message["batches"][0]
+        if makes_graph_again(client):
             with at_work(client), torch.no_grad():
-                parts = [embed(client, part, round, number, place) for place, part in enumerate(
-                    micro_batches(client, rows, settings, round, number))]
-                uploads[index] = ledger.send(torch.cat(parts), round=round, client=index, direction="up")
-        for index, members, payload in served(federation, round, uploads, rng, serve):
-            client = clients[index]
-            with at_work(client):
-                anchor = uploads[index].clone().requires_grad_()
-                loss = loss_of(anchor, payload, members, number)
-                loss.backward()
-                step_again(client, micro_batches(client, rows, settings, round, number), anchor.grad, round, number)
-                sums[index] += loss.item()
-    return sums
+                parts = [embed(client, part, *where, place) for place, part in enumerate(self.micro_batches(client, where))]
+                upload = client.kept["upload"] = torch.cat(parts)
+        else:
+            client.kept["graph"] = embed(client, self.public_batch(client, where), *where)
+            upload = client.kept["graph"].detach()
+        return {"representations": upload.float()}
+
+    def contrast(self, client, message):
+        """One step on the loss for every batch of the message; {"loss": sum}."""
+        total = 0.0
+        with at_work(client):
+            for number, members, kinds, payload in zip(*(message[name] for name in ("batches", "members", "kinds", "payloads")),
+                                                       strict=True):
+                where = message["round"], number
+                payload = tuple(part.to(client.device) for part in payload)
+
+                def loss_of(anchor, payload=payload, members=members, kinds=kinds, where=where):
+                    return self.loss(client, anchor, payload, members, kinds, where)
+
+                if self.refresh == "batch" and makes_graph_again(client):
+                    total += self.step_again(client, loss_of, where)
+                    continue
+                graph = client.kept.pop("graph", None)
+                anchor = embed(client, self.public_batch(client, where), *where) if graph is None else graph
+                total += step(client.contrastive_optimizer, loss_of(anchor))
+        return {"loss": total}
+
+    def step_again(self, client, loss_of, where):
+        """One step with no graph kept while other clients were at work: the graph is made again part by part.  Returns the loss.
+
+        The chain rule lets every part go through the network by itself: the gradient of <z_part(w), gradient_part> with respect
+        to w, summed over parts, is that of the loss (GradCache, Gao et al. 2021).  Dropout repeats, as its stream is named.
+        """
+        anchor = client.kept.pop("upload").requires_grad_()
+        loss = loss_of(anchor)
+        loss.backward()
+        parts = self.micro_batches(client, where)
+        for place, (part, wanted) in enumerate(zip(parts, anchor.grad.split([len(part) for part in parts]), strict=True)):
+            (embed(client, part, *where, place) * wanted).sum().backward()
+        client.contrastive_optimizer.step()
+        client.contrastive_optimizer.param_groups[0]["params"][0].grad.zero_()
+        return loss.item()
+
+    def public_batch(self, client, where):
+        """The public batch `where` = (round, number) as the client reads it."""
+        augmented = self.augment and self.refresh == "batch"
+        return public_batch(client, self.rows(client, where[0])[where[1]], augmented, *where)
+
+    def micro_batches(self, client, where):
+        """The same in parts of the client's `micro_batch_size` samples."""
+        batch = self.public_batch(client, where)
+        return batch.split(client.micro_batch_size or len(batch))
+
+    def forwards(self, work):
+        return (1 + work.back + bool(work.micro or work.offload)) * self.num_batches(work.public_size) * self.batch_size
+
+    def turns(self, work):
+        return 2 + 2 * self.num_batches(work.public_size)
+
+    def samples_at_once(self, work):
+        largest = max(self.batch_size, work.local_batch)
+        return min(largest, work.micro or largest)
+
+    def bytes_per_round(self, work):
+        if work.absence or self.refresh != "batch":
+            return None
+        each = bytes_per_step(self.batch_size, self.num_peers, work.dim, getattr(self, "protocol", "matrices"))
+        return self.num_batches(work.public_size) * sum(each)
 
 
-def micro_batches(client, rows, settings, round, number):
-    """The public batch of a step in parts of `micro_batch_size` samples, as the client reads it."""
-    batch = public_batch(client, rows, settings.augment, round, number)
-    return batch.split(settings.micro_batch_size or len(batch))
-
-
-def step_again(client, parts, gradient, round, number):
-    """One contrastive step from the loss's gradient with respect to a batch's representations (B, d).
-
-    The chain rule lets every part go through the network by itself: the gradient of <z_part(w), gradient_part> with respect
-    to w, summed over parts, is that of the loss (GradCache, Gao et al. 2021).  Dropout repeats, as its stream is named.
-    """
-    for place, (part, wanted) in enumerate(zip(parts, gradient.split([len(part) for part in parts]), strict=True)):
-        (embed(client, part, round, number, place) * wanted).sum().backward()
-    client.contrastive_optimizer.step()
-    client.contrastive_optimizer.param_groups[0]["params"][0].grad.zero_()
-
-
-def _by_round(federation, round, present, batches, rng, serve, loss_of):
-    """The clients upload first and step later, one after the other: no two models are needed at the same time.
-
-    The server remembers what every client uploaded last, so one that is absent still serves as a peer.
-    """
-    settings, ledger, memory = federation.settings, federation.ledger, federation.memory
-    for client in federation.clients:
-        if client.index in present:
-            client.model.eval()
-            with at_work(client):                                             # (public_size, d)
-                upload = F.normalize(in_batches(client.model.representation, client.public, device=client.device), dim=1)
-            memory[client.index] = ledger.send(upload, round=round, client=client.index, direction="up")
-    if len(memory) < 2:
-        return {}
-    chosen = [choose(settings, {index: rows_of[rows] for index, rows_of in memory.items()}, rng, federation.gains, round)
-              for rows in batches]
-    sums = {}
-    for client in federation.clients:
-        if client.index in present:
-            sums[client.index] = 0.0
-            with at_work(client):
-                for number, (rows, peers_of) in enumerate(zip(batches, chosen, strict=True)):
-                    members = [client.index, *peers_of[client.index]]
-                    peers = torch.stack([memory[peer][rows] for peer in members[1:]])
-                    payload = ledger.send(serve(peers, members), round=round, client=client.index, direction="down")
-                    payload = tuple(part.to(client.device) for part in payload)
-                    anchor = embed(client, public_batch(client, rows, False), round, number)
-                    sums[client.index] += step(client.contrastive_optimizer, loss_of(anchor, payload, members, number))
-    return sums
+def makes_graph_again(client):
+    """Whether the client's graph is not kept between upload and step."""
+    return client.micro_batch_size is not None or client.offload

@@ -1,27 +1,44 @@
 """FedAvg and FedProx within each task: what conventional federated learning can do where tasks differ.
 
-The server takes the mean of encoder and decoder over the clients of a task, weighted by their private scenes; clients of
+The server takes the mean of encoder and decoder over the clients of a task, weighted by their private samples; clients of
 different tasks learn nothing from one another.  FedProx adds (mu / 2) |w - w_global|^2 to the local loss, w all parameters.
 """
 
+from dataclasses import dataclass
+
 from ..aggregation import mean_per_task
-from . import sharing
+from ..checks import number
+from .sharing import LOCAL_GRID, Sharing, distance_to
 
 
-def play_round(federation, round):
-    """One round of FedAvg."""
-    return sharing.play(federation, round, merge)
+@dataclass(frozen=True)
+class FedAvg(Sharing):
+    """No hyperparameters of its own."""
+
+    name, label, colour = "fedavg", "FedAvg in task", "#d97706"
+    exchanges = "encoder and decoder up, their task's means down"
+    needs = "several clients of a task, one architecture; a server that averages"
+
+    def merge(self, uploads, tasks):
+        """Encoders and decoders of every task by `aggregation.mean_per_task`."""
+        encoders = mean_per_task(uploads, "encoder")
+        return {client: encoders[task] for client, task in tasks.items() if task in encoders}, mean_per_task(uploads, "decoder")
 
 
-def play_proximal_round(federation, round):
-    """One round of FedProx."""
-    def objective(client, received, round):
-        return lambda loss, step: loss + federation.settings.mu / 2 * sharing.squared_distance(client, received)
-    return sharing.play(federation, round, merge, objective=objective)
+@dataclass(frozen=True)
+class FedProx(FedAvg):
+    """mu: weight of the distance to what was received."""
 
+    name, label, colour = "fedprox", "FedProx in task", "#7c2d12"
+    grid = (LOCAL_GRID[1:], [{"mu": 0.1}])
 
-def merge(uploads, tasks):
-    """Encoders and decoders of every task by `aggregation.mean_per_task`."""
-    encoders = mean_per_task(uploads, "encoder")
-    return {index: encoders[task] for index, task in tasks.items() if task in encoders}, mean_per_task(uploads, "decoder")
+    mu: float = 0.01
 
+    def __post_init__(self):
+        super().__post_init__()
+        number("mu", self.mu, least=0)
+
+    def objective(self, client, received, message):
+        if received:
+            return lambda loss, step: loss + self.mu / 2 * distance_to(client, received)
+        return None

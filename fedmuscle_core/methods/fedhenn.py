@@ -5,56 +5,104 @@
 After Makhija et al. (2022); some public re-implementations add the similarity itself, which pushes clients apart.
 """
 
+from dataclasses import dataclass
+
 import torch
 
+from ..aggregation import kernel_mean
+from ..checks import boolean, number, positive_int
 from ..client import embed, local_phase, public_batch
+from ..exchange import Stage, expect
 from ..losses import cka_loss
+from ..method import Method
 from ..placement import at_work
 from ..seeds import generator
-from ..server import kernel_mean
-from .contrastive import full_batches
+from .contrastive import check_public_size, full_batches
 
 
-def play_round(federation, round):
-    """All clients upload the kernels of the round's public batches and get the means back, then train locally.
+@dataclass(frozen=True)
+class FedHeNN(Method):
+    """batch_size [B] of the public batches, gone through once a round; eta: weight of the term; augment: every public batch is
+    seen through one random view, the same for all clients."""
 
-    As many local steps carry the term as there are public batches in an epoch (all steps, where there are fewer), spread
-    evenly: our choice, so that every method makes as many steps on public data.
-    """
-    settings, ledger = federation.settings, federation.ledger
-    batches = full_batches(settings.public_size, settings.batch_size, generator(settings.seed, "contrastive", round))
-    kernels = {client.index: [ledger.send(kernel, round=round, client=client.index, direction="up")
-                              for kernel in public_kernels(client, settings, batches, round)]
-               for client in federation.clients}
-    means = [kernel_mean([kernels[index][number] for index in sorted(kernels)]) for number in range(len(batches))]
-    losses, alignment = {}, {}
-    for client in federation.clients:
-        ledger.send(means, round=round, client=client.index, direction="down")
+    name, label, colour = "fedhenn", "FedHeNN", "#e879f9"
+    exchanges, needs, uses_public = "B x B kernels up, their mean down", "public data; a server that averages", True
+    grid, around = ([{"eta": eta} for eta in (0.1, 1.0, 10.0)], [{"eta": 0.3}]), ("eta", (0.3, 3.0))
+
+    batch_size: int = 32
+    eta: float = 1.0
+    augment: bool = False
+
+    def __post_init__(self):
+        positive_int("batch_size", self.batch_size)
+        number("eta", self.eta, above=0)
+        boolean("augment", self.augment)
+
+    def check(self, num_clients, public_size=None, dim=None):
+        check_public_size(public_size, self.batch_size)
+
+    def batches(self, seed, public_size, round):
+        """Rows of the round's public batches."""
+        return full_batches(public_size, self.batch_size, generator(seed, "contrastive", round))
+
+    def play(self, server, round):
+        """All clients upload the kernels of the round's public batches and get the means back, then train locally.
+
+        As many local steps carry the term as there are public batches in an epoch (all steps, where there are fewer), spread
+        evenly: our choice, so that every method makes as many steps on public data.
+        """
+        count, kernel = server.public_size // self.batch_size, torch.empty(self.batch_size, self.batch_size, device="meta")
+
+        def check(client, reply):
+            if len(reply.get("kernels", ())) != count:
+                raise ValueError(f"got {len(reply.get('kernels', ()))} kernels, expected {count}")
+            for place, found in enumerate(reply["kernels"]):
+                expect({f"kernel {place}": found}, {f"kernel {place}": kernel})
+
+        sent = yield Stage("kernels", server.present(round), lambda client: {"round": round}, check)
+        means = [kernel_mean([sent[client]["kernels"][number] for client in sent]) for number in range(count)] if sent else []
+        return (yield from self.local_phases(server, round, lambda client: {"kernels": means} if client in sent else {}))
+
+    # Client functions.
+
+    @torch.no_grad()
+    def kernels(self, client, message):
+        """The client's linear kernels (B, B) of the public batches."""
+        round, found = message["round"], []
+        with at_work(client):
+            for number, rows in enumerate(self.batches(client.seed, client.public.size, round)):
+                features = embed(client, public_batch(client, rows, self.augment, round, number), round, number)
+                found.append(features @ features.T)
+        return {"kernels": found}
+
+    def local(self, client, message):
+        """A local phase with the term, where the means came."""
+        if "kernels" not in message:
+            return super().local(client, message)
         terms = []
-        losses[client.index] = local_phase(client, settings, round, kernel_term(client, settings, batches, means, round, terms))
-        alignment[client.index] = sum(terms) / len(terms)
-    return {"local_loss": losses, "kernel_loss": alignment}
+        loss = local_phase(client, message["round"], self.kernel_term(client, message["kernels"], message["round"], terms))
+        return {"local_loss": loss, "kernel_loss": sum(terms) / len(terms)}
 
+    def kernel_term(self, client, means, round, terms):
+        """The `extend` of `client.local_phase` that adds eta (1 - CKA); the terms' values are appended to `terms`."""
+        batches = self.batches(client.seed, client.public.size, round)
 
-@torch.no_grad()
-def public_kernels(client, settings, batches, round):
-    """The client's linear kernels (B, B) of the public batches."""
-    found = []
-    with at_work(client):
-        for number, rows in enumerate(batches):
-            features = embed(client, public_batch(client, rows, settings.augment, round, number), round, number)
-            found.append(features @ features.T)
-    return found
+        def extend(loss, step):
+            number = step.number * len(batches) // step.total
+            if step.number and number == (step.number - 1) * len(batches) // step.total:
+                return loss
+            batch = public_batch(client, batches[number], self.augment, round, number)
+            term = cka_loss(embed(client, batch, "local", round, number), means[number].to(client.device))
+            terms.append(term.item())
+            return loss + self.eta * term
+        return extend
 
+    def forwards(self, work):
+        batches = work.public_size // self.batch_size
+        return (batches + (1 + work.back) * min(batches, work.local_steps)) * self.batch_size
 
-def kernel_term(client, settings, batches, means, round, terms):
-    """The `extend` of `client.local_phase` that adds eta (1 - CKA); the terms' values are appended to `terms`."""
-    def extend(loss, step):
-        number = step.number * len(batches) // step.total
-        if step.number and number == (step.number - 1) * len(batches) // step.total:
-            return loss
-        batch = public_batch(client, batches[number], settings.augment, round, number)
-        term = cka_loss(embed(client, batch, "local", round, number), means[number].to(client.device))
-        terms.append(term.item())
-        return loss + settings.eta * term
-    return extend
+    def turns(self, work):
+        return 3
+
+    def samples_at_once(self, work):
+        return work.local_batch + self.batch_size

@@ -3,62 +3,124 @@
 Pairwise is the paper's ablation: the same with alpha = 1.
 """
 
+from dataclasses import dataclass
+
 import torch
 
-from ..exchange import downlink, loss_from_downlink
-from ..experiments.setups import SETUPS
+from ..checks import number, one_of, positive_int
+from ..client import local_phase
+from ..exchange import PROTOCOLS, downlink, loss_from_downlink
 from ..peers import credit
 from ..seeds import generator
-from ..server import pair_temperatures
-from ..world.tasks import task_named
-from . import local
-from .contrastive import contrastive_phase
+from .contrastive import RATES, WithPeers
+
+DISTANT = ("modality", "task")
+EXACT_LIMIT = 2 ** 33      # multiply-adds of one exact loss: a few seconds
+TUPLES_LIMIT = 2 ** 29     # numbers in one payload: two GiB
 
 
-def play_round(federation, round, weighting="learned"):
-    """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations."""
-    used = {}
-    losses = muscle_phase(federation, round, weighting, used)
-    local_losses = local.play_round(federation, round)["local_loss"]
-    if federation.settings.peer_choice == "bandit":
-        _report_losses(federation, round, used, local_losses)
-    return {"contrastive_loss": losses, "local_loss": local_losses}
+@dataclass(frozen=True)
+class Muscle(WithPeers):
+    """protocol: what the server sends, see `exchange`.  tau_cross: temperature of pairs of clients that are distant, of another
+    modality or task as `distant` says, their tau_prev in the same ratio; None: as the others.  Further: see `WithPeers`."""
+
+    around = ("tau_cross", (1.5, 2.5))
+    weighting = "learned"
+
+    protocol: str = "matrices"
+    tau_cross: float | None = None
+    distant: str = "modality"
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("protocol", self.protocol, PROTOCOLS)
+        one_of("distant", self.distant, DISTANT)
+        if self.tau_cross is not None:
+            number("tau_cross", self.tau_cross, above=0)
+
+    def check(self, num_clients, public_size=None, dim=None):
+        super().check(num_clients, public_size, dim)
+        if self.protocol == "tuples" and dim and self.batch_size ** self.num_peers * dim > TUPLES_LIMIT:
+            raise ValueError(f"protocol: got 'tuples' with {self.num_peers} peers and batches of {self.batch_size}, "
+                             "expected 'matrices': the payload is B^M (d + 1) numbers")
+
+    def kinds(self, server):
+        return server.known(self.distant)
+
+    def temperatures(self, kinds):
+        """(tau, tau_prev) for a client and its M peers, whose kinds come in that order, the client's own first.
+
+        Numbers, unless `tau_cross` gives pairs of different kinds a temperature of their own: then the (M+1, M+1) and (M, M)
+        matrices that `losses.muscle_loss` takes, with tau_prev in the same ratio to tau for every pair.
+        """
+        tau_prev = getattr(self, "tau_prev", self.tau)
+        if self.tau_cross is None or len(set(kinds)) == 1:
+            return self.tau, tau_prev
+        differ = torch.tensor([[own != other for other in kinds] for own in kinds])
+        tau = torch.where(differ, self.tau_cross, self.tau).double()
+        return tau, tau[1:, 1:] * (tau_prev / self.tau)
+
+    def serve(self, peers, kinds):
+        return downlink(peers, self.protocol, *self.temperatures(kinds), self.weighting)
+
+    def loss(self, client, anchor, payload, members, kinds, where):
+        return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting)
+
+    def play(self, server, round):
+        """As `WithPeers.play`; with a bandit the server then credits the peers of the round."""
+        used = {}
+        aligned = yield from self.align(server, round, used)
+        local = yield from self.local_phases(server, round)
+        if self.peer_choice == "bandit":
+            memory, losses = server.memory, local["local_loss"]
+            used = {client: peers for client, peers in used.items() if client in losses and client in memory.losses}
+            if used:
+                credit(memory.gains, used, memory.losses, losses)
+            memory.losses = losses
+        return {"contrastive_loss": aligned, **local}
+
+    def local(self, client, message):
+        """A local phase; with a bandit the loss is told to the server, one number."""
+        loss = local_phase(client, message["round"])
+        return {"local_loss": loss} | ({"told": torch.tensor(loss)} if self.peer_choice == "bandit" else {})
 
 
-def play_pairwise_round(federation, round):
-    """The same round with alpha = 1."""
-    return play_round(federation, round, weighting="uniform")
+@dataclass(frozen=True)
+class Pairwise(Muscle):
+    """alpha = 1: the sum of the InfoNCE losses against each peer.  Hyperparameters: see `Muscle`."""
+
+    name, label, colour = "pairwise", "Pairwise", "#d97706"
+    weighting = "uniform"
 
 
-def muscle_phase(federation, round, weighting="learned", used=None):
-    """The contrastive phase with the Muscle loss, pairs of distant clients at their own temperature.
+@dataclass(frozen=True)
+class FedMuscle(Muscle):
+    """tau [tau^(N)], tau_prev [tau^(N-1)]: temperatures of the loss, see `losses.muscle_loss`.  num_samples: tuples drawn an anchor,
+    0 for the exact loss.  Further hyperparameters: see `Muscle`."""
 
-    used: a dict to note every client's last peers in.
-    """
-    settings = federation.settings
-    kinds = [getattr(task_named(spec.task), "modality" if settings.distant == "modality" else "name")
-             for spec in SETUPS[settings.setup]]
+    name, label, colour = "fedmuscle", "FedMuscle", "#2563eb"
+    grid = (RATES, [{"tau": 0.5, "tau_prev": 0.3}])
 
-    def temperatures(members):
-        return pair_temperatures(settings, [kinds[index - 1] for index in members])
+    tau_prev: float = 0.15
+    num_samples: int = 0
 
-    def serve(peers, members):
-        return downlink(peers, settings.protocol, *temperatures(members), weighting)
+    def __post_init__(self):
+        super().__post_init__()
+        number("tau_prev", self.tau_prev, above=0)
+        positive_int("num_samples", self.num_samples, least=0)
+        if self.tau_prev > self.tau:
+            raise ValueError(f"tau_prev: got {self.tau_prev}, expected at most tau = {self.tau}")
+        if self.num_samples and self.protocol == "tuples":
+            raise ValueError(f"num_samples: got {self.num_samples}, expected 0 with protocol 'tuples', which sends every tuple")
 
-    def loss_of(anchor, payload, members, number):
-        if used is not None:
-            used[members[0]] = members[1:]
-        draws = generator(settings.seed, "tuples", members[0], round, number) if settings.num_samples else None
-        return loss_from_downlink(anchor, payload, settings.protocol, *temperatures(members), weighting,
-                                  settings.num_samples, draws)
+    def check(self, num_clients, public_size=None, dim=None):
+        super().check(num_clients, public_size, dim)
+        exact = not self.num_samples and self.protocol == "matrices"
+        if exact and self.batch_size ** (self.num_peers + 1) > EXACT_LIMIT:
+            raise ValueError(f"num_samples: got 0 with {self.num_peers} peers and batches of {self.batch_size}, expected a "
+                             "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
 
-    return contrastive_phase(federation, round, serve, loss_of)
-
-
-def _report_losses(federation, round, used, losses):
-    """Every client uploads its local loss, one number; the server credits the peers of the round."""
-    for client, loss in losses.items():
-        federation.ledger.send(torch.tensor(loss), round=round, client=client, direction="up")
-    if federation.losses and used:
-        credit(federation.gains, used, federation.losses, losses)
-    federation.losses = losses
+    def loss(self, client, anchor, payload, members, kinds, where):
+        draws = generator(client.seed, "tuples", client.name, *where) if self.num_samples else None
+        return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting,
+                                  self.num_samples, draws)

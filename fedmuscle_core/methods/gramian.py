@@ -1,14 +1,24 @@
 """Gramian: the exchange of FedMuscle with the Gramian contrastive loss (GRAM) in the place of the Muscle loss."""
 
+from dataclasses import dataclass
+
 from ..losses import gramian_loss
-from . import local
-from .contrastive import contrastive_phase
+from .contrastive import WithPeers
 
 
-def play_round(federation, round):
-    """Contrastive phase with the volume of the client's and its peers' vectors, then local phase."""
-    def loss_of(anchor, payload, members, number):
-        return gramian_loss(anchor, *payload, tau=federation.settings.tau, normalize=False)
+@dataclass(frozen=True)
+class Gramian(WithPeers):
+    """The volume of the client's and its peers' vectors, contrasted.  Hyperparameters: see `contrastive.WithPeers`."""
 
-    losses = contrastive_phase(federation, round, lambda peers, members: (peers,), loss_of)
-    return {"contrastive_loss": losses, **local.play_round(federation, round)}
+    name, label, colour = "gramian", "Gramian", "#e11d48"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.peer_choice == "bandit":
+            raise ValueError("peer_choice: got 'bandit', expected 'random', 'held', 'similar' or 'task' with Gramian")
+
+    def serve(self, peers, kinds):
+        return (peers,)
+
+    def loss(self, client, anchor, payload, members, kinds, where):
+        return gramian_loss(anchor, *payload, tau=self.tau, normalize=False)

@@ -1,8 +1,13 @@
 """Local: every client trains alone; nothing is exchanged."""
 
-from ..client import local_phase
+from dataclasses import dataclass
+
+from ..method import Method
 
 
-def play_round(federation, round):
-    """One local phase of every client."""
-    return {"local_loss": {client.index: local_phase(client, federation.settings, round) for client in federation.clients}}
+@dataclass(frozen=True)
+class Local(Method):
+    """No hyperparameters."""
+
+    name, label, colour = "local", "Local", "#6b7280"
+    grid = ([{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)], [])

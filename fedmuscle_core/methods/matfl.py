@@ -5,12 +5,27 @@ After Cai et al. (2023), "Many-Task Federated Learning: A New Problem Setting an
 `aggregation.soft_groups`.  Decoders stay with their clients.
 """
 
+from dataclasses import dataclass
+
 from ..aggregation import mean_by_groups
-from . import sharing
+from ..checks import number
+from .sharing import LOCAL_GRID, Sharing
 
 
-def play_round(federation, round):
-    """One round."""
-    def merge(uploads, tasks):
-        return mean_by_groups(uploads, federation.settings.group_shift), {}
-    return sharing.play(federation, round, merge, parts=("encoder",))
+@dataclass(frozen=True)
+class MaTFL(Sharing):
+    """group_shift: see `aggregation.soft_groups`."""
+
+    name, label, colour = "matfl", "MaT-FL", "#e879f9"
+    exchanges, needs = "encoder up, a mean of its own down", "one encoder architecture; a server that compares encoders"
+    grid, parts = (LOCAL_GRID[1:], [{"group_shift": 0.5}]), ("encoder",)
+
+    group_shift: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        number("group_shift", self.group_shift, least=0)
+
+    def merge(self, uploads, tasks):
+        """An encoder of its own for every client, no decoders."""
+        return mean_by_groups(uploads, self.group_shift), {}

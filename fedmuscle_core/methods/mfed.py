@@ -6,49 +6,70 @@ trains E and its own D_c, and minimises, with D_t fixed,
     decoder_term "loss":      L(D_c(E(x))) + lam L(D_t(E(x)))
     decoder_term "distance":  L(D_c(E(x))) + lam (round / rounds) |D_c - D_t|^2, so that D_c comes to D_t in the end
 
-The server takes D_t = mean over the task's clients, weighted by private scenes, and E = mean over tasks of the tasks' weighted
+The server takes D_t = mean over the task's clients, weighted by private samples, and E = mean over tasks of the tasks' weighted
 means.  `share` "encoder": decoders are not averaged, so there is no term either; "decoder": the encoder stays as it was
 pretrained.  A client is scored with its own D_c; D_t serves training alone.
 """
 
 import copy
+from dataclasses import dataclass
 
 from ..aggregation import mean_over_tasks, mean_per_task
-from . import sharing
+from ..checks import number, one_of
+from .sharing import LOCAL_GRID, PARTS, Sharing, distance_to
 
-PARTS = {"both": ("encoder", "decoder"), "encoder": ("encoder",), "decoder": ("decoder",)}                 # by `share`
+SHARES = {"both": PARTS, "encoder": ("encoder",), "decoder": ("decoder",)}
+DECODER_TERMS = ("loss", "distance")
 
 
-def play_round(federation, round):
-    """One round."""
-    settings = federation.settings
+@dataclass(frozen=True)
+class MFed(Sharing):
+    """lam [lambda], decoder_term, share: see the head of this module."""
 
-    def objective(client, received, round):
-        if "encoder" not in received:
+    name, label, colour = "mfed", "M-Fed", "#e11d48"
+    exchanges = "encoder and decoder up, the mean encoder and the task's decoder down"
+    needs = "one encoder architecture, one decoder a task; a server that averages"
+    grid, personal = (LOCAL_GRID[1:], [{"lam": 0.3}]), ("decoder",)
+
+    lam: float = 1.0
+    decoder_term: str = "loss"
+    share: str = "both"
+
+    def __post_init__(self):
+        super().__post_init__()
+        number("lam", self.lam, least=0)
+        one_of("decoder_term", self.decoder_term, DECODER_TERMS)
+        one_of("share", self.share, SHARES)
+
+    @property
+    def parts(self):
+        return SHARES[self.share]
+
+    def merge(self, uploads, tasks):
+        """One encoder for all and one decoder a task, from what was uploaded."""
+        encoders = dict.fromkeys(tasks, mean_over_tasks(uploads)) if "encoder" in self.parts else {}
+        return encoders, mean_per_task(uploads, "decoder") if "decoder" in self.parts else {}
+
+    def objective(self, client, received, message):
+        if self.share == "decoder":
             freeze(client)
-        return decoder_term(client, received["decoder"], settings, round) if settings.lam and "decoder" in received else None
+        if not self.lam or "decoder" not in received:
+            return None
+        return self.term(client, received["decoder"], message["round"] / message["rounds"])
 
-    return sharing.play(federation, round, merge, PARTS[settings.share], personal=("decoder",), objective=objective)
-
-
-def merge(uploads, tasks):
-    """One encoder for all and one decoder a task, from what was uploaded."""
-    encoders = dict.fromkeys(tasks, mean_over_tasks(uploads)) if uploads[0].encoder else {}
-    return encoders, mean_per_task(uploads, "decoder") if uploads[0].decoder else {}
-
-
-def decoder_term(client, decoder, settings, round):
-    """The `extend` of `client.local_phase` that adds the term of the task's global `decoder`, a state."""
-    if settings.decoder_term == "distance":
-        weight = settings.lam * round / settings.rounds
-        return lambda loss, step: loss + weight * sharing.squared_distance(client, {"decoder": decoder})
-    fixed = copy.deepcopy(client.model).requires_grad_(False)
-    fixed.decoder().load_state_dict(decoder)
-    return lambda loss, step: loss + settings.lam * client.task.loss(fixed.decode(step.features), step.wanted)
+    def term(self, client, decoder, progress):
+        """The `extend` of `client.local_phase` that adds the term of the task's global `decoder`, a state; progress: share of the
+        rounds played."""
+        if self.decoder_term == "distance":
+            weight = self.lam * progress
+            return lambda loss, step: loss + weight * distance_to(client, {"decoder": decoder})
+        fixed = copy.deepcopy(client.network).requires_grad_(False)
+        fixed.decoder().load_state_dict(decoder)
+        return lambda loss, step: loss + self.lam * client.task.loss(fixed.decode(step.features), step.wanted)
 
 
 def freeze(client):
     """Keep the client's encoder exactly as it is: no gradients, and no weight decay in the optimiser, which holds the decoder,
     too."""
-    client.model.encoder().requires_grad_(False)
+    client.network.encoder().requires_grad_(False)
     client.local_optimizer.param_groups[0]["weight_decay"] = 0.0

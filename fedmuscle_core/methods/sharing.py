@@ -1,94 +1,159 @@
-"""The round of the methods that exchange parameters: upload, aggregate, download, train locally.
+"""What the methods share that exchange parameters: upload, aggregate, download, train locally.
 
-The first round begins with what the server has, the encoder of client 1 and the decoder of each task's first client, and
+The first round begins with what the server has, the encoder of the first client and the decoder of each task's first client, and
 nothing is uploaded; it ends locally, as a round of every method does.  Optimisers keep their state when parameters arrive
 (our choice).
 """
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 
-from ..aggregation import Upload, accepted
+from ..aggregation import Upload
+from ..checks import boolean
 from ..client import local_phase
-from ..experiments.setups import SETUPS
+from ..exchange import Stage, expect
+from ..method import Method
 
 PARTS = ("encoder", "decoder")
-GRADIENT_SCENES = 32
+GRADIENT_SAMPLES = 32
+LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 
 
-def play(federation, round, merge, parts=PARTS, personal=(), objective=None):
-    """One round.  Returns {metric: {client index: value}}: the local loss; the encoders' gradients, see `agreement`; left_out:
-    1 for every client whose upload was refused.
+@dataclass
+class ServerParameters:
+    """What the server sends next: encoders {client: state}, decoders {task: state}.  refused: clients whose upload was left out
+    last; begun: clients that have taken over what is their own from then on."""
 
-    merge(uploads, tasks): ({client: encoder}, {task: decoder}) from the accepted `Upload`s; tasks: {client: task} of all.
-    parts: what travels.  personal: parts that clients receive but do not take over after the first round.
-    objective(client, received, round): the `extend` of the client's local phase, or None; received: {part: state}.
-    """
-    settings, server = federation.settings, federation.memory
-    tasks = {index: spec.task for index, spec in enumerate(SETUPS[settings.setup], 1)}
-    if round == 1:
-        server.update(first_states(federation))
-    else:
-        gather(federation, round, merge, parts, tasks)
-    losses, gradients = {}, {}
-    for client in federation.clients:
-        served = {"encoder": server["encoders"][client.index], "decoder": server["decoders"][tasks[client.index]]}
-        received = {part: served[part] for part in parts}
-        federation.ledger.send([value for state in received.values() for value in state.values()], round=round,
-                               client=client.index, direction="down")
-        if client.index in server["refused"]:
-            start_anew(client, served)
-        for part, state in received.items():
-            if part not in personal or round == 1:
-                getattr(client.model, part)().load_state_dict(state)
-        extend = objective(client, received, round) if objective else None
-        gradients[client.index] = encoder_gradient(client)
-        losses[client.index] = local_phase(client, settings, round, extend)
-    return {"local_loss": losses, **agreement(gradients, tasks), "left_out": dict.fromkeys(sorted(server["refused"]), 1.0)}
+    encoders: dict = field(default_factory=dict)
+    decoders: dict = field(default_factory=dict)
+    refused: list = field(default_factory=list)
+    begun: list = field(default_factory=list)
 
 
-def first_states(federation):
-    """What the server begins with: encoders {client: state}, decoders {task: state}, refused: clients left out last."""
-    states = {client.index: (client.task.name, copied(client.model.encoder()), copied(client.model.decoder()))
-              for client in federation.clients}
-    decoders = {states[index][0]: states[index][2] for index in sorted(states, reverse=True)}
-    return {"encoders": dict.fromkeys(sorted(states), states[min(states)][1]), "decoders": decoders, "refused": set()}
+@dataclass(frozen=True)
+class Sharing(Method):
+    """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of each
+    local phase, which the server compares, see `agreement`; not counted as exchanged, as the method does not need it."""
+
+    group: ClassVar[str] = "sharing"
+    grid: ClassVar[tuple] = (LOCAL_GRID, [])
+    parts: ClassVar[tuple] = PARTS                    # what travels
+    personal: ClassVar[tuple] = ()                    # of it, what clients do not take over after their first time
+
+    measure_gradients: bool = True
+
+    def __post_init__(self):
+        boolean("measure_gradients", self.measure_gradients)
+
+    def memory(self):
+        return ServerParameters()
+
+    def merge(self, uploads, tasks):
+        """Server: ({client: encoder}, {task: decoder}) from the accepted `aggregation.Upload`s; tasks: {client: task} of all."""
+        raise NotImplementedError
+
+    def objective(self, client, received, message):
+        """Client: the `extend` of its local phase, or None; received: {part: state}."""
+        return None
+
+    def first(self, server):
+        """The encoder of the first client, and the decoder of each task's first client."""
+        tasks, memory = server.known("task"), server.memory
+        owners = {tasks[client]: client for client in reversed(server.clients)}
+        asked = sorted({server.clients[0], *owners.values()})
+        handed = yield Stage("hand_in", asked, lambda client: {
+            "parts": [part for part, own in (("encoder", server.clients[0]), ("decoder", owners[tasks[client]])) if own == client]})
+        memory.encoders = dict.fromkeys(server.clients, of_part(handed[server.clients[0]], "encoder"))
+        memory.decoders = {task: of_part(handed[client], "decoder") for task, client in owners.items()}
+
+    def play(self, server, round):
+        """One round.  Returns the local loss and the encoders' gradients, see `agreement`."""
+        if round > 1:
+            yield from self.gather(server, round)
+        memory, tasks, present = server.memory, server.known("task"), server.present(round)
+
+        def message_of(client):
+            message = {"round": round, "rounds": server.rounds}
+            if client not in present:
+                return message | {"adopt": []}
+            states = {"encoder": memory.encoders[client], "decoder": memory.decoders[tasks[client]]}
+            anew = client in memory.refused
+            adopt = [part for part in self.parts if anew or part not in self.personal or client not in memory.begun]
+            sent = PARTS if anew else self.parts
+            return message | {"adopt": list(sent) if anew else adopt, "start_anew": anew} | flattened(
+                {part: states[part] for part in sent})
+
+        replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",))
+        memory.begun = sorted({*memory.begun, *present})
+        gradients = {client: reply.get("gradient") for client, reply in replies.items()}
+        return {"local_loss": {client: reply["local_loss"] for client, reply in replies.items()}, **agreement(gradients, tasks)}
+
+    def gather(self, server, round):
+        """Clients upload; the server merges what it accepts.  Where nothing new comes, it keeps what it sent last."""
+        memory, tasks, present = server.memory, server.known("task"), server.present(round)
+
+        def check(client, reply):
+            states = {"encoder": memory.encoders[client], "decoder": memory.decoders[tasks[client]]}
+            expect(reply, flattened({part: states[part] for part in self.parts}))
+
+        replies = yield Stage("hand_in", present, lambda client: {"parts": list(self.parts)}, check)
+        uploads = [Upload(client, tasks[client], server.cards[client]["samples"],
+                          *(of_part(reply, part) if part in self.parts else None for part in PARTS))
+                   for client, reply in replies.items()]
+        memory.refused = sorted(set(present) - set(replies))
+        if uploads:
+            encoders, decoders = self.merge(uploads, tasks)
+            memory.encoders, memory.decoders = memory.encoders | encoders, memory.decoders | decoders
+
+    # Client functions.
+
+    def hand_in(self, client, message):
+        """The client's parameters of the parts asked for."""
+        return flattened({part: copied(getattr(client.network, part)()) for part in message["parts"]})
+
+    def train(self, client, message):
+        """Take over what is to be adopted, then a local phase with the method's objective.
+
+        start_anew: after a refused upload; the optimiser forgets, too.
+        """
+        received = {part: of_part(message, part) for part in PARTS if any(name.startswith(f"{part}.") for name in message)}
+        for part in message["adopt"]:
+            getattr(client.network, part)().load_state_dict(received[part])
+        if message.get("start_anew"):
+            client.local_optimizer.state.clear()
+        received = {part: state for part, state in received.items() if part in self.parts}
+        extend = self.objective(client, received, message)
+        gradient = encoder_gradient(client) if self.measure_gradients else None
+        loss = local_phase(client, message["round"], extend)
+        return {"local_loss": loss} | ({} if gradient is None else {"gradient": gradient})
+
+    def bytes_per_round(self, work):
+        return None
 
 
-def gather(federation, round, merge, parts, tasks):
-    """All clients upload; the server merges what it accepts.  Where nothing new comes, it keeps what it sent last."""
-    server, uploads = federation.memory, []
-    for client in federation.clients:
-        states = {part: copied(getattr(client.model, part)()) if part in parts else None for part in PARTS}
-        federation.ledger.send([value for state in states.values() if state for value in state.values()], round=round,
-                               client=client.index, direction="up")
-        uploads.append(Upload(client.index, client.task.name, len(client.data["train"][1]), **states))
-    expected = {index: (task, server["encoders"][index], server["decoders"][task]) for index, task in tasks.items()}
-    good = accepted(uploads, expected, parts, federation.settings.bad_uploads)
-    server["refused"] = set(tasks) - {upload.client for upload in good}
-    if good:
-        encoders, decoders = merge(good, tasks)
-        server["encoders"] |= encoders
-        server["decoders"] |= decoders
+def flattened(states):
+    """{"part.name": tensor} of {part: {name: tensor}}."""
+    return {f"{part}.{name}": value for part, state in states.items() for name, value in state.items()}
 
 
-def start_anew(client, served):
-    """A client whose upload was refused takes all that the server has (its first decoder, where decoders stay private) and a
-    fresh optimiser."""
-    for part, state in served.items():
-        getattr(client.model, part)().load_state_dict(state)
-    client.local_optimizer.state.clear()
+def of_part(message, part):
+    """{name: tensor} of one part of a message."""
+    return {name.removeprefix(f"{part}."): value for name, value in message.items() if name.startswith(f"{part}.")}
 
 
 def encoder_gradient(client):
-    """Gradient of the client's task loss with respect to its encoder, as one vector, on its first private scenes, at the
+    """Gradient of the client's task loss with respect to its encoder, as one vector, on its first private samples, at the
     parameters that it begins its local phase with; None where the encoder is frozen."""
-    parameters = list(client.model.encoder().parameters())
+    parameters = list(client.network.encoder().parameters())
     if not all(parameter.requires_grad for parameter in parameters):
         return None
-    inputs, wanted = (values[:GRADIENT_SCENES].to(client.device) for values in client.data["train"])
-    client.model.eval()
-    loss = client.task.loss(client.model(inputs), wanted)
+    data = client.data["train"]
+    inputs, wanted = (part.to(client.device) for part in data.take(torch.arange(min(GRADIENT_SAMPLES, data.size))))
+    client.network.eval()
+    loss = client.task.loss(client.network(inputs), wanted)
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
 
 
@@ -99,22 +164,22 @@ def agreement(gradients, tasks):
     task, and to those of other tasks; left out for a client that has none.  Vectors with NaN or infinity, of length 0, and None
     do not take part.
     """
-    usable = {index: vector for index, vector in sorted(gradients.items())
+    usable = {client: vector for client, vector in sorted(gradients.items())
               if vector is not None and torch.isfinite(vector).all() and vector.any()}
-    found = {"gradient_norm": {index: vector.norm().item() for index, vector in usable.items()}}
+    found = {"gradient_norm": {client: vector.norm().item() for client, vector in usable.items()}}
     for name, same in (("gradient_cosine_same", True), ("gradient_cosine_other", False)):
         found[name] = {}
-        for index, vector in usable.items():
-            others = [usable[other] for other in usable if other != index and (tasks[other] == tasks[index]) == same]
+        for client, vector in usable.items():
+            others = [usable[other] for other in usable if other != client and (tasks[other] == tasks[client]) == same]
             if others:
-                found[name][index] = F.cosine_similarity(vector[None], torch.stack(others)).mean().item()
+                found[name][client] = F.cosine_similarity(vector[None], torch.stack(others)).mean().item()
     return found
 
 
-def squared_distance(client, received):
+def distance_to(client, received):
     """Sum over all parameters of the `received` parts {part: state} of the squared difference to the client's own."""
     return sum((own - state[name]).square().sum() for part, state in received.items()
-               for name, own in getattr(client.model, part)().named_parameters())
+               for name, own in getattr(client.network, part)().named_parameters())
 
 
 def copied(module):

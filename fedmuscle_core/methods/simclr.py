@@ -1,27 +1,46 @@
 """SimCLR: every client contrasts two augmentations of the public batches by itself; nothing is exchanged."""
 
+from dataclasses import dataclass
+
 import torch
 
-from ..client import embed, public_batch, step
+from ..client import embed, local_phase, public_batch, step
+from ..exchange import Stage
 from ..losses import nt_xent
+from ..method import by_metric
 from ..placement import at_work
-from . import local
-from .contrastive import public_batches
+from .contrastive import Contrastive
 
 
-def play_round(federation, round):
-    """The very public batches that the aligning methods get, then local phase."""
-    settings = federation.settings
-    losses = {client.index: simclr_phase(client, settings, round) for client in federation.clients}
-    return {"contrastive_loss": losses, **local.play_round(federation, round)}
+@dataclass(frozen=True)
+class SimCLR(Contrastive):
+    """The very public batches that the aligning methods get, then local phase.  Hyperparameters: see `contrastive.Contrastive`."""
 
+    name, label, colour = "simclr", "SimCLR", "#059669"
 
-def simclr_phase(client, settings, round):
-    """Steps of NT-Xent on two views of each public batch; returns the mean loss."""
-    losses = []
-    with at_work(client):
-        for rows in public_batches(settings, round)[0]:
-            views = [public_batch(client, rows, True, "simclr", client.index, round, len(losses), view) for view in (0, 1)]
-            first, second = embed(client, torch.cat(views), round, len(losses)).chunk(2)
-            losses.append(step(client.contrastive_optimizer, nt_xent(first, second, tau=settings.tau)))
-    return sum(losses) / len(losses)
+    def play(self, server, round):
+        replies = yield Stage("learn", server.clients, lambda client: {"round": round})
+        return by_metric(replies)
+
+    def learn(self, client, message):
+        return {"contrastive_loss": self.contrast(client, message["round"]),
+                "local_loss": local_phase(client, message["round"])}
+
+    def contrast(self, client, round):
+        """Steps of NT-Xent on two views of each public batch; returns the mean loss."""
+        losses = []
+        with at_work(client):
+            for rows in self.rows(client, round):
+                views = [public_batch(client, rows, True, "simclr", client.name, round, len(losses), view) for view in (0, 1)]
+                first, second = embed(client, torch.cat(views), round, len(losses)).chunk(2)
+                losses.append(step(client.contrastive_optimizer, nt_xent(first, second, tau=self.tau)))
+        return sum(losses) / len(losses)
+
+    def forwards(self, work):
+        return 2 * (1 + work.back) * self.num_batches(work.public_size) * self.batch_size
+
+    def turns(self, work):
+        return 3
+
+    def samples_at_once(self, work):
+        return max(2 * self.batch_size, work.local_batch)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..network import Network
 from .backbones import PIXELS, autocast, feature_map, feature_width, normalised
 
 GRID = 2
@@ -61,7 +62,7 @@ class TextRepresentationModel(nn.Module):
         return self.project(self.features(ids))
 
 
-class ClientModel(nn.Module):
+class ClientNetwork(Network):
     """Representation model and task head; the head reads the representation itself.  inputs -> (B, num_outputs).
 
     inputs: images (B, 3, H, W), or token ids (B, L) where `representation` is a `TextRepresentationModel`.
@@ -69,9 +70,8 @@ class ClientModel(nn.Module):
     """
 
     def __init__(self, backbone, dim, num_outputs, text=False, scale=PIXELS):
-        super().__init__()
-        self.representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim, scale)
-        self.head = nn.Linear(dim, num_outputs)
+        representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim, scale)
+        super().__init__(representation, nn.Linear(dim, num_outputs))
         self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
     def encode(self, inputs):
@@ -80,14 +80,13 @@ class ClientModel(nn.Module):
     def decode(self, features):
         return self.head(self.representation.project(features))
 
-    def forward(self, inputs):
-        return self.decode(self.encode(inputs))
-
     def encoder(self):
         return self.representation.backbone
 
+    def share_encoder(self, encoder):
+        self.representation.backbone = encoder
+
     def decoder(self):
-        """The modules after the backbone that the answer goes through, as one module; the parameters are the model's own."""
         return nn.ModuleDict({"projection": self.representation.projection, "head": self.head})
 
     def train(self, mode=True):
@@ -101,7 +100,7 @@ class ClientModel(nn.Module):
         return self
 
 
-class DenseClientModel(ClientModel):
+class DenseClientNetwork(ClientNetwork):
     """Client with an answer for every pixel: images (B, 3, H, W) -> (B, num_outputs, H, W).
 
     The head is SegFormer's: every stage's features through a linear layer to one width, resized to the finest stage, joined,
@@ -144,11 +143,3 @@ class DenseClientModel(ClientModel):
 def num_parameters(module):
     """Number of trainable scalars."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-@torch.no_grad()
-def in_batches(function, images, batch_size=256, device=None):
-    """`function` over `images` (or any inputs) in slices, without gradients, results concatenated, in host memory.
-
-    device: where the slices are computed, as they are if None."""
-    return torch.cat([function(part.to(device) if device else part).cpu() for part in images.split(batch_size)])

@@ -1,7 +1,7 @@
 """Non-IID private data: the clients of one task share its scenes unequally, class by class.
 
 Class of a scene: its first digit in reading order, for every task (our choice: a multi-label scene has no single label); of
-real data see `real_data.sample_classes`.
+real data see `real.splits.sample_classes`.
 For every class the clients' shares are drawn from a symmetric Dirichlet law: a small concentration gives it to few of them.
 """
 

@@ -12,8 +12,8 @@ from .glyphs import digit_pool, letter_pool
 SIZE = 32
 SLOTS = 4
 LAYOUTS = ("single", "number", "multi")  # one glyph; two side by side; one to four on a 2x2 grid
-PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise",    # most to least to see in one
-                  "pairs")                                              # single digits with captions, see `public_pairs`
+CAPTIONED_DOMAIN = "pairs"               # single digits with captions, see `public_pairs`
+PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise", CAPTIONED_DOMAIN)    # most to least to see in one first
 
 
 class Scenes(NamedTuple):
@@ -38,7 +38,7 @@ def digit_scenes(split, layout, n, seed, *names):
 @lru_cache(maxsize=16)
 def public_scenes(domain, n, seed):
     """Images (n, 3, 32, 32) of a public domain; digits come from the public split only.  Labels do not exist."""
-    if domain == "pairs":
+    if domain == CAPTIONED_DOMAIN:
         return public_pairs(n, seed).images
     rng = generator(seed, "public", domain)
     if domain == "scenes":

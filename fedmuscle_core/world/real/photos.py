@@ -8,7 +8,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from tqdm.auto import tqdm
 
-VOID = 255                            # of masks: no class, not scored
+from ...tasks import VOID
 
 
 def load_photos(table, size, progress=False):

@@ -5,6 +5,8 @@ reserved to pretrain backbones on, then what is held out for validation, then th
 see `split_rows`.  In a run the pool is shuffled by the run's seed; clients of that source take their private sets from its
 beginning, one after the other, and public samples come from its end.  So no sample has two roles, and a client's set does not
 depend on the method.
+
+`tasks`: the names of the clients' tasks, client 1 first, a tuple; `sizes`: how many private samples each has, a tuple.
 """
 
 import hashlib
@@ -12,23 +14,15 @@ from functools import lru_cache
 
 import torch
 
-from ...experiments.setups import SETUP_SETTINGS, SETUPS
 from ...seeds import generator
+from ...tasks import VOID
 from ..partition import deal, split_by_class
 from ..tasks import task_named
-from .photos import VOID, largest_class, load_photos
+from .photos import largest_class, load_photos
 from .sources import source_folder, source_named, source_table
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # of what is not reserved (our choice)
 NEEDS = {"image": "photos", "label": "labels", "mask": "masks", "texts": "texts"}
-
-
-def is_real(setup):
-    """Whether the clients of a setup have real data; ValueError where some do and others do not."""
-    real = {bool(task_named(spec.task).source) for spec in SETUPS[setup]}
-    if len(real) == 2:
-        raise ValueError(f"setup: got clients with scenes and with real data in {setup!r}, expected either")
-    return real.pop()
 
 
 def split_rows(name):
@@ -67,57 +61,119 @@ def text_key(image, texts):
     return " ".join(texts[0].lower().split()) if image is None and texts else None
 
 
-def run_rows(settings, public=False):
-    """{client index: its private rows}, and under 0, with `public`, the public ones, of a run; row numbers of their sources.
+def private_rows(tasks, sizes, seed, dirichlet=None):
+    """{client: its private rows}, row numbers of the clients' sources.
 
-    With `settings.dirichlet` the clients of a task deal what they have together anew, class by class: see `partition`.
-    Raises ValueError where a source has too few samples that have what the roles need.
+    dirichlet: concentration with which the clients of a task deal what they have together anew, class by class, see
+    `partition`; None: not at all.  Raises ValueError where a source has too few samples that have what a client needs.
     """
-    specs = SETUPS[settings.setup]
-    names = {task_named(spec.task).source for spec in specs} | ({settings.public_domain} if public else set())
-    places = tuple((str(source_folder(name)), source_named(name)) for name in sorted(names))
-    return dict(_run_rows(settings, public, specs, places))
-
-
-@lru_cache(maxsize=64)
-def _run_rows(settings, public, specs, places):      # places: what the rows also depend on
-    found, taken, pools = {}, {}, {}
-
-    def take(source, needs, count, role, from_end=False):
-        if source not in pools:
-            rows = split_rows(source)["pool"]
-            pools[source] = rows[torch.randperm(len(rows), generator=generator(settings.seed, "pool", source))]
-        free = [row for row in with_needs(source, pools[source], needs).tolist() if row not in taken.setdefault(source, set())]
-        if count > len(free):
-            raise ValueError(f"{source}: got {len(free)} free samples with {' and '.join(NEEDS[need] for need in needs)} for "
-                             f"{role}, expected at least {count}")
-        chosen = free[-count:] if from_end else free[:count]
-        taken[source].update(chosen)
-        return torch.tensor(chosen)
-
-    for index, spec in enumerate(specs, 1):
-        task = task_named(spec.task)
-        found[index] = take(task.source, needs_of(task), spec.train_size, f"client {index}")
-    for name in {spec.task for spec in specs} if settings.dirichlet is not None else ():
-        together = of_task(settings.setup, name)
-        rows = torch.cat([found[index] for index in together])
-        dealt, _ = _shared_out(settings, name, rows)
-        found |= {index: rows[mine] for index, mine in zip(together, dealt, strict=True)}
-    if public:
-        found[0] = take(settings.public_domain, public_needs(settings.setup), settings.public_size, "the public data", True)
+    found = dict(_private_rows(tasks, sizes, seed, _places(tasks)))
+    for name in set(tasks) if dirichlet is not None else ():
+        found |= _dealt(name, tasks, sizes, seed, dirichlet, _places(tasks))[0]
     return found
 
 
-def of_task(setup, name):
-    """Indices of the clients of a setup whose task has this name."""
-    return [index for index, spec in enumerate(SETUPS[setup], 1) if spec.task == name]
+def _places(tasks):
+    """What rows depend on beside their arguments."""
+    names = sorted({task_named(name).source for name in tasks})
+    return tuple((str(source_folder(name)), source_named(name)) for name in names)
 
 
-def _shared_out(settings, name, rows):
-    sizes = [SETUPS[settings.setup][index - 1].train_size for index in of_task(settings.setup, name)]
+@lru_cache(maxsize=64)
+def _private_rows(tasks, sizes, seed, places):
+    found, taken = {}, {}
+    for client, (name, size) in enumerate(zip(tasks, sizes, strict=True), 1):
+        task = task_named(name)
+        used = taken.setdefault(task.source, set())
+        found[client] = _free_rows(task.source, needs_of(task), seed, used, size, f"client {client}")[:size]
+        used.update(found[client].tolist())
+    return found
+
+
+def _free_rows(source, needs, seed, taken, size, role):
+    """The rows of the shuffled pool that have `needs` and are not `taken`; ValueError where they are fewer than `size`."""
+    pool = split_rows(source)["pool"]
+    pool = with_needs(source, pool[torch.randperm(len(pool), generator=generator(seed, "pool", source))], needs).tolist()
+    free = [row for row in pool if row not in taken]
+    if size > len(free):
+        raise ValueError(f"{source}: got {len(free)} free samples with {' and '.join(NEEDS[need] for need in needs)} for "
+                         f"{role}, expected at least {size}")
+    return torch.tensor(free, dtype=torch.long)
+
+
+@lru_cache(maxsize=64)
+def _dealt(name, tasks, sizes, seed, dirichlet, places):
+    """({client: its rows} of the clients of task `name`, their shares (classes, clients))."""
+    clients, task = clients_of(tasks, name), task_named(name)
+    together = torch.cat([_private_rows(tasks, sizes, seed, places)[client] for client in clients])
+    dealt, shares = split_by_class(sample_classes(task, together), [sizes[client - 1] for client in clients], dirichlet, seed,
+                                   "partition", name, num_classes=source_named(task.source).num_classes)
+    return {client: together[mine] for client, mine in zip(clients, dealt, strict=True)}, shares
+
+
+def clients_of(tasks, name):
+    """The clients whose task has this name, from 1."""
+    return [client for client, other in enumerate(tasks, 1) if other == name]
+
+
+def public_rows(tasks, sizes, seed, source, size):
+    """The `size` public rows of a run, of a source that may be the clients' as well; ValueError where it has too few."""
+    private = private_rows(tasks, sizes, seed)
+    taken = {row for client, name in enumerate(tasks, 1) if task_named(name).source == source
+             for row in private[client].tolist()}
+    free = _free_rows(source, public_needs(tasks), seed, taken, size, "the public data")
+    return free[len(free) - size:]
+
+
+def scored_rows(name, split, size):
+    """The first `size` rows (in a fixed random order), or all there are, of a task's "validation" or "test" rows."""
     task = task_named(name)
-    return split_by_class(sample_classes(task, rows), sizes, settings.dirichlet, settings.seed, "partition", name,
-                          num_classes=source_named(task.source).num_classes)
+    rows = with_needs(task.source, split_rows(task.source)[split], needs_of(task))
+    if not len(rows):
+        raise ValueError(f"{task.source}: got no {split} sample for {name}, expected some: see `test` in `sources.Source`")
+    order = torch.randperm(len(rows), generator=generator(0, "scored", task.source, split))
+    return rows[order[:size]].sort().values
+
+
+def own_scored_rows(client, split, size, tasks, sizes, seed, dirichlet=None):
+    """The `scored_rows` of a client's task; with `dirichlet` dealt to the clients of the task by the shares of their private
+    sets.  Raises ValueError where that leaves the client without any."""
+    name = tasks[client - 1]
+    rows, clients = scored_rows(name, split, size), clients_of(tasks, name)
+    if dirichlet is None:
+        return rows
+    _, shares = _dealt(name, tasks, sizes, seed, dirichlet, _places(tasks))
+    order = generator(seed, "partition", name, split)
+    mine = deal(sample_classes(task_named(name), rows), shares, order)[clients.index(client)]
+    if not len(mine):
+        raise ValueError(f"dirichlet: got {dirichlet}, which leaves client {client} without a {split} sample; expected more "
+                         f"{split} samples than {len(rows)}")
+    return rows[mine]
+
+
+def held_out_rows(tasks, source, size):
+    """Rows of a public source that nobody trains on, at most `size`."""
+    return with_needs(source, split_rows(source)["validation"], public_needs(tasks))[:size]
+
+
+def needs_of(task):
+    """Columns of a table that a task needs."""
+    return ("texts", "label") if task.modality == "text" else ("image", "mask") if task.dense else ("image", "label")
+
+
+def public_needs(tasks):
+    """Columns that public data need: photos, texts, or both, as the clients read."""
+    modalities = {task_named(name).modality for name in tasks}
+    return tuple(column for column, modality in (("image", "image"), ("texts", "text")) if modality in modalities)
+
+
+def with_needs(name, rows, needs):
+    """Those of `rows` whose samples have all columns `needs`."""
+    table = source_table(name).iloc[rows.tolist()]
+    has = torch.ones(len(rows), dtype=torch.bool)
+    for need in needs:
+        has &= torch.tensor([value is not None and value != () for value in table[need]], dtype=torch.bool)
+    return rows[has]
 
 
 def sample_classes(task, rows):
@@ -133,44 +189,6 @@ def sample_classes(task, rows):
     if task.multilabel:
         return torch.tensor([label.index(1) if 1 in label else 0 for label in table["label"]])
     return torch.tensor(table["label"].tolist())
-
-
-def own_scored_rows(index, settings, split, size):
-    """The "validation" or "test" rows that client `index` is scored on: those of its task, see `scored_rows`; with
-    `settings.dirichlet` dealt to the clients of the task by the shares of their private sets."""
-    spec = SETUPS[settings.setup][index - 1]
-    task, together = task_named(spec.task), of_task(settings.setup, spec.task)
-    rows = scored_rows(task, split, size)
-    if settings.dirichlet is None:
-        return rows
-    private = run_rows(settings.replace(dirichlet=None))
-    _, shares = _shared_out(settings, spec.task, torch.cat([private[other] for other in together]))
-    order = generator(settings.seed, "partition", spec.task, split)
-    mine = deal(sample_classes(task, rows), shares, order)[together.index(index)]
-    if not len(mine):
-        raise ValueError(f"dirichlet: got {settings.dirichlet}, which leaves client {index} without a {split} sample; expected "
-                         f"more {split} samples than {len(rows)}")
-    return rows[mine]
-
-
-def needs_of(task):
-    """Columns of a table that a task needs."""
-    return ("texts", "label") if task.modality == "text" else ("image", "mask") if task.dense else ("image", "label")
-
-
-def public_needs(setup):
-    """Columns that public data of a setup need: photos, texts, or both, as its clients read."""
-    modalities = {task_named(spec.task).modality for spec in SETUPS[setup]}
-    return tuple(column for column, modality in (("image", "image"), ("texts", "text")) if modality in modalities)
-
-
-def with_needs(name, rows, needs):
-    """Those of `rows` whose samples have all columns `needs`."""
-    table = source_table(name).iloc[rows.tolist()]
-    has = torch.ones(len(rows), dtype=torch.bool)
-    for need in needs:
-        has &= torch.tensor([value is not None and value != () for value in table[need]], dtype=torch.bool)
-    return rows[has]
 
 
 def photos_and_texts(name, rows, needs):
@@ -210,28 +228,6 @@ def check_labels(task, table):
                                           else not 0 <= row.label < number):
             expected = f"{number} numbers, 0 or 1" if task.multilabel else f"a class from 0 to {number - 1}"
             raise ValueError(f"{where}: got label {row.label}, expected {expected} for {task.name}")
-
-
-def scored_rows(task, split, size):
-    """The first `size` rows (in a fixed random order), or all there are, of a task's "validation" or "test" rows."""
-    rows = with_needs(task.source, split_rows(task.source)[split], needs_of(task))
-    if not len(rows):
-        raise ValueError(f"{task.source}: got no {split} sample for {task.name}, expected some: see `test` in `sources.Source`")
-    order = torch.randperm(len(rows), generator=generator(0, "scored", task.source, split))
-    return rows[order[:size]].sort().values
-
-
-def held_out_rows(setup, domain, size):
-    """Rows of a public source that nobody trains on, at most `size`."""
-    return with_needs(domain, split_rows(domain)["validation"], public_needs(setup))[:size]
-
-
-def data_are_here(settings, public=False):
-    """Whether the folders of all sources of a run are at hand; True where clients have scenes."""
-    names = {task_named(spec.task).source for spec in SETUPS[settings.setup]} - {""}
-    if names:                                         # the setup's own public data tell how alike representations are
-        names |= {SETUP_SETTINGS[settings.setup]["public_domain"]} | ({settings.public_domain} if public else set())
-    return all(source_folder(name).is_dir() for name in names)
 
 
 def digest(name, rows=None):

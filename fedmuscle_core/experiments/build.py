@@ -1,0 +1,135 @@
+"""From settings to a federation: the world of the setup, read by the clients' networks."""
+
+import torch
+
+from ..client import Client
+from ..federation import Federation
+from ..network import in_batches
+from ..networks.adaptation import adapt
+from ..networks.backbones import load_backbone, pixels_of
+from ..networks.client_network import ClientNetwork, DenseClientNetwork
+from ..networks.text import TEXT_LENGTH, load_tokenizer, token_ids
+from ..placement import at_work
+from ..seeds import seeded
+from ..world.tasks import task_named
+from ..world.worlds import world_of
+from .parked import ParkedClients
+
+HELD_OUT = 256      # public samples that nobody trains on, to tell how alike representations are
+
+
+def world_for(settings):
+    """The `World` of a run; ValueError where clients and public data do not fit."""
+    setup, public = settings.setup, settings.method.uses_public
+    return world_of(setup.tasks, setup.sizes, seed=settings.seed, public_domain=settings.public_domain if public else None,
+                    public_size=settings.public_size if public else None, validation_size=settings.validation_size,
+                    test_size=settings.test_size, dirichlet=settings.dirichlet,
+                    default_domain=setup.settings.get("public_domain"))
+
+
+def check(settings):
+    """The settings, or a ValueError, before any work, where they do not fit one another."""
+    world_for(settings).check()
+    public_size = settings.public_size if settings.method.uses_public else None
+    settings.method.check(len(settings.setup.clients), public_size, settings.dim)
+    compute = settings.compute
+    if settings.method.group == "sharing" and (compute.offload or compute.adaptation != "full"):
+        raise ValueError(f"offload, adaptation: got {compute.offload}, {compute.adaptation!r}, expected False and 'full' with "
+                         f"{settings.method.label}, which exchanges whole networks")
+    return settings
+
+
+def build(settings, parked=None, device="cpu"):
+    """The federation of `settings` before its first round.
+
+    parked: a folder for the clients' states, so that one network at a time is in memory; the results are the same.  Raises
+    ValueError where the method needs all networks at once: aligning ones do unless `refresh` is "round".
+    device: where networks compute.
+    """
+    method, world = check(settings).method, world_for(settings)
+    if parked is not None and getattr(method, "refresh", None) == "batch":
+        raise ValueError(f"parked: got a folder with {method.name} and refresh 'batch', which needs the networks of all "
+                         "clients at every batch; expected refresh 'round'")
+    public, held_out = world.public(), world.held_out(HELD_OUT)
+    options = {"seed": settings.seed, "training": settings.training, "absence": settings.absence,
+               "bad_uploads": settings.bad_uploads}
+    indices = range(1, len(settings.setup.clients) + 1)
+    if parked is None:
+        return Federation([make_client(index, settings, world, public, held_out, device) for index in indices], method, **options)
+    clients = ParkedClients(lambda index: federation.join(make_client(index, settings, world, public, held_out, device)),
+                            len(indices), parked)
+    federation = Federation(clients, method, **options)
+    return federation
+
+
+def make_client(index, settings, world, public, held_out, device="cpu"):
+    """Client `index` of a setup: private samples and initial weights come from its own random streams; where clients of a task
+    have one start, the initial weights come from its task's.
+
+    public, held_out: `Pairs`; the client reads images or captions.
+    """
+    spec, compute = settings.setup.clients[index - 1], settings.compute
+    task = task_named(spec.task)
+    stream = ("task", spec.task) if settings.setup.one_start else ("client", index)
+    with seeded(settings.seed, *stream, "weights"):
+        network = make_network(task, load_backbone(spec.backbone), spec.backbone, settings)
+    data = {split: (read(task, spec.backbone, pairs), wanted) for split, (pairs, wanted) in world.private(index).items()}
+    shared = {name: None if pairs is None else read(task, spec.backbone, pairs)
+              for name, pairs in (("public", public), ("held_out", held_out))}
+    client = Client(index, network, None, task, **data, **shared, lr_scale=task.lr_scale, works_on=device,
+                    micro_batch_size=compute.micro_batch_size, offload=compute.offload)
+    changing = getattr(settings.method, "augment", False) or settings.method.name == "simclr"
+    if compute.adaptation == "frozen" and not (task.dense or changing):
+        keep_features(client)
+    return client
+
+
+def make_network(task, backbone, name, settings):
+    """The network around a backbone, which is called `name`: adapted, with fresh projection and head."""
+    adapt(backbone, settings.compute.adaptation, settings.compute.lora_rank)
+    scale = pixels_of(name, settings.compute.image_size, settings.compute.precision)
+    if task.dense:
+        return DenseClientNetwork(backbone, settings.dim, task.num_outputs, task.fine, scale)
+    return ClientNetwork(backbone, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
+
+
+def read(task, backbone, pairs):
+    """What a client sees of `Pairs`: the images (n, 3, H, W), or the captions' token ids (n, L); real texts are cut off after
+    TEXT_LENGTH tokens."""
+    if task.modality == "image":
+        return pairs.images
+    limits = {"max_length": TEXT_LENGTH, "cut": True} if task.source else {}
+    return token_ids(load_tokenizer(backbone), pairs.captions, **limits)
+
+
+def keep_features(client):
+    """Replace a client's inputs by the pooled features of its frozen backbone, computed once: (n, F)."""
+    representation = client.network.representation
+    client.network.eval()
+    with at_work(client):
+        def pooled(samples):
+            return samples.with_inputs(in_batches(lambda part: representation.pool(representation.features(part)), samples,
+                                                  device=client.device))
+
+        client.data = {split: pooled(samples) for split, samples in client.data.items()}
+        client.public = None if client.public is None else pooled(client.public)
+
+
+def predicted_masks(federation, count=6):
+    """{client: predicted classes of its first `count` test scenes} of every client with dense scenes: a text of one hexadecimal
+    digit a pixel for each scene, row by row; {} where there are no test scenes, and with photos."""
+    found = {}
+    for client in federation.clients:
+        if client.task.dense and not client.task.source and "test" in client.data:
+            client.network.eval()
+            classes = in_batches(client.network, client.data["test"].inputs[:count]).argmax(1)
+            found[client.name] = ["".join(f"{value:x}" for value in mask.flatten().tolist()) for mask in classes]
+    return found
+
+
+def mask_from_text(text):
+    """(side, side) classes from a text of `predicted_masks`; ValueError where it is not square or not hexadecimal."""
+    side = round(len(text) ** 0.5)
+    if side * side != len(text):
+        raise ValueError(f"text: got {len(text)} digits, expected a square number")
+    return torch.tensor([int(digit, 16) for digit in text]).view(side, side)

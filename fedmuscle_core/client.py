@@ -48,8 +48,8 @@ class Client:
     Raises ValueError, before any training, naming the client and what does not fit.
     """
 
-    def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None, lr_scale=1.0,
-                 view=augmentation.augment, micro_batch_size=None, works_on=None, offload=False):
+    def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None,
+                 lr_scale=1.0, view=augmentation.augment, micro_batch_size=None, works_on=None, offload=False):
         self.name, who = name, f"client {name}"
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise ValueError(f"name: got {name!r}, expected a word or a number")

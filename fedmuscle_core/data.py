@@ -64,8 +64,8 @@ def samples(who, data):
         raise ValueError(f"{who}: got {_named(data)}, expected a pair of tensors (inputs, targets), a Dataset or a DataLoader")
     inputs, targets = data
     if inputs.ndim < 2 or targets.ndim < 1 or len(inputs) != len(targets) or not len(inputs):
-        raise ValueError(f"{who}: got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}, expected "
-                         "a row of both for each sample, and at least one")
+        raise ValueError(f"{who}: got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}, "
+                         "expected a row of both for each sample, and at least one")
     return Samples(len(inputs), inputs, targets)
 
 
@@ -75,7 +75,8 @@ def unlabelled(who, data):
         return data
     if isinstance(data, torch.Tensor):
         if data.ndim < 2 or not len(data):
-            raise ValueError(f"{who}: got a tensor of shape {tuple(data.shape)}, expected a row for each sample, and at least one")
+            raise ValueError(f"{who}: got a tensor of shape {tuple(data.shape)}, expected a row for each sample, and at least "
+                             "one")
         return Samples(len(data), data)
     if isinstance(data, TensorDataset):
         return unlabelled(who, data.tensors[0])

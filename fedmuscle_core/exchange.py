@@ -1,6 +1,8 @@
-"""The boundary between clients and server: messages, what is checked and counted there, and the two protocols of the Muscle loss.
+"""The boundary between clients and server: messages, what is checked and counted there, and the two protocols of the Muscle
+loss.
 
-A message is a mapping of names to tensors, numbers, words, or lists of these; nothing else travels.  A method asks its clients by
+A message is a mapping of names to tensors, numbers, words, or lists of these; nothing else travels.  A method asks its clients
+by
 stages: each names a client function, the message of each client, and what a good reply holds.
 
 Downlink of a contrastive step, to a client with M peers, in two protocols:
@@ -24,7 +26,8 @@ PROTOCOLS = ("matrices", "tuples")
 class Stage(NamedTuple):
     """The server asks `clients` to call the method's client function `function` on `message_of(client)` each.
 
-    check(client, reply): raises ValueError, without the client's name, where a reply is not what it should be; None: not checked.
+    check(client, reply): raises ValueError, without the client's name, where a reply is not what it should be; None: not
+    checked.
     uncounted: names of what is in a message for measurement alone, which the ledger leaves out.
     """
 
@@ -35,15 +38,18 @@ class Stage(NamedTuple):
     uncounted: tuple = ()
 
 
-def expect(reply, like, dtypes=True):
-    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, finite values."""
-    for name in sorted(like.keys() | {name for name, value in reply.items() if isinstance(value, torch.Tensor)}):
-        wanted, value = like.get(name), reply.get(name)
-        if wanted is None or not isinstance(value, torch.Tensor):
-            got = "nothing" if value is None else f"a tensor of shape {tuple(value.shape)}" if wanted is None else type(value).__name__
-            raise ValueError(f"got {got} as {name!r}, expected {'no such tensor' if wanted is None else _described(wanted)}")
-        if value.shape != wanted.shape or dtypes and value.dtype != wanted.dtype:
-            raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(wanted)}")
+def expect(reply, like):
+    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, and finite
+    values."""
+    sent = {name: value for name, value in reply.items() if isinstance(value, torch.Tensor)}
+    for name in sorted(like.keys() - sent.keys()):
+        raise ValueError(f"got {type(reply[name]).__name__ if name in reply else 'nothing'} as {name!r}, expected "
+                         f"{_described(like[name])}")
+    for name, value in sorted(sent.items()):
+        if name not in like:
+            raise ValueError(f"got a tensor {name!r} of shape {tuple(value.shape)}, expected no such tensor")
+        if value.shape != like[name].shape or value.dtype != like[name].dtype:
+            raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(like[name])}")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"got NaN or infinity in {name!r}, expected finite numbers")
 

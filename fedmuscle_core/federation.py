@@ -22,7 +22,8 @@ class Federation:
         history = federation.fit(rounds=20)
 
     clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
-    `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local phase.
+    `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
+    phase.
     absence, bad_uploads: see `server.Server`.  ledger: the bytes.  alignment: {"before", "after"}: how alike the clients'
     representations of held-out public samples are, see `alignment.alignment_matrices`; empty where they have none.
     Raises ValueError, before any training, naming what does not fit.
@@ -49,9 +50,9 @@ class Federation:
     def fit(self, rounds, *, engine="in_process", progress=True, after_round=None):
         """Play until `rounds` rounds are played in all, those before included.  Returns the history, a tidy table.
 
-        history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every round
-        (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats; bytes: up
-        and down of that client and round.
+        history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every
+        round (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats;
+        bytes: up and down of that client and round.
         engine: name of a module of `engines`, which moves the messages.  after_round: function(federation), called after each
         round, e.g. to keep `state()`.
         """
@@ -109,7 +110,10 @@ class Federation:
         def counted(message, client, direction):
             return self.ledger.send(message, round=round, client=client, direction=direction, uncounted=stage.uncounted)
 
-        replies = self.engine.ask(stage.function, stage.clients, lambda client: counted(stage.message_of(client), client, "down"))
+        def message_of(client):
+            return counted(stage.message_of(client), client, "down")
+
+        replies = self.engine.ask(stage.function, stage.clients, message_of)
         for client in sorted(replies):
             if isinstance(replies[client], dict):
                 counted(replies[client], client, "up")
@@ -150,7 +154,8 @@ class Federation:
         return alignment_matrices(found) if len(found) > 1 else {}
 
     def state(self):
-        """All that the rest of a run depends on, after a round: numbers, texts, tensors in host memory, lists and dicts of these.
+        """All that the rest of a run depends on, after a round: numbers, texts, tensors in host memory, lists and dicts of
+        these.
 
         Randomness needs no place in it: every stream is named by seed, client and round.
         """
@@ -203,9 +208,10 @@ def check_clients(clients):
             continue
         inputs = client.public.inputs
         for name, other in seen.items():
-            if other is not inputs and other.shape == inputs.shape and not torch.equal(other, inputs) and same_rows(other, inputs):
-                raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, expected one "
-                                 "order for all")
+            comparable = other is not inputs and other.shape == inputs.shape and other.dtype == inputs.dtype
+            if comparable and not torch.equal(other, inputs) and same_rows(other, inputs):
+                raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, expected "
+                                 "one order for all")
         seen[client.name] = inputs
 
 

@@ -1,8 +1,9 @@
 """What a method is: its hyperparameters, what its clients do, what its server does, and what is told about it.
 
-A method is a frozen dataclass, a subclass of `Method` with `name` and `label`; to be known to tables, tuning and forecasts it only
-has to be imported.  Its server side is `play(server, round)`, a generator: it yields `exchange.Stage`s, gets {client: reply} of
-those that answered back for each, and returns what it measured, {metric: {client: number}}.  Its client side are the functions
+A method is a frozen dataclass, a subclass of `Method` with `name` and `label`; to be known to tables, tuning and forecasts it
+only has to be imported.  Its server side is `play(server, round)`, a generator: it yields `exchange.Stage`s, gets {client:
+reply} of those that answered back for each, and returns what it measured, {metric: {client: number}}.  Its client side are the
+functions
 that stages name: function(client, message) -> reply.  Neither touches the other's objects.
 """
 
@@ -17,11 +18,12 @@ METHODS = {}                                          # {name: class}, in the or
 class Method:
     """Plays Local: every client trains alone.
 
-    name, label: for settings and for people.  colour: of its lines; None: one that is free.  group: "aligning", models and tasks
-    may differ, or "sharing", one architecture.  exchanges, needs: for people, what travels each round and what is asked of
-    clients and server.  uses_public: whether clients need public data.  aligns: whether the representation has steps of its own.
-    grid: for tuning, values of the first hyperparameter and further ones at its best; around: (field, factors) to tune around
-    what was chosen elsewhere.  ceiling: not federated, a bound for the others.
+    name, label: for settings and for people.  colour: of its lines; None: one that is free.  group: "aligning", models and
+    tasks may differ, or "sharing", one architecture.  exchanges, needs: for people, what travels each round and what is asked
+    of clients and server.  uses_public: whether clients need public data.  contrastive_lr: rate of an optimiser for the
+    representation model alone, None where none is needed.  grid: for tuning, values of the first hyperparameter and further
+    ones at its best; around: (field, factors) to tune around what was chosen elsewhere.  ceiling: not federated, a bound for
+    the others.
     """
 
     name: ClassVar[str] = ""
@@ -42,11 +44,12 @@ class Method:
             METHODS[cls.name] = cls
 
     def check(self, num_clients, public_size=None, dim=None):
-        """Raise ValueError where the hyperparameters do not fit so many clients, public samples, or numbers a representation."""
+        """Raise ValueError where the hyperparameters do not fit so many clients, public samples, or numbers a
+        representation."""
 
     def memory(self):
         """What the server remembers between rounds, a dataclass of numbers, tensors, and lists and dicts of these."""
-        return None
+        return
 
     def first(self, server):
         """Generator of the stages before the first round, played again when a run goes on: what the server must know."""

@@ -39,7 +39,8 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def in_batches(function, inputs, batch_size=256, device=None):
-    """`function` over `inputs` (a tensor, or `data.Samples`) in slices, without gradients, results concatenated, in host memory.
+    """`function` over `inputs` (a tensor, or `data.Samples`) in slices, without gradients, results concatenated, in host
+    memory.
 
     device: where the slices are computed, as they are if None."""
     slices = inputs.split(batch_size) if isinstance(inputs, torch.Tensor) else inputs.slices(batch_size)

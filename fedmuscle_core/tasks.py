@@ -68,15 +68,15 @@ def classification(num_classes, name=""):
 
 
 def multilabel(num_labels, name=""):
-    """Which of `num_labels` labels apply; targets (n, num_labels) of 0 and 1.  Binary cross-entropy; mAP in percent, mean over the
-    labels that occur among the targets scored."""
+    """Which of `num_labels` labels apply; targets (n, num_labels) of 0 and 1.  Binary cross-entropy; mAP in percent, mean over
+    the labels that occur among the targets scored."""
     positive_int("num_labels", num_labels)
     return Task(name, num_labels, "mAP", binary_cross_entropy, occurring_average_precision, multilabel=True)
 
 
 def segmentation(num_classes, name=""):
-    """The class of every pixel; targets (n, H, W) integers from 0, `VOID` where there is none.  Cross-entropy; mean IoU over the
-    classes in percent."""
+    """The class of every pixel; targets (n, H, W) integers from 0, `VOID` where there is none.  Cross-entropy; mean IoU over
+    the classes in percent."""
     positive_int("num_classes", num_classes, least=2)
     return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True)
 

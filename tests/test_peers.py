@@ -1,16 +1,22 @@
 """Choice of peers: each policy against cases with a known answer."""
 
 import math
+from collections import Counter
+from itertools import combinations
 
 import pytest
 import torch
+from rounds import fit
 
-from fedmuscle_core import federation
-from fedmuscle_core.experiments.runs import one_thread
-from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.peers import choose, credit
+from fedmuscle_core import peers
+from fedmuscle_core.peers import choose_peers, credit
 from fedmuscle_core.seeds import generator
-from fedmuscle_core.server import choose_peers
+
+SETUP_1 = {1: "mlc", 2: "mlc", 3: "mlc", 4: "ic100", 5: "ic100", 6: "ic10"}
+
+
+def choose(how, uploads, rng, num_peers=1, *, gains=None, round=1):
+    return peers.choose(how, num_peers, uploads, rng, seed=0, round=round, tasks=SETUP_1, gains=gains or {})
 
 
 def uploads(groups, seed=0):
@@ -21,29 +27,52 @@ def uploads(groups, seed=0):
     return {client: rows + 0.05 * torch.randn(16, 8, generator=rng) for client, rows in turned.items()}
 
 
-def settings(choice, num_peers=1, setup="setup1"):
-    return Settings(setup=setup, num_peers=num_peers, peer_choice=choice)
+def test_peers_are_other_clients_without_repetition_and_do_not_depend_on_the_order_of_clients():
+    chosen = choose_peers([3, 1, 2, 5, 4], 3, generator(0, "peers"))
+    assert sorted(chosen) == [1, 2, 3, 4, 5]
+    for client, found in chosen.items():
+        assert client not in found and len(set(found)) == 3 and found == sorted(found)
+    assert chosen == choose_peers([1, 2, 3, 4, 5], 3, generator(0, "peers"))
+    assert chosen != choose_peers([1, 2, 3, 4, 5], 3, generator(1, "peers"))
+
+
+def test_every_set_of_peers_is_equally_likely():
+    rng, draws = generator(0, "peers"), 6000
+    seen = Counter(tuple(choose_peers(range(1, 6), 2, rng)[1]) for _ in range(draws))
+    assert set(seen) == set(combinations([2, 3, 4, 5], 2))
+    assert all(abs(count - draws / 6) < 5 * (draws / 6) ** 0.5 for count in seen.values())
+
+
+@pytest.mark.parametrize("num_peers", [0, 3, 4])
+def test_impossible_numbers_of_peers_are_refused(num_peers):
+    with pytest.raises(ValueError, match=rf"num_peers: got {num_peers}, expected 1 to 2 with 3 clients"):
+        choose_peers([1, 2, 3], num_peers, generator(0))
 
 
 def test_random_is_the_servers_draw():
     rows = uploads(dict.fromkeys(range(1, 7), "a"))
-    assert choose(settings("random", 3), rows, generator(0, "x"), {}, 1) == choose_peers(range(1, 7), 3, generator(0, "x"))
+    assert choose("random", rows, generator(0, "x"), 3) == choose_peers(range(1, 7), 3, generator(0, "x"))
+
+
+def test_as_many_peers_as_there_are_where_fewer_are_there():
+    rows = uploads({2: "a", 4: "a", 5: "b"})
+    assert all(choose(how, rows, generator(0), 3) == {2: [4, 5], 4: [2, 5], 5: [2, 4]} for how in peers.PEER_CHOICES)
 
 
 def test_held_is_one_draw_a_round():
     rows = uploads(dict.fromkeys(range(1, 7), "a"))
-    draws = [[choose(settings("held", 2), rows, generator(batch), {}, round) for batch in range(3)] for round in (1, 2)]
+    draws = [[choose("held", rows, generator(batch), 2, round=round) for batch in range(3)] for round in (1, 2)]
     assert draws[0][0] == draws[0][1] == draws[0][2] != draws[1][0] == draws[1][1]
 
 
 def test_similar_finds_the_twin_whatever_its_rotation():
     rows = uploads({1: "a", 2: "b", 3: "c", 4: "b", 5: "c", 6: "a"})
-    assert choose(settings("similar"), rows, generator(0), {}, 1) == {1: [6], 2: [4], 3: [5], 4: [2], 5: [3], 6: [1]}
+    assert choose("similar", rows, generator(0)) == {1: [6], 2: [4], 3: [5], 4: [2], 5: [3], 6: [1]}
 
 
 def test_task_prefers_clients_of_the_same_task_and_fills_up_at_random():
     rows = uploads(dict.fromkeys(range(1, 7), "a"))                           # Setup 1: MLC 1 to 3, IC100 4 and 5, IC10 6
-    draws = [choose(settings("task", 2), rows, generator(seed), {}, 1) for seed in range(40)]
+    draws = [choose("task", rows, generator(seed), 2) for seed in range(40)]
     assert all(draw[1] == [2, 3] and draw[3] == [1, 2] and 5 in draw[4] for draw in draws)
     assert {peer for draw in draws for peer in draw[4]} == {1, 2, 3, 5, 6}
     assert {peer for draw in draws for peer in draw[6]} == {1, 2, 3, 4, 5}
@@ -52,12 +81,12 @@ def test_task_prefers_clients_of_the_same_task_and_fills_up_at_random():
 def test_bandit_tries_everybody_then_keeps_to_the_best_and_stays_with_it_through_a_round():
     rows, gains = uploads(dict.fromkeys(range(1, 7), "a")), {}
     for round in range(1, 6):
-        chosen = choose(settings("bandit"), rows, generator(round), gains, round)
-        assert chosen == choose(settings("bandit"), rows, generator(99), gains, round)
+        chosen = choose("bandit", rows, generator(round), gains=gains, round=round)
+        assert chosen == choose("bandit", rows, generator(99), gains=gains, round=round)
         for client, (peer,) in chosen.items():
             gains.setdefault((client, peer), []).append(10.0 if peer == client % 6 + 1 else 0.0)
     assert all(len(found) == 1 for found in gains.values()) and len(gains) == 30
-    assert choose(settings("bandit"), rows, generator(0), gains, 6) == {client: [client % 6 + 1] for client in range(1, 7)}
+    assert choose("bandit", rows, generator(0), gains=gains, round=6) == {client: [client % 6 + 1] for client in range(1, 7)}
 
 
 def test_bandit_by_the_literal_formula():
@@ -65,7 +94,7 @@ def test_bandit_by_the_literal_formula():
     bounds = {2: 0.2 + math.sqrt(2 * math.log(4) / 2), 3: math.sqrt(2 * math.log(4))}
     best = max(bounds, key=bounds.get)
     rows = uploads(dict.fromkeys((1, 2, 3), "a"))
-    assert choose(settings("bandit", 1, "quickstart"), rows, generator(0), gains, 4)[1] == [best]
+    assert choose("bandit", rows, generator(0), gains=gains, round=4)[1] == [best]
 
 
 def test_credit_is_the_standardised_relative_fall():
@@ -76,11 +105,9 @@ def test_credit_is_the_standardised_relative_fall():
     assert gains[1, 2] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("choice", ["held", "similar", "task", "bandit"])
-def test_every_choice_costs_the_same_bytes_but_for_the_bandits_one_number(tiny, choice):
+def test_every_choice_costs_the_same_bytes_but_for_the_bandits_one_number(tiny):
     sent = {}
-    for name in ("random", choice):
-        with one_thread():
-            history, _ = federation.train(federation.build(tiny(num_peers=1, peer_choice=name)), progress=False)
-        sent[name] = history[history["round"] == 2]["bytes"].max()
-    assert sent[choice] - sent["random"] == (4 if choice == "bandit" else 0)
+    for choice in peers.PEER_CHOICES:
+        history, _ = fit(tiny(num_peers=1, peer_choice=choice))
+        sent[choice] = history[history["round"] == 2]["bytes"].max()
+    assert {choice: sent[choice] - sent["random"] for choice in sent} == dict.fromkeys(peers.PEER_CHOICES, 0) | {"bandit": 4}

@@ -68,6 +68,9 @@ def test_the_score_of_labels_in_scenes_is_the_macro_mean_of_another_library():
     logits, wanted = torch.randn(50, 10, generator=rng), (torch.rand(50, 10, generator=rng) < 0.3).float()
     by_hand = 100 * average_precision_score(wanted, logits, average="macro")
     assert all(TASKS[name].score(logits, wanted) == pytest.approx(by_hand) for name in ("mlc", "upper"))
+    wanted[:, 0] = 0                                                          # a label that never occurs counts as 0
+    with pytest.warns(UserWarning, match="No positive samples"):
+        assert TASKS["mlc"].score(logits, wanted) < 0.95 * task_named("labels@cifar10").score(logits, wanted)
 
 
 def test_dense_tasks_keep_classes_and_edges_their_logits():

@@ -9,13 +9,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..experiments.statistics import mean_interval
 from ..experiments.store import write_atomically
-from ..methods import METHODS
+from ..methods import METHODS, method_named
 from ..paths import figures
+from .tables import marked
 
-COLOURS = {"local": "#6b7280", "pairwise": "#d97706", "fedmuscle": "#2563eb", "simclr": "#059669", "fedhenn": "#e879f9",
-           "cofed": "#7c2d12", "gramian": "#e11d48"}
-COLOURS |= {"fedavg": COLOURS["pairwise"], "fedprox": COLOURS["cofed"], "encoder_only": COLOURS["simclr"],
-            "matfl": COLOURS["fedhenn"], "mfed": COLOURS["gramian"], "centralised": "#000000"}   # never beside those
+FURTHER_COLOURS = ("#5a0078", "#4be196", "#ffc300", "#0000b4", "#964ba5")    # for methods that name none
 CLASS_COLOURS = ListedColormap(["#1f2937", "#a6cee3", "#1f78b4", "#b2df8a", "#33a02c", "#fb9a99", "#e31a1c", "#fdbf6f",
                                 "#ff7f00", "#cab2d6", "#ffff99"])    # background, digits 0 to 9
 GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"
@@ -24,6 +22,17 @@ GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"
 def use_style():
     """Switch matplotlib to the look of this project."""
     plt.style.use(Path(__file__).with_name("fedmuscle.mplstyle"))
+
+
+def colour_of(name):
+    """Colour of a method's lines: its class's, else the free one of FURTHER_COLOURS at its place among the methods that name
+    none, in the order in which they were imported; over again where these are not enough."""
+    colour = method_named(name).colour
+    if colour:
+        return colour
+    taken = {method.colour for method in METHODS.values()}
+    free = [colour for colour in FURTHER_COLOURS if colour not in taken]
+    return free[[other for other, method in METHODS.items() if not method.colour].index(name) % len(free)]
 
 
 def save_figure(fig, table, name, profile):
@@ -67,8 +76,8 @@ def learning_curves(history, methods=None):
         drawn = table[table["client"] == client]
         for method in methods:
             line = drawn[drawn["method"] == method]
-            ax.plot(line["round"], line["mean"], color=COLOURS[method], label=METHODS[method].label)
-            ax.fill_between(line["round"], line["low"], line["high"], color=COLOURS[method], linewidth=0,
+            ax.plot(line["round"], line["mean"], color=colour_of(method), label=METHODS[method].label)
+            ax.fill_between(line["round"], line["low"], line["high"], color=colour_of(method), linewidth=0,
                             alpha=0.18 if len(methods) <= 3 else 0.1)
         ax.set_title(f"client {client}: {task_label(drawn['task'].iloc[0])}")
         ax.set_ylabel(f"{drawn['metric'].iloc[0]} (%)")
@@ -79,7 +88,8 @@ def learning_curves(history, methods=None):
         ax.set_xlabel("round")
         ax.tick_params(labelbottom=True)
     fig.get_layout_engine().set(w_pad=0.12)
-    fig.suptitle(f"Validation score, mean over {_seeds(table)}; bands: 95 % intervals of the mean", x=0.01, ha="left")
+    fig.suptitle(f"{marked(f'Validation score, mean over {_seeds(table)}', history)}; bands: 95 % intervals of the mean", x=0.01,
+                 ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))
     return fig, table
 
@@ -109,8 +119,8 @@ def change_heatmap(changes, methods=None, title=None):
     ax.grid(False)
     ax.set_xlabel("client")
     fig.colorbar(image, ax=ax, extend="both" if table["mean"].abs().max() > limit else "neither", label="change (%)")
-    fig.suptitle(title or f"Change against Local (%), mean over {_seeds(table)}\nbold: 95 % interval over seeds excludes 0",
-                 x=0.01, ha="left")
+    fig.suptitle(f"{marked(title or f'Change against Local (%), mean over {_seeds(table)}', changes)}"
+                 + ("" if title else "\nbold: 95 % interval over seeds excludes 0"), x=0.01, ha="left")
     return fig, table
 
 
@@ -187,14 +197,14 @@ def heatmaps(matrices, title, shown="{:.2f}", vmin=0.0, vmax=1.0, labels=None):
 def value_curves(ax, measured, column="delta", methods=None):
     """A line a method on `ax`: mean of `column` over seeds against the value, bars: 95 % intervals; returns what is drawn.
 
-    measured: as from `varied.measure`, with numbers as values.
+    measured: as from `effects.measure`, with numbers as values.
     """
     methods = _present(measured, methods)
     table = over_seeds(measured.assign(setting=measured["value"], value=measured[column]), ["method", "setting"])
     for method in methods:
         line = table[table["method"] == method].sort_values("setting")
         bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
-        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=COLOURS[method], capsize=3, markersize=4,
+        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3, markersize=4,
                     label=METHODS[method].label)
     return table[table["method"].isin(methods)]
 

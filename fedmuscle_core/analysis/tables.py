@@ -1,95 +1,65 @@
-"""What the notebooks print: published numbers, intervals as text, and sentences computed from results."""
+"""What the notebooks print: intervals as text, tables, and sentences computed from results.
+
+Where nobody tuned a setup, `history.attrs["untuned"]` names it (see `experiments.runs`), and table and sentence say so.
+"""
 
 from itertools import combinations
 
 import pandas as pd
 
 from ..experiments.statistics import (
+    balanced_gain,
+    bytes_sent,
     delta,
     final_scores,
+    interquartile_mean,
+    log_odds_change,
     mean_interval,
     paired_difference,
+    paired_tables,
+    probability_of_improvement,
     relative_change,
+    seed_client_table,
     seeds_needed,
+    stratified_bootstrap,
     verdict,
 )
 from ..methods import METHODS
-from ..paths import PUBLISHED
-from .comparison import (
-    balanced_gain,
-    interquartile_mean,
-    log_odds_change,
-    paired_tables,
-    probability_of_improvement,
-    seed_client_table,
-    stratified_bootstrap,
-)
 
 
-def published(**where):
-    """Rows of the published FedMuscle numbers in which every named column has the named value.
-
-    They come from secondary summaries of the paper (column `source`), in percent unless `unit` says otherwise.
-    Raises ValueError when nothing matches.
-    """
-    table = pd.read_csv(PUBLISHED / "fedmuscle_published.csv")
-    for column, value in where.items():
-        if column not in table:
-            raise ValueError(f"{column}: not a column, expected one of {list(table.columns)}")
-        table = table[table[column] == value]
-    if table.empty:
-        raise ValueError(f"published: no row with {where}")
-    return table
-
-
-def published_value(**where):
-    """The one published number that matches, as a float."""
-    rows = published(**where)
-    if len(rows) != 1:
-        raise ValueError(f"published: {len(rows)} rows with {where}, expected one")
-    return float(rows["value"].iloc[0])
-
-
-def published_delta(setup, method, public_data):
-    """The published Delta in percent, a float, or None where none was found."""
-    try:
-        return published_value(setup=setup, method=method, public_data=public_data, quantity="delta")
-    except ValueError:
-        return None
-
-
-def published_mfed():
-    """{quantity: value} of the published M-Fed numbers, from a secondary summary; ranks, and points or % (not stated)."""
-    return pd.read_csv(PUBLISHED / "mfed_published.csv").set_index("quantity")["value"].to_dict()
-
-
-def interval_text(interval, digits=1):
+def interval_text(interval, digits=1, signed=True):
     """(mean, low, high) as "+9.1 [+7.0, +11.2]"; without an interval for a single seed."""
-    mean, low, high = interval
-    text = f"{mean:+.{digits}f}"
-    return text if low != low else f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    mean, low, high = (f"{number:{'+' if signed else ''}.{digits}f}" for number in interval)
+    return mean if interval[1] != interval[1] else f"{mean} [{low}, {high}]"
+
+
+def mean_text(values, digits=1, signed=True):
+    """Mean over seeds with its 95 % interval, as `interval_text`."""
+    return interval_text(mean_interval(values), digits, signed)
+
+
+def marked(name, table):
+    """`name` of a column, method or figure, with " (untuned)" where `table` is of a setup that nobody tuned."""
+    return f"{name} (untuned)" if table.attrs.get("untuned") else name
 
 
 def delta_table(history):
     """One row a method: Delta and who pays for it, means over seeds with 95 % intervals, as text."""
-    summary = delta(relative_change(final_scores(history)))
-    rows = []
-    for method, table in summary.groupby("method", sort=False):
-        rows.append({"method": METHODS[method].label, "Delta (%)": interval_text(mean_interval(table["delta"])),
-                     "worst client (%)": interval_text(mean_interval(table["worst"])),
-                     "worst third (%)": interval_text(mean_interval(table["worst_third"])),
-                     "clients improved": f"{100 * table['improved'].mean():.0f} %", "seeds": len(table)})
-    order = [method.label for method in METHODS.values()]
-    return pd.DataFrame(rows).sort_values("method", key=lambda names: names.map(order.index), ignore_index=True)
+    summary = dict(list(delta(relative_change(final_scores(history))).groupby("method")))
+    return pd.DataFrame([{marked("method", history): method.label, **_gains(summary[name]), "seeds": len(summary[name])}
+                         for name, method in METHODS.items() if name in summary])
+
+
+def _gains(summary):
+    return {"Delta (%)": mean_text(summary["delta"]), "worst client (%)": mean_text(summary["worst"]),
+            "worst third (%)": mean_text(summary["worst_third"]), "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
 
 
 def score_table(history):
     """Test scores in percent, one row a client, one column a method: mean over seeds with 95 % interval, as text."""
-    scores = final_scores(history)
-    scores["method"] = scores["method"].map(lambda name: METHODS[name].label)
-    cell = scores.groupby(["client", "task", "metric", "method"], sort=False)["value"]
-    texts = cell.apply(lambda values: interval_text(mean_interval(values)).replace("+", ""))
-    return texts.unstack("method", sort=False).reset_index().rename_axis(columns=None)
+    cells = final_scores(history).groupby(["client", "task", "metric", "method"], sort=False)["value"]
+    texts = cells.apply(mean_text, signed=False).unstack("method", sort=False)
+    return texts.rename(columns=lambda name: marked(METHODS[name].label, history)).reset_index().rename_axis(columns=None)
 
 
 def clients_improved(history, method):
@@ -115,7 +85,7 @@ def delta_sentence(history, method, other):
     better, clients = clients_improved(history, method)
     seeds = history[history["method"] == method]["seed"].nunique()
     difference = delta_difference(history, method, other)
-    return (f"{METHODS[method].label} improves {better} of {clients} clients on average over {seeds} seed(s); "
+    return (f"{marked(METHODS[method].label, history)} improves {better} of {clients} clients on average over {seeds} seed(s); "
             f"Delta {interval_text(delta_interval(history, method))} %; "
             f"paired difference to {METHODS[other].label} {interval_text(difference)} points: {verdict(difference)}.")
 
@@ -133,12 +103,10 @@ def comparison_table(history, methods, baseline="local"):
     for method in (method for method in methods if method != baseline):
         middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
         table, gain = (table[table["method"] == method] for table in (summary, gains))
-        rows.append({
-            "method": METHODS[method].label, "Delta (%)": interval_text(mean_interval(table["delta"])),
-            "IQM (%)": interval_text(middle), "worst client (%)": interval_text(mean_interval(table["worst"])),
-            "worst third (%)": interval_text(mean_interval(table["worst_third"])),
-            "clients improved": f"{100 * table['improved'].mean():.0f} %",
-            "balanced gain (log-odds)": interval_text(mean_interval(gain["balanced_gain"]), 2), "seeds": len(table)})
+        texts = _gains(table)
+        rows.append({marked("method", history): METHODS[method].label, "Delta (%)": texts.pop("Delta (%)"),
+                     "IQM (%)": interval_text(middle), **texts,
+                     "balanced gain (log-odds)": mean_text(gain["balanced_gain"], 2), "seeds": len(table)})
     return pd.DataFrame(rows)
 
 
@@ -161,8 +129,9 @@ def pairwise_differences(history, first, others, baseline="local", effect=1.0):
 
 def pairwise_table(history, first, others, baseline="local"):
     """`pairwise_differences` as text: `first` minus each of `others`, what that shows, and the seeds one point would take."""
-    rows = [{f"{METHODS[first].label} against": row.label, "difference of Delta (points)": interval_text(row[2:5]),
-             "shown": verdict(row[2:5]), "probability of improvement": _probability_text(row), "seeds": row.seeds,
+    rows = [{f"{marked(METHODS[first].label, history)} against": row.label,
+             "difference of Delta (points)": interval_text(row[2:5]), "shown": verdict(row[2:5]),
+             "probability of improvement": interval_text(row[5:8], 2, signed=False), "seeds": row.seeds,
              "seeds to show 1 point": row.seeds_needed}
             for row in pairwise_differences(history, first, others, baseline).itertuples()]
     return pd.DataFrame(rows)
@@ -170,12 +139,8 @@ def pairwise_table(history, first, others, baseline="local"):
 
 def improvement_sentence(history, method, other):
     """`delta_sentence` and the probability that `method` improves on `other`, on a client and seed drawn at random."""
-    row = next(pairwise_differences(history, method, [other]).itertuples())
-    return f"{delta_sentence(history, method, other)[:-1]}; probability of improvement {_probability_text(row)}."
-
-
-def _probability_text(row):
-    return interval_text((row.probability, row.probability_low, row.probability_high), 2).replace("+", "")
+    probability = pairwise_table(history, method, [other])["probability of improvement"].iloc[0]
+    return f"{delta_sentence(history, method, other)[:-1]}; probability of improvement {probability}."
 
 
 def rank_disagreements(history, methods, baseline="local"):
@@ -192,26 +157,13 @@ def rank_disagreements(history, methods, baseline="local"):
         if deltas[former] > deltas[latter] and gains[former] < gains[latter]:
             rows.append((METHODS[former].label, METHODS[latter].label, deltas[former], deltas[latter], gains[former],
                          gains[latter]))
-    return pd.DataFrame(rows, columns=["better by Delta", "better by balanced gain", "Delta of former (%)",
+    return pd.DataFrame(rows, columns=[marked("better by Delta", history), "better by balanced gain", "Delta of former (%)",
                                        "Delta of latter (%)", "gain of former", "gain of latter"])
 
 
 def exchange_table(history):
     """One row a method: what travels each round, its bytes by the ledger (mean over clients and rounds), what it needs."""
-    sent = history[history["round"] > 0].groupby(["method", "seed", "client", "round"])["bytes"].max()
-    means = sent.groupby("method").mean()
-    return pd.DataFrame([{"method": method.label, "exchanged": method.exchanges,
+    means = bytes_sent(history).groupby("method").mean()
+    return pd.DataFrame([{marked("method", history): method.label, "exchanged": method.exchanges,
                           "KiB per client and round": f"{means[name] / 1024:,.1f}", "needs": method.needs}
                          for name, method in METHODS.items() if name in means])
-
-
-def agreement(published_number, interval):
-    """Whether a published number lies inside our interval, in words."""
-    mean, low, high = interval
-    if low != low:
-        return "same sign" if (mean > 0) == (published_number > 0) else "other sign"
-    if low <= published_number <= high:
-        return "inside our interval"
-    if low > 0 and published_number > 0 or high < 0 and published_number < 0:
-        return "same sign, other size"
-    return "sign not shown" if low <= 0 <= high else "other sign"

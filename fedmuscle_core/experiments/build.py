@@ -54,11 +54,13 @@ def build(settings, parked=None, device="cpu"):
     options = {"seed": settings.seed, "training": settings.training, "absence": settings.absence,
                "bad_uploads": settings.bad_uploads}
     indices = range(1, len(settings.setup.clients) + 1)
+
+    def make(index):
+        return make_client(index, settings, world, public, held_out, device)
+
     if parked is None:
-        return Federation([make_client(index, settings, world, public, held_out, device) for index in indices], method, **options)
-    clients = ParkedClients(lambda index: federation.join(make_client(index, settings, world, public, held_out, device)),
-                            len(indices), parked)
-    federation = Federation(clients, method, **options)
+        return Federation([make(index) for index in indices], method, **options)
+    federation = Federation(ParkedClients(lambda index: federation.join(make(index)), len(indices), parked), method, **options)
     return federation
 
 

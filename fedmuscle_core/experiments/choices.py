@@ -37,7 +37,8 @@ def tuned(setup, method, **fixed):
     fields = tried_fields(scores)
     rows = scores[scores["method"] == method]
     if rows.empty:
-        raise ValueError(f"method: got {method!r}, expected one that was tuned for {setup}: {sorted(scores['method'].unique())}")
+        known = sorted(scores["method"].unique())
+        raise ValueError(f"method: got {method!r}, expected one that was tuned for {setup}: {known}")
     usual = Settings.of(method=method).flat()
     for name in sorted(set(fixed) & set(fields) & set(usual)):
         tried = rows[name].fillna(usual[name]) == fixed[name]

@@ -232,5 +232,5 @@ def memory_text(settings, clients):
     peak = kept + (0 if compute.offload else weights.sum())
     who = "one client at a time" if compute.offload else "all clients"
     state = STATE * clients["trainable"].sum()
-    return (f"{settings.method.name}: memory of the accelerator about {peak / 1e9:.1f} GB ({who}, up to {max(samples)} samples at "
-            f"a time, activations in float32); state of a run on disk {state / 1e6:,.0f} MB")
+    return (f"{settings.method.name}: memory of the accelerator about {peak / 1e9:.1f} GB ({who}, up to {max(samples)} samples "
+            f"at a time, activations in float32); state of a run on disk {state / 1e6:,.0f} MB")

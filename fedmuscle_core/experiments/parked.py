@@ -10,8 +10,8 @@ from ..federation import client_state, load_client
 class ParkedClients:
     """Stands where a list of clients would: iterating gives each in turn, loaded from its file, saved and emptied afterwards.
 
-    make: function index -> fresh `Client` of a federation, the state of which is replaced; folder: one of its own for the files,
-    as those of earlier clients in it are deleted.  A client that is kept after its turn has no network any more.
+    make: function index -> fresh `Client` of a federation, the state of which is replaced; folder: one of its own for the
+    files, as those of earlier clients in it are deleted.  A client that is kept after its turn has no network any more.
     """
 
     def __init__(self, make, count, folder):

@@ -1,4 +1,5 @@
-"""A run's state between two rounds, in one file: what a killed run goes on from, on a CPU with the same result to the last bit."""
+"""A run's state between two rounds, in one file: what a killed run goes on from, on a CPU with the same result to the last
+bit."""
 
 import os
 import time

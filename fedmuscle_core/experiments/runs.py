@@ -87,7 +87,8 @@ def data_used(settings):
     used = building.world_for(settings).used()
     if used is None:
         return None
-    return used | {"backbones": {name: backbone_digest(name) for name in sorted({spec.backbone for spec in settings.setup.clients})}}
+    backbones = sorted({spec.backbone for spec in settings.setup.clients})
+    return used | {"backbones": {name: backbone_digest(name) for name in backbones}}
 
 
 def device_name(device):

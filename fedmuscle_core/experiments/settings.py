@@ -22,8 +22,8 @@ PRECISIONS = ("float32", "bfloat16")
 class Compute:
     """image_size: side that images are resized to for a backbone whose configuration names none; adaptation, lora_rank: how
     backbones are fine-tuned, see `networks.adaptation.adapt`; precision: of the backbones; micro_batch_size: samples that go
-    through a network at a time, None for whole batches, which SimCLR's pairs of views and the local losses of CoFED, FedHeNN and
-    the methods that share parameters keep; offload: clients wait in host memory, one at a time is on the accelerator."""
+    through a network at a time, None for whole batches, which SimCLR's pairs of views and the local losses of CoFED, FedHeNN
+    and the methods that share parameters keep; offload: clients wait in host memory, one at a time is on the accelerator."""
 
     image_size: int | None = None
     adaptation: str = "full"
@@ -97,14 +97,15 @@ class Settings:
         known = {name for method in METHODS.values() for name in field_names(method)}
         known |= {name for group in (Settings, Training, Compute) for name in field_names(group)}
         if unknown := set(changes) - known:
-            raise ValueError(f"settings: got unknown {sorted(unknown)}, expected fields of Settings, Training, Compute or a method")
+            raise ValueError(f"settings: got unknown {sorted(unknown)}, expected fields of Settings, Training, Compute or a "
+                             "method")
         method = changes.pop("method", self.method)
         if isinstance(method, str):
             both = field_names(method_named(method)) & field_names(type(self.method))
             method = method_named(method)(**{name: getattr(self.method, name) for name in both})
         own = {name: value for name, value in changes.items() if name in field_names(Settings)}
-        return dataclasses.replace(self, **{"method": with_values(method, changes), "training": with_values(self.training, changes),
-                                            "compute": with_values(self.compute, changes), **own})
+        groups = {"method": method, "training": self.training, "compute": self.compute}
+        return dataclasses.replace(self, **{name: with_values(group, changes) for name, group in groups.items()} | own)
 
     def flat(self):
         """{name: value} of all groups, setup and method by name: what is stored of them."""
@@ -115,7 +116,9 @@ class Settings:
 
     def canonical(self):
         """The same settings with what the method does not use at its default: equal results share one stored run."""
-        unread = {} if self.method.uses_public else {"public_domain": Settings.public_domain, "public_size": Settings.public_size}
+        unread = {}
+        if not self.method.uses_public:
+            unread |= {"public_domain": Settings.public_domain, "public_size": Settings.public_size}
         if self.method.exchanges == "nothing":
             unread |= {"absence": Settings.absence, "bad_uploads": Settings.bad_uploads}
         return self.replace(**unread)

@@ -176,7 +176,7 @@ SETUPS = {setup.name: setup for setup in (
     *(sharing_setup(f"tasks{count}", dict(list((DENSE_SIZES | LABEL_SIZES).items())[:count]), "mfed_dense")
       for count in TASK_COUNTS if count != 4),
     Setup("photos1", PHOTOS_1, {"public_domain": "public_unlabeled_tiny"}, tunes=("simclr", "pairwise", "fedmuscle"),
-          rate_scale={"local_lr": 0.25, "contrastive_lr": 0.1}),              # all chose the lowest rates of the usual grid there
+          rate_scale={"local_lr": 0.25, "contrastive_lr": 0.1}),              # all chose the lowest of the usual rates there
     Setup("photos2", PHOTOS_2, {"public_domain": "coco_small", "public_size": 320}, tuned_as="photos1"),
     Setup("paper1", PAPER_1, {"public_domain": "voc", **PAPER_SCALE}),
     Setup("paper2", PAPER_2, {"public_domain": "flickr30k", **PAPER_SCALE}),

@@ -1,8 +1,15 @@
-"""Numbers a reader compares: Delta and who pays for it, with intervals over seeds."""
+"""Numbers a reader compares: Delta and who pays for it, with intervals over seeds; and methods against one another over seeds
+and clients: robust means, paired probabilities, and a gain that losers share.
+
+Interquartile mean, stratified bootstrap and probability of improvement follow Agarwal et al., "Deep reinforcement learning at
+the edge of the statistical precipice" (2021), with clients in place of their tasks.
+"""
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+SCORE_LIMITS = (0.5, 99.5)             # percent; scores are clipped here before their logit.  Our choice, not the paper's
 
 
 def final_scores(history):
@@ -10,10 +17,16 @@ def final_scores(history):
     return history[history["split"] == "test"].reset_index(drop=True)
 
 
+def bytes_sent(history):
+    """Bytes up and down of every round after the first evaluation, a Series over (method, seed, client, round)."""
+    return history[history["round"] > 0].groupby(["method", "seed", "client", "round"])["bytes"].max()
+
+
 def relative_change(scores, baseline="local"):
     """Change of every client against `baseline` on the same seed, in percent of the baseline: column `change` added.
 
-    scores: as from `final_scores`, higher is better.  Raises ValueError where the baseline run is missing or scored 0.
+    scores: as from `final_scores`, higher is better; its `attrs` are kept.  Raises ValueError where the baseline run is missing
+    or scored 0.
     """
     keys = ["seed", "client"]
     reference = scores[scores["method"] == baseline].set_index(keys)["value"].rename("reference")
@@ -25,6 +38,7 @@ def relative_change(scores, baseline="local"):
         where = joined[joined["reference"] == 0].iloc[0]
         raise ValueError(f"scores: {baseline!r} scored 0 on client {where['client']}, seed {where['seed']}: no relative change")
     joined["change"] = 100 * (joined["value"] - joined["reference"]) / joined["reference"]
+    joined.attrs = scores.attrs
     return joined.drop(columns="reference")
 
 
@@ -80,3 +94,113 @@ def seeds_needed(differences, effect, confidence=0.95, power=0.8):
         return "?"
     z = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
     return max(2, int(np.ceil((z * differences.std(ddof=1) / effect) ** 2)))
+
+
+def seed_client_table(changes, method, column="change"):
+    """DataFrame (seeds, clients) of `column` of one method.
+
+    Raises ValueError where the method has no rows, a client is missing on a seed, or (seed, client) occurs twice.
+    """
+    rows = changes[changes["method"] == method]
+    if rows.empty:
+        raise ValueError(f"method: got {method!r}, expected one of {changes['method'].unique().tolist()}")
+    if rows.duplicated(["seed", "client"]).any():
+        raise ValueError(f"changes: {method!r} has several rows for a seed and client, expected runs of one setting")
+    table = rows.pivot(index="seed", columns="client", values=column)
+    if table.isna().any(axis=None):
+        lost = table.index[table.isna().any(axis=1)].tolist()
+        raise ValueError(f"changes: {method!r} lacks a client on seeds {lost}, expected {list(table.columns)} on every seed")
+    return table
+
+
+def paired_tables(changes, first, second, column="change"):
+    """The (seeds, clients) tables of two methods on the seeds both have; ValueError if there is none, or clients differ."""
+    tables = [seed_client_table(changes, method, column) for method in (first, second)]
+    if not tables[0].columns.equals(tables[1].columns):
+        raise ValueError(f"changes: {first!r} and {second!r} have different clients, expected the same")
+    seeds = tables[0].index.intersection(tables[1].index)
+    if seeds.empty:
+        raise ValueError(f"changes: {first!r} and {second!r} have no seed in common")
+    return tuple(table.loc[seeds] for table in tables)
+
+
+def interquartile_mean(values, axis=None):
+    """Mean of the middle half of `values`, the lowest and highest quarter (rounded down) left out."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def stratified_bootstrap(table, statistic, resamples=2000, seed=0, confidence=0.95):
+    """(value, low, high): `statistic` of a (seeds, clients) table with its percentile bootstrap interval.
+
+    Every client's seeds are resampled with replacement on their own, so each resample has every client equally often.
+    That takes the clients of one seed as independent: where they rise and fall together, the interval is too narrow.
+    statistic: called as statistic(values, axis=axis) with seeds and clients along that one axis, e.g. np.mean.
+    low = high = nan for a single seed.  Raises ValueError for NaN, other than two dimensions, or no seeds or clients.
+    """
+    table = _checked("table", table)
+    value = float(statistic(table.ravel(), axis=-1))
+    if len(table) == 1:
+        return value, float("nan"), float("nan")
+    found = stats.bootstrap(table.T, lambda *clients, axis: statistic(np.concatenate(clients, axis=axis), axis=axis),
+                            n_resamples=resamples, confidence_level=confidence, method="percentile", vectorized=True, rng=seed)
+    return value, float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def probability_of_improvement(first, second, resamples=2000, seed=0, confidence=0.95):
+    """(value, low, high): mean over clients of the share of seeds on which `first` is above `second`, ties counting half.
+
+    first, second: (seeds, clients), row s of both from the same seed.  Agarwal et al. compare every run with every run;
+    here runs of one seed share data and initial weights, so only they are compared, and the bootstrap keeps them together.
+    Where a client wins, or loses, on all seeds, resampling cannot change it: with few seeds the interval is too narrow.
+    Raises ValueError as `stratified_bootstrap` does, and for different shapes.
+    """
+    first, second = _checked("first", first), _checked("second", second)
+    if first.shape != second.shape:
+        raise ValueError(f"second: got shape {second.shape}, expected {first.shape} as `first`")
+    wins = (first > second) + 0.5 * (first == second)
+    return stratified_bootstrap(wins, np.mean, resamples, seed, confidence)
+
+
+def log_odds_change(scores, baseline="local"):
+    """Change of every client's log-odds against `baseline` on the same seed: column `log_odds` added.
+
+    log_odds = logit(P / 100) - logit(P_baseline / 100), natural logarithm, P in percent clipped to SCORE_LIMITS.
+    scores: as from `final_scores`.  Raises ValueError outside 0 to 100 and where the baseline run is missing.
+    """
+    outside = scores[~scores["value"].between(0, 100)]
+    if not outside.empty:
+        where = outside.iloc[0]
+        raise ValueError(f"scores: {where['method']!r} scored {where['value']} on client {where['client']}, "
+                         f"seed {where['seed']}, expected 0 to 100 percent")
+    share = scores["value"].clip(*SCORE_LIMITS) / 100
+    changes = relative_change(scores.assign(score=scores["value"], value=share / (1 - share)), baseline)
+    return changes.assign(value=changes["score"], log_odds=np.log1p(changes["change"] / 100)).drop(columns=["score", "change"])
+
+
+def balanced_gain(changes):
+    """Our proposal for one number: mean log-odds change of the worse half of the clients, rounded up, per (method, seed).
+
+    changes: as from `log_odds_change`.  Columns: method, seed, balanced_gain.  Why not Delta, the mean relative change:
+    - Clients with a small baseline dominate it: from 5 to 10 % counts as +100 %, from 90 to 95 % as +5.6 %, though both
+      multiply the odds by 2.1.
+    - It depends on whether accuracy or error is scored; a log-odds change only changes sign.
+    - It is not antisymmetric: one client doubled and one halved give +25 %; their log-odds changes cancel, about.
+    - The winners buy it.  The worse half is above 0 only if more than half of the clients gain.
+    Its price: it picks the worse half by the noisy scores themselves, so a method without any effect comes out below 0.
+    Compare methods with one another, paired over seeds; below 0 alone does not show a loss.
+    """
+    def worse_half(values):
+        ordered = np.sort(values)
+        return ordered[:-(-len(ordered) // 2)].mean()
+    return changes.groupby(["method", "seed"])["log_odds"].apply(worse_half).rename("balanced_gain").reset_index()
+
+
+def _checked(name, table):
+    table = np.asarray(table, dtype=float)
+    if table.ndim != 2:
+        raise ValueError(f"{name}: got {table.ndim} dimension(s), expected two: (seeds, clients)")
+    if table.size == 0:
+        raise ValueError(f"{name}: got shape {table.shape}, expected at least one seed and one client")
+    if np.isnan(table).any():
+        raise ValueError(f"{name}: got NaN, expected a number for every seed and client")
+    return table

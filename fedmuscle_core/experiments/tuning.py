@@ -1,11 +1,11 @@
 """Tuning with the same budget for every method, on validation samples and seeds of its own:
 `python -m fedmuscle_core.experiments.tuning`.
 
-Four configurations a method, of its `grid`.  Local: four local learning rates; all methods then share the best, unless their own
-grid has the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the best
-of the first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three configurations
-a method, what was chosen there and two neighbours of one hyperparameter, its `around`.  Chosen is the best Delta on validation
-samples, against Local at its default.
+Four configurations a method, of its `grid`.  Local: four local learning rates; all methods then share the best, unless their
+own grid has the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the
+best of the first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three
+configurations a method, what was chosen there and two neighbours of one hyperparameter, its `around`.  Chosen is the best Delta
+on validation samples, against Local at its default.
 """
 
 import argparse
@@ -70,8 +70,10 @@ def from_scratch(setup, methods, workers, progress):
     local = scores([(Local.name, scaled(values)) for values in grids[Local.name][0]])
     shared = {"local_lr": best(local, Local.name)["local_lr"]}
     first = scores([(method, {**shared, **scaled(values)}) for method in methods for values in grids[method][0] or [{}]])
-    kept = {method: {name: best(first, method)[name] for values in grids[method][0][:1] for name in values} for method in methods}
-    second = scores([(method, {**shared, **kept[method], **scaled(values)}) for method in methods for values in grids[method][1]])
+    kept = {method: {name: best(first, method)[name] for values in grids[method][0][:1] for name in values}
+            for method in methods}
+    second = scores([(method, {**shared, **kept[method], **scaled(values)})
+                     for method in methods for values in grids[method][1]])
     return local + first + second
 
 

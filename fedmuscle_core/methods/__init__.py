@@ -1,18 +1,19 @@
+# ruff: noqa: I001 - the order of imports is that of tables
 """The methods, one file each.  To add one: write the file, and import it here (or anywhere else, before it is used)."""
 
 from ..checks import one_of
 from ..method import METHODS
-from .local import Local  # isort: skip
-from .simclr import SimCLR  # isort: skip
-from .cofed import CoFED  # isort: skip
-from .fedhenn import FedHeNN  # isort: skip
-from .gramian import Gramian  # isort: skip
-from .fedmuscle import FedMuscle, Pairwise  # isort: skip
-from .fedavg import FedAvg, FedProx  # isort: skip
-from .encoder_only import EncoderOnly  # isort: skip
-from .matfl import MaTFL  # isort: skip
-from .mfed import MFed  # isort: skip
-from .centralised import Centralised  # isort: skip
+from .local import Local
+from .simclr import SimCLR
+from .cofed import CoFED
+from .fedhenn import FedHeNN
+from .gramian import Gramian
+from .fedmuscle import FedMuscle, Pairwise
+from .fedavg import FedAvg, FedProx
+from .encoder_only import EncoderOnly
+from .matfl import MaTFL
+from .mfed import MFed
+from .centralised import Centralised
 
 __all__ = ["METHODS", "Centralised", "CoFED", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle", "FedProx", "Gramian", "Local",
            "MFed", "MaTFL", "Pairwise", "SimCLR", "method_named", "of_group"]

@@ -20,8 +20,8 @@ from .sharing import LOCAL_GRID, PARTS, copied, flattened, of_part
 
 @dataclass
 class Centre:
-    """What the centre trains: networks {name of a task: network} with one encoder, their `tasks`, data {name: (inputs, targets)},
-    their optimiser, the `Training` of the clients."""
+    """What the centre trains: networks {name of a task: network} with one encoder, their `tasks`, data {name: (inputs,
+    targets)}, their optimiser, the `Training` of the clients."""
 
     networks: dict = field(default_factory=dict)
     tasks: dict = field(default_factory=dict)

@@ -6,7 +6,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from ..checks import boolean, number, one_of, positive_int
+from .. import checks
+from ..checks import boolean, one_of, positive_int
 from ..client import embed, public_batch, represent, step
 from ..exchange import Stage, bytes_per_step, expect
 from ..method import Method
@@ -21,7 +22,8 @@ UNIT = 1e-3                                           # how far the length of a 
 
 @dataclass(frozen=True)
 class Contrastive(Method):
-    """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes over
+    """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes
+    over
     the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
 
     uses_public, group, needs = True, "aligning", "public data"
@@ -38,8 +40,8 @@ class Contrastive(Method):
         positive_int("contrastive_epochs", self.contrastive_epochs)
         if self.contrastive_steps is not None:
             positive_int("contrastive_steps", self.contrastive_steps)
-        number("contrastive_lr", self.contrastive_lr, above=0)
-        number("tau", self.tau, above=0)
+        checks.number("contrastive_lr", self.contrastive_lr, above=0)
+        checks.number("tau", self.tau, above=0)
 
     def check(self, num_clients, public_size=None, dim=None):
         check_public_size(public_size, self.batch_size)
@@ -90,9 +92,9 @@ class PeerMemory:
 
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
-    """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the same
-    for all clients.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or "round", of
-    the beginning of the round (those of an absent client: of the last round it took part in)."""
+    """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
+    same for all clients.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or
+    "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 
@@ -221,7 +223,8 @@ class WithPeers(Contrastive):
         return {"loss": total}
 
     def step_again(self, client, loss_of, where):
-        """One step with no graph kept while other clients were at work: the graph is made again part by part.  Returns the loss.
+        """One step with no graph kept while other clients were at work: the graph is made again part by part.  Returns the
+        loss.
 
         The chain rule lets every part go through the network by itself: the gradient of <z_part(w), gradient_part> with respect
         to w, summed over parts, is that of the loss (GradCache, Gao et al. 2021).  Dropout repeats, as its stream is named.

@@ -95,8 +95,8 @@ class Pairwise(Muscle):
 
 @dataclass(frozen=True)
 class FedMuscle(Muscle):
-    """tau [tau^(N)], tau_prev [tau^(N-1)]: temperatures of the loss, see `losses.muscle_loss`.  num_samples: tuples drawn an anchor,
-    0 for the exact loss.  Further hyperparameters: see `Muscle`."""
+    """tau [tau^(N)], tau_prev [tau^(N-1)]: temperatures of the loss, see `losses.muscle_loss`.  num_samples: tuples drawn an
+    anchor, 0 for the exact loss.  Further hyperparameters: see `Muscle`."""
 
     name, label, colour = "fedmuscle", "FedMuscle", "#2563eb"
     grid = (RATES, [{"tau": 0.5, "tau_prev": 0.3}])

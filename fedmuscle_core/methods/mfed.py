@@ -58,8 +58,8 @@ class MFed(Sharing):
         return self.term(client, received["decoder"], message["round"] / message["rounds"])
 
     def term(self, client, decoder, progress):
-        """The `extend` of `client.local_phase` that adds the term of the task's global `decoder`, a state; progress: share of the
-        rounds played."""
+        """The `extend` of `client.local_phase` that adds the term of the task's global `decoder`, a state; progress: share of
+        the rounds played."""
         if self.decoder_term == "distance":
             weight = self.lam * progress
             return lambda loss, step: loss + weight * distance_to(client, {"decoder": decoder})

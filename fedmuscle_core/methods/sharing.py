@@ -1,7 +1,7 @@
 """What the methods share that exchange parameters: upload, aggregate, download, train locally.
 
-The first round begins with what the server has, the encoder of the first client and the decoder of each task's first client, and
-nothing is uploaded; it ends locally, as a round of every method does.  Optimisers keep their state when parameters arrive
+The first round begins with what the server has, the encoder of the first client and the decoder of each task's first client,
+and nothing is uploaded; it ends locally, as a round of every method does.  Optimisers keep their state when parameters arrive
 (our choice).
 """
 
@@ -35,8 +35,8 @@ class ServerParameters:
 
 @dataclass(frozen=True)
 class Sharing(Method):
-    """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of each
-    local phase, which the server compares, see `agreement`; not counted as exchanged, as the method does not need it."""
+    """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of
+    each local phase, which the server compares, see `agreement`; not counted as exchanged, as the method does not need it."""
 
     group: ClassVar[str] = "sharing"
     grid: ClassVar[tuple] = (LOCAL_GRID, [])
@@ -52,21 +52,25 @@ class Sharing(Method):
         return ServerParameters()
 
     def merge(self, uploads, tasks):
-        """Server: ({client: encoder}, {task: decoder}) from the accepted `aggregation.Upload`s; tasks: {client: task} of all."""
+        """Server: ({client: encoder}, {task: decoder}) from the accepted `aggregation.Upload`s; tasks: {client: task} of
+        all."""
         raise NotImplementedError
 
     def objective(self, client, received, message):
         """Client: the `extend` of its local phase, or None; received: {part: state}."""
-        return None
+        return
 
     def first(self, server):
         """The encoder of the first client, and the decoder of each task's first client."""
         tasks, memory = server.known("task"), server.memory
         owners = {tasks[client]: client for client in reversed(server.clients)}
-        asked = sorted({server.clients[0], *owners.values()})
-        handed = yield Stage("hand_in", asked, lambda client: {
-            "parts": [part for part, own in (("encoder", server.clients[0]), ("decoder", owners[tasks[client]])) if own == client]})
-        memory.encoders = dict.fromkeys(server.clients, of_part(handed[server.clients[0]], "encoder"))
+        lowest = server.clients[0]
+
+        def parts_of(client):
+            return [part for part, owner in (("encoder", lowest), ("decoder", owners[tasks[client]])) if owner == client]
+
+        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)})
+        memory.encoders = dict.fromkeys(server.clients, of_part(handed[lowest], "encoder"))
         memory.decoders = {task: of_part(handed[client], "decoder") for task, client in owners.items()}
 
     def play(self, server, round):

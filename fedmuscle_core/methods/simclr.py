@@ -14,7 +14,8 @@ from .contrastive import Contrastive
 
 @dataclass(frozen=True)
 class SimCLR(Contrastive):
-    """The very public batches that the aligning methods get, then local phase.  Hyperparameters: see `contrastive.Contrastive`."""
+    """The very public batches that the aligning methods get, then local phase.  Hyperparameters: see
+    `contrastive.Contrastive`."""
 
     name, label, colour = "simclr", "SimCLR", "#059669"
 

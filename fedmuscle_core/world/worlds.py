@@ -83,8 +83,8 @@ class World:
     private(client) -> {"train", "validation" and, where there are any, "test": (`Pairs`, targets)}.  public() -> `Pairs`, None
     where there are none.  held_out(size) -> `Pairs` of at most so many samples that nobody trains on.
     classes(client) -> (n,) the class of each private train sample by which non-IID clients differ, of num_classes(client).
-    used_sources() -> names of the real data that a run trains on; used() -> hashes of them, as for JSON, None where there are
-    none; is_here() -> whether all that it reads is at hand.
+    used() -> hashes of the real data that a run trains on, as for JSON, None where there are none.  is_here() -> whether all
+    that it reads is at hand.  wants_accelerator: whether runs are large enough for one.
     """
 
     tasks: tuple
@@ -120,7 +120,7 @@ class SceneWorld(World):
     clients of a task.  With `dirichlet` the clients of a task split one pool of train scenes, and each is scored on as many of
     the task's scenes as can be had in the class proportions of its own."""
 
-    of = "scenes"
+    of, wants_accelerator = "scenes", False
 
     def domains(self):
         """The public domains there are."""
@@ -174,9 +174,6 @@ class SceneWorld(World):
     def num_classes(self, client):
         return NUM_CLASSES
 
-    def used_sources(self):
-        return []
-
     def used(self):
         return None
 
@@ -187,7 +184,7 @@ class SceneWorld(World):
 class RealWorld(World):
     """Clients with photos and texts of `sources.sources()`: which samples are whose, see `splits`."""
 
-    of = "real data"
+    of, wants_accelerator = "real data", True
 
     def domains(self):
         """The sources there are."""
@@ -228,7 +225,7 @@ class RealWorld(World):
     def num_classes(self, client):
         return source_named(task_named(self.tasks[client - 1]).source).num_classes
 
-    def used_sources(self):
+    def _sources(self):
         return sorted({task_named(name).source for name in self.tasks} | {self.public_domain} - {None})
 
     def used(self):
@@ -236,8 +233,8 @@ class RealWorld(World):
         names, rows = {client: task_named(name).source for client, name in enumerate(self.tasks, 1)}, self._rows()
         if self.public_domain is not None:
             names[0], rows[0] = self.public_domain, self._public_rows()
-        return {"sources": {name: splits.digest(name) for name in self.used_sources()},
+        return {"sources": {name: splits.digest(name) for name in self._sources()},
                 "clients": {str(client): splits.digest(names[client], rows[client]) for client in sorted(rows)}}
 
     def is_here(self):
-        return all(source_folder(name).is_dir() for name in {*self.used_sources(), self.default_domain} - {None})
+        return all(source_folder(name).is_dir() for name in {*self._sources(), self.default_domain} - {None})

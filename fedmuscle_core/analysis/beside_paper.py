@@ -1,4 +1,7 @@
-"""Tables and sentences that put the paper's numbers beside ours, row by row."""
+"""The papers' numbers, and tables and sentences that put them beside ours, row by row.
+
+They come from secondary summaries of the papers (column `source`), in percent unless `unit` says otherwise.
+"""
 
 import pandas as pd
 from scipy.stats import kendalltau
@@ -6,7 +9,9 @@ from scipy.stats import kendalltau
 from ..exchange import bytes_per_step
 from ..experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 from ..methods import METHODS
-from .tables import agreement, delta_interval, interval_text, published
+from ..paths import PUBLISHED
+from .tables import delta_interval, interval_text, marked
+from .task_tables import against_best
 
 SIGNS = {"higher": "same sign", "lower": "other sign"} | dict.fromkeys(("no difference shown", "one seed: no interval"),
                                                                       "sign not shown")
@@ -15,14 +20,54 @@ SETUP_2_GROUPS = {"mlc": (1, 2, 3), "ic100": (4, 5), "ic10": (6,), "ss": (7, 8),
 PUBLIC_NAMES = {"pascal_voc": "Pascal VOC", "coco": "COCO", "cifar100": "CIFAR-100"}
 
 
+def published(**where):
+    """Rows of the published FedMuscle numbers in which every named column has the named value; ValueError if there is none."""
+    table = pd.read_csv(PUBLISHED / "fedmuscle_published.csv")
+    for column, value in where.items():
+        if column not in table:
+            raise ValueError(f"{column}: not a column, expected one of {list(table.columns)}")
+        table = table[table[column] == value]
+    if table.empty:
+        raise ValueError(f"published: no row with {where}")
+    return table
+
+
+def published_value(**where):
+    """The one published number that matches, as a float."""
+    rows = published(**where)
+    if len(rows) != 1:
+        raise ValueError(f"published: {len(rows)} rows with {where}, expected one")
+    return float(rows["value"].iloc[0])
+
+
+def published_delta(setup, method, public_data):
+    """The published Delta in percent, a float, or None where none was found."""
+    try:
+        return published_value(setup=setup, method=method, public_data=public_data, quantity="delta")
+    except ValueError:
+        return None
+
+
 def published_deltas():
     """{method: Delta in percent} published for Setup 1 with Pascal VOC, Local left out."""
     rows = published(setup="setup1", public_data="pascal_voc", quantity="delta", table="table1")
     return {row.method: float(row.value) for row in rows.itertuples() if row.method != "local"}
 
 
-def order_sentence(history):
-    """Published order of the methods by Delta beside ours, and Kendall's tau over those both have."""
+def agreement(published_number, interval):
+    """Whether a published number lies inside our interval, in words."""
+    mean, low, high = interval
+    if low != low:
+        return "same sign" if (mean > 0) == (published_number > 0) else "other sign"
+    if low <= published_number <= high:
+        return "inside our interval"
+    if low > 0 and published_number > 0 or high < 0 and published_number < 0:
+        return "same sign, other size"
+    return "sign not shown" if low <= 0 <= high else "other sign"
+
+
+def order_beside(history):
+    """Published order of the methods by Delta beside ours, and Kendall's tau over those both have, as a sentence."""
     paper = published_deltas()
     ours = {method: delta_interval(history, method)[0] for method in history["method"].unique() if method != "local"}
     both = [method for method in METHODS if method in paper and method in ours]
@@ -31,7 +76,7 @@ def order_sentence(history):
         return " > ".join(METHODS[method].label for method in sorted(both, key=values.get, reverse=True))
 
     tau = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
-    return f"published {order(paper)}; ours {order(ours)}; Kendall's tau {tau:+.2f}."
+    return f"published {order(paper)}; {marked('ours', history)} {order(ours)}; Kendall's tau {tau:+.2f}."
 
 
 def table1_beside(history, seeds):
@@ -50,7 +95,7 @@ def table1_beside(history, seeds):
                 for column in (*SETUP_1_CLIENTS, "delta")}
         ours = delta_interval(history, method) if method in ran and method != "local" else None
         known = ours is not None and method in paper.index
-        rows.append({**row, "ours: Delta (%), mean [95 % CI]": interval_text(ours) if ours else "-",
+        rows.append({**row, marked("ours: Delta (%), mean [95 % CI]", history): interval_text(ours) if ours else "-",
                      "seeds": len(seeds) if method in ran else 0,
                      "agrees?": agreement(paper.loc[method, "delta"], ours) if known else "cannot be said"})
     return pd.DataFrame(rows)
@@ -66,7 +111,7 @@ def domains_beside(histories, domains):
         found = published(setup="setup1", method=method, quantity="delta").set_index("public_data")["value"]
         row = {"method": METHODS[method].label}
         row |= {f"published, {label} (%)": float(found[name]) for name, label in PUBLIC_NAMES.items()}
-        row |= {f"ours, {domain} (%), {histories[domain]['seed'].nunique()} seeds": interval_text(
+        row |= {marked(f"ours, {domain} (%), {histories[domain]['seed'].nunique()} seeds", histories[domain]): interval_text(
             delta_interval(histories[domain], method)) for domain in domains}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -79,7 +124,7 @@ def domain_spread(histories, domains):
             for row in published(setup="setup1", method="fedmuscle", quantity="delta").itertuples()]
     for domain in domains:
         ours = delta_interval(histories[domain], "fedmuscle")
-        rows.append({"public data": f"{domain} (ours)", "published (%)": "-", "ours (%)": interval_text(ours),
+        rows.append({"public data": marked(f"{domain} (ours)", histories[domain]), "published (%)": "-", "ours (%)": interval_text(ours),
                      "seeds": histories[domain]["seed"].nunique(), "agrees?": SIGNS[verdict(ours)]})
     return pd.DataFrame(rows)
 
@@ -92,7 +137,7 @@ def loss_gains_beside(histories, domains):
     for domain in domains:
         summary = delta(relative_change(final_scores(histories[domain]))).pivot(index="seed", columns="method", values="delta")
         difference = mean_interval(summary["fedmuscle"] - summary["gramian"])
-        rows.append({"public data": f"{domain} (ours)", "published": "-", "ours": interval_text(difference),
+        rows.append({"public data": marked(f"{domain} (ours)", histories[domain]), "published": "-", "ours": interval_text(difference),
                      "seeds": len(summary), "agrees?": SIGNS[verdict(difference)]})
     return pd.DataFrame(rows)
 
@@ -110,7 +155,7 @@ def table2_beside(history, seeds):
                          "method": METHODS[method].label, "published (%)": value,
                          "ours (%)": f"{low:.1f}" if clients[1:] == () else f"{low:.1f}-{high:.1f}", "seeds": len(seeds),
                          "agrees?": "scores of other data: cannot be said"})
-    paper = float(published(setup="setup2", method="fedmuscle", quantity="delta")["value"].iloc[0])
+    paper = published_value(setup="setup2", method="fedmuscle", quantity="delta")
     ours = delta_interval(history, "fedmuscle")
     rows.append({"clients": "all: Delta", "method": METHODS["fedmuscle"].label, "published (%)": paper,
                  "ours (%)": interval_text(ours), "seeds": len(seeds), "agrees?": agreement(paper, ours)})
@@ -120,11 +165,11 @@ def table2_beside(history, seeds):
 def peers_beside(measured):
     """Delta of FedMuscle in Setup 1 against the number of peers: published beside ours.
 
-    measured: as from `varied.measure`, the value being M.
+    measured: as from `effects.measure`, the value being M.
     """
     rows = []
     for count in (1, 3, 5):
-        paper = float(published(table="peer_count", method=f"fedmuscle M={count}", quantity="delta")["value"].iloc[0])
+        paper = published_value(table="peer_count", method=f"fedmuscle M={count}", quantity="delta")
         mine = measured[(measured["method"] == "fedmuscle") & (measured["value"] == count)]
         ours = mean_interval(mine["delta"]) if len(mine) else None
         rows.append({"M": count, "published Delta (%)": paper, "ours (%)": interval_text(ours) if ours else "not run",
@@ -147,4 +192,21 @@ def costs_beside(batch_sizes, dim):
                     f"with uplink, B = {size}": round((up[1] + down[1]) / (up[0] + down[0]), 1)}
         fits = [size for size in batch_sizes if abs(size ** 2 / row["published ratio"] - 1) < 0.01]
         rows.append({**row, "agrees?": f"with B = {', '.join(map(str, fits))}" if fits else "with neither"})
+    return pd.DataFrame(rows)
+
+
+def mfed_beside(history):
+    """The published ranks and gain of M-Fed beside ours, as text: one row a task.
+
+    Ours: rank by mean score among the federated methods and Local, the difference to the best other in points.
+    """
+    paper = pd.read_csv(PUBLISHED / "mfed_published.csv").set_index("quantity")["value"]
+    rows = []
+    for row in against_best(history).itertuples():
+        gain = f"{paper['semantic_segmentation_mIoU']:+.2f}" if row.task == "semseg" else "not found"
+        found = (row.mean, row.low, row.high)
+        rows.append({"task": row.task, "metric": row.metric, "published: rank": int(paper["rank_on_all_four_tasks"]),
+                     "published: minus best other": gain, "ours: rank": row.rank,
+                     "best other": row.best_other, "ours: minus best other (points)": interval_text(found),
+                     "agrees?": {"higher": "yes", "lower": "no"}.get(verdict(found), "not shown")})
     return pd.DataFrame(rows)

@@ -22,10 +22,16 @@ class Upload(NamedTuple):
 
 
 def weighted_mean(states, weights):
-    """sum_k w_k theta_k / sum_k w_k of states with the same names, parameter by parameter."""
+    """sum_k w_k theta_k / sum_k w_k of states with the same names, parameter by parameter; integers, such as counters,
+    rounded."""
     total = sum(weights)
     pairs = [(state, weight / total) for state, weight in zip(states, weights, strict=True)]
-    return {name: sum(share * state[name] for state, share in pairs) for name in states[0]}
+    return {name: like(states[0][name], sum(share * state[name] for state, share in pairs)) for name in states[0]}
+
+
+def like(first, mean):
+    """`mean` in the type of `first`."""
+    return mean if mean.dtype == first.dtype else mean.round().to(first.dtype)
 
 
 def mean_per_task(uploads, part):

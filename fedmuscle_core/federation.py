@@ -235,3 +235,4 @@ def check_cards(server, method):
             raise ValueError(f"encoder: got representations of width {dims} by client, expected one width for all")
     size = server.public_size if method.uses_public else None
     method.check(len(dims), size, next(iter(dims.values())))
+    method.check_cards(server.cards)

@@ -47,6 +47,9 @@ class Method:
         """Raise ValueError where the hyperparameters do not fit so many clients, public samples, or numbers a
         representation."""
 
+    def check_cards(self, cards):
+        """Raise ValueError where what the clients registered, {client: card}, does not fit the method."""
+
     def memory(self):
         """What the server remembers between rounds, a dataclass of numbers, tensors, and lists and dicts of these."""
         return

@@ -29,14 +29,13 @@ import time
 
 import pandas as pd
 
-from fedmuscle_core.analysis import plots, tables as report
-from fedmuscle_core.experiments.runs import sweep
-from fedmuscle_core.paths import results
+from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments.profiles import profile_settings
-from fedmuscle_core.world.scenes import digit_scenes, public_scenes
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.paths import results
+from fedmuscle_core.world.scenes import digit_scenes, public_scenes
 from fedmuscle_core.world.tasks import TASKS, targets
-from fedmuscle_core.experiments.tuning import tuned
 
 plots.use_style()
 
@@ -47,7 +46,7 @@ plots.use_style()
 # point: the first client knows the digits well, the other two hardly, so there is something to teach.
 
 # %%
-clients = pd.DataFrame(SETUPS["quickstart"], index=pd.RangeIndex(1, 4, name="client"))
+clients = pd.DataFrame(SETUPS["quickstart"].clients, index=pd.RangeIndex(1, 4, name="client"))
 clients["metric"] = [TASKS[task].metric for task in clients["task"]]
 clients
 
@@ -82,7 +81,7 @@ print(f"Scenes are drawn when they are needed: {4000 / (time.perf_counter() - cl
 
 # %%
 wanted = [settings for method in ("local", "fedmuscle")
-          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2, **tuned("setup1", method))]
+          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2)]
 records, history = sweep(wanted, results(profile), workers)
 settings = records[-1]["settings"]
 print({name: settings[name] for name in ("rounds", "num_peers", "batch_size", "dim", "tau", "tau_prev", "public_size")})
@@ -103,10 +102,10 @@ plots.save_figure(fig, drawn, "00_quickstart", profile)
 # beside it. These are test scenes, touched once, after the last round.
 
 # %%
-report.score_table(history)
+tables.score_table(history)
 
 # %%
-report.delta_table(history)
+tables.delta_table(history)
 
 # %% [markdown]
 # ## What it cost
@@ -132,12 +131,12 @@ print(f"measured {measured[0] / 2 ** 20:7.2f} MiB (protocol {settings['protocol'
 # intervals and the comparison with pairwise alignment.
 
 # %%
-paper = report.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
-ours = report.delta_interval(history, "fedmuscle")
+paper = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
+ours = tables.delta_interval(history, "fedmuscle")
 pd.DataFrame([{"quantity": "Delta of FedMuscle (%)", "published (6 clients, VOC)": paper,
-               "ours (3 clients)": report.interval_text(ours), "seeds": len(seeds),
-               "agrees?": report.agreement(paper, ours)}])
+               "ours (3 clients)": tables.interval_text(ours), "seeds": len(seeds),
+               "agrees?": beside_paper.agreement(paper, ours)}])
 
 # %%
-better, clients_in_all = report.clients_improved(history, "fedmuscle")
-print(f"FedMuscle improves {better} of {clients_in_all} clients on {len(seeds)} seed(s), Delta {report.interval_text(ours)} %.")
+better, clients_in_all = tables.clients_improved(history, "fedmuscle")
+print(f"FedMuscle improves {better} of {clients_in_all} clients on {len(seeds)} seed(s), Delta {tables.interval_text(ours)} %.")

@@ -43,8 +43,7 @@ import pandas as pd
 import torch
 
 from fedmuscle_core import info_nce, mi_lower_bound, muscle_loss
-
-from fedmuscle_core.analysis import plots, tables as report
+from fedmuscle_core.analysis import beside_paper, plots
 from fedmuscle_core.paths import results
 
 plots.use_style()
@@ -190,7 +189,7 @@ for ax, (num_models, part) in zip(axes, gaussian.groupby("models"), strict=True)
     ax.plot(part["rho"], part["I + excess"], "k:", label="I + excess")
     for weighting, method in (("learned", "fedmuscle"), ("uniform", "pairwise")):
         ax.errorbar(part["rho"], part[weighting], part[f"{weighting} +-"], fmt="o-", capsize=3,
-                    color=plots.COLOURS[method], label={"learned": "learned alpha", "uniform": "alpha = 1"}[weighting])
+                    color=plots.colour_of(method), label={"learned": "learned alpha", "uniform": "alpha = 1"}[weighting])
     ax.set_title(f"{num_models} models (M = {num_models - 1})")
     ax.set_xlabel("correlation of the models")
 axes[0].set_ylabel("M log B - E[L]  (nats)")
@@ -294,7 +293,7 @@ def cost_ratio(many, few, batch_size, protocol="tuples", dim=256):
     return sum(bytes_per_step(batch_size, many, dim, protocol)) / sum(bytes_per_step(batch_size, few, dim, protocol))
 
 
-paper = {m: report.published_value(table="peer_count", method=f"fedmuscle M={m}", quantity="communication") for m in (1, 3, 5)}
+paper = {m: beside_paper.published_value(table="peer_count", method=f"fedmuscle M={m}", quantity="communication") for m in (1, 3, 5)}
 rows = []
 for many, few in ((5, 3), (3, 1)):
     for batch_size in (20, 32):

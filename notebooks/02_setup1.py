@@ -28,16 +28,14 @@ workers: int = 2  # processes, one run each
 import numpy as np
 import pandas as pd
 
+from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
-
-from fedmuscle_core.analysis import plots, tables as report
+from fedmuscle_core.experiments.choices import table_path
+from fedmuscle_core.experiments.profiles import profile_seeds
 from fedmuscle_core.experiments.runs import sweep
+from fedmuscle_core.experiments.statistics import mean_interval
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import BACKBONES, results
-from fedmuscle_core.experiments.profiles import profile_seeds
-from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.statistics import mean_interval
-from fedmuscle_core.experiments.tuning import table_path
 
 plots.use_style()
 seeds = profile_seeds(profile, seeds)
@@ -50,7 +48,7 @@ seeds = profile_seeds(profile, seeds)
 # all clients are drawn from the one training pool of 900 digits.
 
 # %%
-clients = pd.DataFrame(SETUPS[plans.setup1(profile, seeds)[0].setup], index=pd.RangeIndex(1, 7, name="client"))
+clients = pd.DataFrame(plans.setup1(profile, seeds)[0].setup.clients, index=pd.RangeIndex(1, 7, name="client"))
 clients
 
 # %% [markdown]
@@ -105,7 +103,7 @@ plots.save_figure(fig, drawn, "02_setup1_learning_curves", profile)
 # with a local phase.
 
 # %%
-report.score_table(history)
+tables.score_table(history)
 
 # %% [markdown]
 # ## Delta, and who pays for it
@@ -114,7 +112,7 @@ report.score_table(history)
 # say what the mean hides.
 
 # %%
-report.delta_table(history)
+tables.delta_table(history)
 
 # %% [markdown]
 # Client by client: mean relative change, over seeds, in percent.
@@ -175,19 +173,19 @@ pd.DataFrame([{"method": METHODS[method].label, "when": when,
 
 # %%
 def published_row(quantity, ours):
-    paper = report.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity=quantity)
-    local = report.published_value(setup="setup1", public_data="pascal_voc", method="local", quantity=quantity)
+    paper = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity=quantity)
+    local = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="local", quantity=quantity)
     paper_change = paper if quantity == "delta" else 100 * (paper - local) / local
     return {"FedMuscle against Local": quantity, "published (%)": round(paper_change, 1),
-            "ours (%), mean [95 % CI]": report.interval_text(ours), "seeds": len(seeds),
-            "agrees?": report.agreement(paper_change, ours)}
+            "ours (%), mean [95 % CI]": tables.interval_text(ours), "seeds": len(seeds),
+            "agrees?": beside_paper.agreement(paper_change, ours)}
 
 
 of_client = changes[changes["method"] == "FedMuscle"].groupby("client")["change"]
 rows = [published_row(name, mean_interval(of_client.get_group(client)))
         for name, client in (("client1_mlc", 1), ("client4_ic100", 4), ("client6_ic10", 6))]
-pd.DataFrame([*rows, published_row("delta", report.delta_interval(history, "fedmuscle"))])
+pd.DataFrame([*rows, published_row("delta", tables.delta_interval(history, "fedmuscle"))])
 
 # %%
-print(report.delta_sentence(history, "fedmuscle", "pairwise"))
-print(report.delta_sentence(history, "pairwise", "fedmuscle"))
+print(tables.delta_sentence(history, "fedmuscle", "pairwise"))
+print(tables.delta_sentence(history, "pairwise", "fedmuscle"))

@@ -29,13 +29,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
-
-from fedmuscle_core.analysis import plots, tables as report
-from fedmuscle_core.experiments.runs import sweep
-from fedmuscle_core.paths import results
 from fedmuscle_core.experiments.profiles import profile_seeds
+from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
+from fedmuscle_core.paths import results
 
 plots.use_style()
 seeds = profile_seeds(profile, seeds)
@@ -50,7 +49,7 @@ seeds = profile_seeds(profile, seeds)
 records, history = sweep(plans.setup1(profile, seeds), results(profile), workers)
 used = {record["settings"]["method"]: record["settings"] for record in records}
 print("same contrastive learning rate:", used["pairwise"]["contrastive_lr"] == used["fedmuscle"]["contrastive_lr"])
-pd.DataFrame(used).loc[["num_peers", "batch_size", "tau", "tau_prev", "local_lr", "contrastive_lr", "rounds"]]
+pd.DataFrame(used).loc[["num_peers", "batch_size", "tau", "tau_prev", "local_lr", "contrastive_lr", "rounds"]].fillna("-")
 
 # %% [markdown]
 # ## Delta, seed by seed
@@ -71,7 +70,7 @@ left.set_xticks([0, 1], ["alpha = 1", "learned alpha"])
 left.set_ylabel("Delta (%)")
 left.set_title("One line a seed")
 mean, low, high = mean_interval(wide["difference"])
-right.errorbar([0], [mean], [[mean - low], [high - mean]], fmt="o", color=plots.COLOURS["fedmuscle"], capsize=4)
+right.errorbar([0], [mean], [[mean - low], [high - mean]], fmt="o", color=plots.colour_of("fedmuscle"), capsize=4)
 right.axhline(0, color="k", linewidth=0.8)
 right.set_xticks([])
 right.set_ylabel("difference (points)")
@@ -87,7 +86,7 @@ plots.save_figure(fig, wide.reset_index(), "03_alpha_ablation", profile)
 # %%
 scores = final_scores(history).pivot(index=["client", "task", "seed"], columns="method", values="value")
 differences = (scores["fedmuscle"] - scores["pairwise"]).groupby(["client", "task"]).apply(mean_interval)
-pd.DataFrame({"learned - uniform (points)": differences.map(report.interval_text), "shown": differences.map(verdict)})
+pd.DataFrame({"learned - uniform (points)": differences.map(tables.interval_text), "shown": differences.map(verdict)})
 
 # %% [markdown]
 # ## Is it alpha, or a temperature that does not suit alpha = 1?
@@ -98,7 +97,7 @@ pd.DataFrame({"learned - uniform (points)": differences.map(report.interval_text
 # %%
 tuned, again = sweep(plans.table1(profile, seeds[:plans.TABLE_SEEDS], ["single"], plans.FIRST_THREE), results(profile), workers)
 print({record["settings"]["method"]: record["settings"]["tau"] for record in tuned if record["settings"]["method"] != "local"})
-print(report.delta_sentence(again, "fedmuscle", "pairwise"))
+print(tables.delta_sentence(again, "fedmuscle", "pairwise"))
 
 # %% [markdown]
 # ## What the weights do to the representations
@@ -116,7 +115,7 @@ def retrieval_after(method):
 retrieval = pd.DataFrame({method: retrieval_after(method) for method in ("local", "pairwise", "fedmuscle")})
 difference = mean_interval(retrieval["fedmuscle"] - retrieval["pairwise"])
 print(retrieval.mean().round(3).to_dict())
-print(f"learned - uniform: {report.interval_text(difference, 3)}: {verdict(difference)}")
+print(f"learned - uniform: {tables.interval_text(difference, 3)}: {verdict(difference)}")
 
 # %% [markdown]
 # ## Published, and ours
@@ -125,17 +124,17 @@ print(f"learned - uniform: {report.interval_text(difference, 3)}: {verdict(diffe
 # that FedMuscle improves on local training. Notebook 01 shows, on Gaussians, what alpha corrects in the estimate of mutual information.
 
 # %%
-ours = {name: report.delta_interval(history, name) for name in ("pairwise", "fedmuscle")}
-paper = report.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
+ours = {name: tables.delta_interval(history, name) for name in ("pairwise", "fedmuscle")}
+paper = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
 pd.DataFrame([
-    {"Delta (%)": "alpha = 1", "published": "not found", "ours, mean [95 % CI]": report.interval_text(ours["pairwise"]),
+    {"Delta (%)": "alpha = 1", "published": "not found", "ours, mean [95 % CI]": tables.interval_text(ours["pairwise"]),
      "seeds": len(seeds), "agrees?": "cannot be said"},
-    {"Delta (%)": "learned alpha", "published": paper, "ours, mean [95 % CI]": report.interval_text(ours["fedmuscle"]),
-     "seeds": len(seeds), "agrees?": report.agreement(paper, ours["fedmuscle"])},
+    {"Delta (%)": "learned alpha", "published": paper, "ours, mean [95 % CI]": tables.interval_text(ours["fedmuscle"]),
+     "seeds": len(seeds), "agrees?": beside_paper.agreement(paper, ours["fedmuscle"])},
     {"Delta (%)": "learned - uniform (points)", "published": "not found",
-     "ours, mean [95 % CI]": report.interval_text(mean_interval(wide["difference"])), "seeds": len(seeds),
+     "ours, mean [95 % CI]": tables.mean_text(wide["difference"]), "seeds": len(seeds),
      "agrees?": "cannot be said"}])
 
 # %%
-print(report.delta_sentence(history, "fedmuscle", "pairwise"))
+print(tables.delta_sentence(history, "fedmuscle", "pairwise"))
 print(f"To show a difference of 1 point with 80 % power, about {seeds_needed(wide['difference'], 1.0)} seeds are needed.")

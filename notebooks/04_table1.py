@@ -27,19 +27,19 @@ workers: int = 2  # processes, one run each
 # %%
 import pandas as pd
 
-from fedmuscle_core.analysis import published as against_paper, plots, tables as report
-
+from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
 from fedmuscle_core.experiments.runs import sweep
-from fedmuscle_core.methods import ALIGNING
+from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
+from fedmuscle_core.methods import METHODS, of_group
 from fedmuscle_core.paths import results
 from fedmuscle_core.world.scenes import public_scenes
-from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
-from fedmuscle_core.experiments.tuning import choices_at_an_edge, tuning_table
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
-main, others = "single", [name for name in ALIGNING if name not in ("local", "fedmuscle")]
+main, aligning = "single", of_group("aligning")
+others = [name for name in aligning if name not in ("local", "fedmuscle")]
 
 # %% [markdown]
 # ## The public data
@@ -65,7 +65,7 @@ tuning_table("setup1")
 # A choice at the edge of its grid might be beaten beyond it. Those that are:
 
 # %%
-print(", ".join(f"{ALIGNING[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("setup1")))
+print(", ".join(f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("setup1")))
 
 # %% [markdown]
 # ## The runs
@@ -84,7 +84,7 @@ print({domain: f"{len(records)} runs, seeds {sorted(table['seed'].unique().tolis
 # Bytes from the ledger of the runs: one client, up and down, mean over clients and rounds.
 
 # %%
-report.exchange_table(history[main])
+tables.exchange_table(history[main])
 
 # %% [markdown]
 # ## Test scores, single digits as public data
@@ -92,7 +92,7 @@ report.exchange_table(history[main])
 # In percent after the last round, mean over seeds [95 % Student-t interval].
 
 # %%
-report.score_table(history[main]).set_index(["client", "task", "metric"]).T
+tables.score_table(history[main]).set_index(["client", "task", "metric"]).T
 
 # %%
 fig, drawn = plots.learning_curves(history[main])
@@ -117,13 +117,13 @@ plots.save_figure(fig, drawn, "04_table1_heatmap", profile)
 # by the winners. A method without any effect comes out slightly below 0, as noise picks the worse half.
 
 # %%
-pd.concat({domain: report.comparison_table(table, ALIGNING) for domain, table in history.items()}, names=["public data", ""])
+pd.concat({domain: tables.comparison_table(table, aligning) for domain, table in history.items()}, names=["public data", ""])
 
 # %% [markdown]
 # Pairs of methods that the two summaries order differently (single digits as public data):
 
 # %%
-report.rank_disagreements(history[main], [name for name in ALIGNING if name != "local"]).round(2)
+tables.rank_disagreements(history[main], [name for name in aligning if name != "local"]).round(2)
 
 # %% [markdown]
 # ## FedMuscle against each other method, paired over seeds
@@ -132,10 +132,10 @@ report.rank_disagreements(history[main], [name for name in ALIGNING if name != "
 # (seed, client) pairs in which FedMuscle scores higher.
 
 # %%
-report.pairwise_table(history[main], "fedmuscle", others)
+tables.pairwise_table(history[main], "fedmuscle", others)
 
 # %%
-rows = pd.concat([report.pairwise_differences(history[domain], "fedmuscle", others).assign(
+rows = pd.concat([tables.pairwise_differences(history[domain], "fedmuscle", others).assign(
     group=f"public data: {domain} ({table['seed'].nunique()} seeds)") for domain, table in history.items()])
 fig = plots.forest_plot(rows, "FedMuscle minus each method: Delta, paired over seeds, 95 % intervals")
 plots.save_figure(fig, rows, "04_table1_forest", profile)
@@ -148,7 +148,7 @@ plots.save_figure(fig, rows, "04_table1_forest", profile)
 
 # %%
 for domain in plans.DOMAINS:
-    print(f"{domain:8}", against_paper.order_sentence(history[domain]))
+    print(f"{domain:8}", beside_paper.order_beside(history[domain]))
 
 # %% [markdown]
 # ## Does it depend on the public data?
@@ -157,11 +157,11 @@ for domain in plans.DOMAINS:
 
 # %%
 by_domain = pd.concat([delta(changes[domain]).assign(domain=domain) for domain in plans.DOMAINS]).set_index(["method", "domain"])
-for method in [name for name in ALIGNING if name != "local"]:
+for method in [name for name in aligning if name != "local"]:
     for other in [domain for domain in plans.DOMAINS if domain != main]:
         pair = by_domain.loc[[(method, main), (method, other)]].reset_index()
         difference = paired_difference(pair.drop(columns="method").rename(columns={"domain": "method"}), "delta", main, other)
-        print(f"{ALIGNING[method].label:10} {main} - {other:8}: {report.interval_text(difference)} points: {verdict(difference)}")
+        print(f"{METHODS[method].label:10} {main} - {other:8}: {tables.interval_text(difference)} points: {verdict(difference)}")
 
 # %% [markdown]
 # ## One explanation, tested: is it the augmentation?
@@ -175,7 +175,7 @@ augmented = sweep(plans.augmented(profile, seeds), results(profile), workers)[1]
 summary = delta(relative_change(final_scores(pd.concat([history[main], augmented]))))
 for other in ("fedmuscle", "simclr"):
     difference = paired_difference(summary, "delta", "augmented", other)
-    print(f"FedMuscle with augmentation minus {ALIGNING[other].label}: Delta {report.interval_text(difference)} points: {verdict(difference)}")
+    print(f"FedMuscle with augmentation minus {METHODS[other].label}: Delta {tables.interval_text(difference)} points: {verdict(difference)}")
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -196,11 +196,11 @@ for other in ("fedmuscle", "simclr"):
 # Published: Pascal VOC, foundation models, from secondary summaries. Ours: single digits as public data.
 
 # %%
-against_paper.table1_beside(history[main], used)
+beside_paper.table1_beside(history[main], used)
 
 # %%
-against_paper.domains_beside(history, plans.DOMAINS)
+beside_paper.domains_beside(history, plans.DOMAINS)
 
 # %%
 for other in others:
-    print(report.improvement_sentence(history[main], "fedmuscle", other))
+    print(tables.improvement_sentence(history[main], "fedmuscle", other))

@@ -25,28 +25,27 @@ seeds: list = []  # empty: the first five of the profile
 workers: int = 2  # processes, one run each
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import published as against_paper, plots, tables as report
-
+from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.build import mask_from_text
+from fedmuscle_core.experiments.choices import tuning_table
 from fedmuscle_core.experiments.runs import sweep
-from fedmuscle_core.federation import mask_from_text
-from fedmuscle_core.methods import ALIGNING
-from fedmuscle_core.world.pairs import public_data, scene_captions
-from fedmuscle_core.paths import BACKBONES, results
-from fedmuscle_core.world.scenes import digit_scenes
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change, verdict
-from fedmuscle_core.world.tasks import TASKS, task_named
-from fedmuscle_core.experiments.tuning import tuning_table
+from fedmuscle_core.methods import METHODS, of_group
+from fedmuscle_core.paths import BACKBONES, results
+from fedmuscle_core.world.scenes import digit_scenes
+from fedmuscle_core.world.tasks import task_named
+from fedmuscle_core.world.worlds import public_data, scene_captions
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
-texts = [index for index, spec in enumerate(SETUPS["setup2"], 1) if TASKS[spec.task].modality == "text"]
-others = [name for name in ALIGNING if name not in ("local", "fedmuscle")]
+texts = [index for index, task in enumerate(SETUPS["setup2"].tasks, 1) if task_named(task).modality == "text"]
+aligning = of_group("aligning")
+others = [name for name in aligning if name not in ("local", "fedmuscle")]
 
 # %% [markdown]
 # ## The clients
@@ -55,7 +54,7 @@ others = [name for name in ALIGNING if name not in ("local", "fedmuscle")]
 # `tcleft`: which digit stands on the left, from a caption of two, whatever the order of its clauses.
 
 # %%
-clients = pd.DataFrame(SETUPS[plans.table2(profile, seeds)[0].setup], index=pd.RangeIndex(1, 11, name="client"))
+clients = pd.DataFrame(plans.table2(profile, seeds)[0].setup.clients, index=pd.RangeIndex(1, 11, name="client"))
 clients["reads"] = [task_named(task).modality for task in clients["task"]]
 clients.T
 
@@ -73,8 +72,8 @@ for name, text in zip("abcdefgh", public.captions, strict=False):
 
 # %%
 for index in texts:
-    task, _, size = SETUPS["setup2"][index - 1]
-    for text in scene_captions("train", TASKS[task].layout, size, 0, "client", index)[:3]:
+    task, _, size = SETUPS["setup2"].clients[index - 1]
+    for text in scene_captions("train", task_named(task).layout, size, 0, "client", index)[:3]:
         print(f"client {index}, {task}: {text}")
 
 # %% [markdown]
@@ -110,7 +109,7 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 # In percent after the last round, mean over seeds [95 % Student-t interval].
 
 # %%
-report.score_table(history).set_index(["client", "task", "metric"]).T
+tables.score_table(history).set_index(["client", "task", "metric"]).T
 
 # %% [markdown]
 # ## Who gains and who pays
@@ -121,7 +120,7 @@ fig, drawn = plots.change_heatmap(changes)
 plots.save_figure(fig, drawn, "05_table2_heatmap", profile)
 
 # %%
-report.comparison_table(history, ALIGNING)
+tables.comparison_table(history, aligning)
 
 # %% [markdown]
 # Delta over image clients and over text clients apart, mean over seeds [95 % interval], in percent:
@@ -129,19 +128,19 @@ report.comparison_table(history, ALIGNING)
 # %%
 changes["clients"] = np.where(changes["client"].isin(texts), "text clients", "image clients")
 by_group = changes.groupby(["clients", "method", "seed"])["change"].mean().groupby(["method", "clients"])
-table = by_group.apply(lambda values: report.interval_text(mean_interval(values))).unstack()
-table.loc[[name for name in ALIGNING if name != "local"]].rename(index=lambda name: ALIGNING[name].label)
+table = by_group.apply(tables.mean_text).unstack()
+table.loc[[name for name in aligning if name != "local"]].rename(index=lambda name: METHODS[name].label)
 
 # %%
-rows = report.pairwise_differences(history, "fedmuscle", others)
+rows = tables.pairwise_differences(history, "fedmuscle", others)
 fig = plots.forest_plot(rows, f"FedMuscle minus each method: Delta, paired over {len(used)} seeds, 95 % intervals")
 plots.save_figure(fig, rows, "05_table2_forest", profile)
 
 # %%
-report.pairwise_table(history, "fedmuscle", others)
+tables.pairwise_table(history, "fedmuscle", others)
 
 # %%
-report.exchange_table(history)
+tables.exchange_table(history)
 
 # %% [markdown]
 # ## Segmentation, seen
@@ -153,7 +152,7 @@ report.exchange_table(history)
 scenes = digit_scenes("test", "multi", records[0]["settings"]["test_size"], 0)
 said = {record["settings"]["method"]: record["masks"] for record in records if record["settings"]["seed"] == used[0]}
 shown = {"truth": list(scenes.masks[:6])}
-shown |= {f"client {client}, {ALIGNING[method].label}": [mask_from_text(text) for text in said[method][client]]
+shown |= {f"client {client}, {METHODS[method].label}": [mask_from_text(text) for text in said[method][client]]
           for client in ("7", "8") for method in ("local", "fedmuscle") if client in said[method]}
 fig = plots.mask_rows(scenes.images[:6], shown)
 
@@ -174,14 +173,14 @@ def cross_retrieval(record, when):
 found = pd.DataFrame([{"method": record["settings"]["method"], "when": when, "seed": record["settings"]["seed"],
                        **cross_retrieval(record, when)} for record in records for when in ("before", "after")])
 cells = found.groupby(["method", "when"])[["image to caption", "caption to image"]].agg(
-    lambda values: report.interval_text(mean_interval(values), 4).replace("+", "")).unstack()
-cells.loc[list(ALIGNING)].rename(index=lambda name: ALIGNING[name].label)
+    tables.mean_text, 4, signed=False).unstack()
+cells.loc[list(aligning)].rename(index=lambda name: METHODS[name].label)
 
 # %%
 after = found.query("when == 'after'").pivot(index="seed", columns="method", values="image to caption")
 for method in ("pairwise", "fedmuscle"):
     above = mean_interval(after[method] - 1 / 256)
-    print(f"{ALIGNING[method].label}: image to caption above chance by {report.interval_text(above, 4)}: {verdict(above)}")
+    print(f"{METHODS[method].label}: image to caption above chance by {tables.interval_text(above, 4)}: {verdict(above)}")
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -201,8 +200,8 @@ for method in ("pairwise", "fedmuscle"):
 # seeds of the same group of clients. Scores of other data cannot agree or disagree; Delta can.
 
 # %%
-against_paper.table2_beside(history, used)
+beside_paper.table2_beside(history, used)
 
 # %%
 for other in others:
-    print(report.improvement_sentence(history, "fedmuscle", other))
+    print(tables.improvement_sentence(history, "fedmuscle", other))

@@ -29,14 +29,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import published as against_paper, plots, tables as report
-
-from fedmuscle_core.experiments import plans
 from fedmuscle_core.alignment import summaries
+from fedmuscle_core.analysis import beside_paper, plots, tables
+from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.runs import sweep
+from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import DATA, results
-from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
@@ -76,7 +75,7 @@ measured = pd.concat([summaries(record["alignment"][when]).assign(
     for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
 chosen = pd.DataFrame([{"method": METHODS[record["settings"]["method"]].label, **record["settings"]} for record in records])
 print(len(records), "runs, seeds", used)
-chosen.drop_duplicates("method").set_index("method")[["contrastive_lr", "tau", "tau_prev", "local_lr"]]
+chosen.drop_duplicates("method").set_index("method")[["contrastive_lr", "tau", "tau_prev", "local_lr"]].astype(object).fillna("-")
 
 # %% [markdown]
 # ## Four measures
@@ -88,14 +87,10 @@ chosen.drop_duplicates("method").set_index("method")[["contrastive_lr", "tau", "
 # - *CKA*: similarity of two clients' kernels, blind to rotation.
 
 # %%
-def interval(values):
-    return report.interval_text(mean_interval(values), 3).replace("+", "")
-
-
 order = [method for method in plans.LOSSES if method != "local"]
-after = measured.query("when == 'after'").groupby(["method", "measure"])["value"].apply(interval).unstack()
-before = measured.query("when == 'before' and method == 'fedmuscle'").groupby("measure")["value"].apply(interval)
-pd.concat([before.to_frame("before training").T, after.loc[order].rename(index=lambda name: METHODS[name].label)])
+after = measured.query("when == 'after'").groupby(["method", "measure"])["value"].apply(tables.mean_text, 3, signed=False)
+before = measured.query("when == 'before' and method == 'fedmuscle'").groupby("measure")["value"].apply(tables.mean_text, 3, signed=False)
+pd.concat([before.to_frame("before training").T, after.unstack().loc[order].rename(index=lambda name: METHODS[name].label)])
 
 # %%
 def mean_matrix(method, when, measure):
@@ -119,7 +114,7 @@ points = delta(relative_change(final_scores(history))).join(found, on=["method",
 fig, ax = plt.subplots(figsize=(5.2, 3.4))
 for method in order:
     here = points[points["method"] == method]
-    ax.scatter(here["retrieval"], here["delta"], color=plots.COLOURS[method], label=METHODS[method].label)
+    ax.scatter(here["retrieval"], here["delta"], color=plots.colour_of(method), label=METHODS[method].label)
 ax.set_xlabel("retrieval between clients after training")
 ax.set_ylabel("Delta (%)")
 ax.set_title("One point a run")
@@ -131,7 +126,7 @@ wide = points.pivot(index="seed", columns="method", values=["retrieval", "delta"
 for measure, unit, digits in (("retrieval", "", 3), ("delta", " points", 1)):
     for other in [method for method in order if method != "fedmuscle"]:
         difference = mean_interval(wide[measure]["fedmuscle"] - wide[measure][other])
-        print(f"{measure:9}: FedMuscle - {METHODS[other].label}: {report.interval_text(difference, digits)}{unit}: {verdict(difference)}")
+        print(f"{measure:9}: FedMuscle - {METHODS[other].label}: {tables.interval_text(difference, digits)}{unit}: {verdict(difference)}")
 
 # %% [markdown]
 # ## Time per step
@@ -158,8 +153,8 @@ pd.DataFrame({METHODS[name].label: {"ms per loss": value, "times pairwise": roun
 
 # %%
 runs = {domain: sweep(plans.table1(profile, seeds, [domain], plans.LOSSES), results(profile), workers)[1] for domain in plans.DOMAINS}
-against_paper.loss_gains_beside(runs, plans.DOMAINS)
+beside_paper.loss_gains_beside(runs, plans.DOMAINS)
 
 # %%
-print(report.improvement_sentence(history, "fedmuscle", "gramian"))
-print(report.improvement_sentence(history, "fedmuscle", "pairwise"))
+print(tables.improvement_sentence(history, "fedmuscle", "gramian"))
+print(tables.improvement_sentence(history, "fedmuscle", "pairwise"))

@@ -31,12 +31,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.analysis import published as against_paper, plots, effects as varied
-
 from fedmuscle_core import muscle_loss
+from fedmuscle_core.analysis import beside_paper, effects, plots
 from fedmuscle_core.exchange import bytes_per_step
+from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.paths import DATA, results
 
 plots.use_style()
@@ -51,16 +50,16 @@ print(len(set(plans.notebook_07(profile, seeds))), "runs are behind this noteboo
 # twenty would still exclude 0.
 
 # %%
-six = varied.measure(varied.run_all(ablations.by_peer_count(profile, seeds), results(profile), workers))
-ten = varied.measure(varied.run_all(ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]), results(profile), workers))
+six = effects.measure(sweep_groups(ablations.by_peer_count(profile, seeds), results(profile), workers))
+ten = effects.measure(sweep_groups(ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]), results(profile), workers))
 few, many = six["value"].min(), six["value"].max()
-varied.effect_table(six, few, "M (Setup 1)")
+effects.effect_table(six, few, "M (Setup 1)")
 
 # %%
-varied.effect_table(six, few, "M, alpha = 1 (Setup 1)", "pairwise")
+effects.effect_table(six, few, "M, alpha = 1 (Setup 1)", "pairwise")
 
 # %%
-varied.effect_table(ten, ten["value"].min(), "M (Setup 2)")
+effects.effect_table(ten, ten["value"].min(), "M (Setup 2)")
 
 # %% [markdown]
 # ## Exact or sampled: does training notice?
@@ -69,8 +68,8 @@ varied.effect_table(ten, ten["value"].min(), "M (Setup 2)")
 # how large a difference could have been overlooked.
 
 # %%
-estimators = varied.measure(varied.run_all(ablations.by_estimator(profile, seeds), results(profile), workers))
-varied.effect_table(estimators, "exact", "loss")
+estimators = effects.measure(sweep_groups(ablations.by_estimator(profile, seeds), results(profile), workers))
+effects.effect_table(estimators, "exact", "loss")
 
 # %% [markdown]
 # ## Bytes: what the ledger counted, and the closed form
@@ -88,7 +87,7 @@ def counted(settings, rows):
     return dict(zip(["B", "M", "d", "protocol"], shape, strict=True)), per_step["down"].iloc[0]
 
 
-exchanged = varied.run_all(ablations.by_protocol(profile, seeds), results(profile), workers)
+exchanged = sweep_groups(ablations.by_protocol(profile, seeds), results(profile), workers)
 found = [counted(record["settings"], record["ledger"]) for records, _ in exchanged.values() for record in records]
 table = pd.DataFrame([{**shape, "down": down} for shape, down in found])
 print(f"{len(table)} runs, B = {sorted(set(table['B']))}, M = {sorted(set(table['M']))}: ledger and closed form agree to the byte")
@@ -187,9 +186,9 @@ precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda s
 
 # %%
 for setup, count in ablations.CHOOSING.items():
-    chosen = varied.measure(varied.run_all(ablations.by_choice(profile, seeds, setup), results(profile), workers))
-    print(f"{setup}, M = {count}:", varied.answer(chosen, "random", "choice"))
-    display(varied.effect_table(chosen, "random", f"choice ({setup})"))
+    chosen = effects.measure(sweep_groups(ablations.by_choice(profile, seeds, setup), results(profile), workers))
+    print(f"{setup}, M = {count}:", effects.answer(chosen, "random", "choice"))
+    display(effects.effect_table(chosen, "random", f"choice ({setup})"))
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -206,13 +205,13 @@ for setup, count in ablations.CHOOSING.items():
 # batch of 20, not of 32; the step from M = 1 to M = 3 fits neither, with or without the uplink.
 
 # %%
-against_paper.peers_beside(six)
+beside_paper.peers_beside(six)
 
 # %%
-against_paper.costs_beside(batch_sizes=(20, 32), dim=256)
+beside_paper.costs_beside(batch_sizes=(20, 32), dim=256)
 
 # %%
-print(varied.answer(six, few, "M"))
+print(effects.answer(six, few, "M"))
 print(f"From M = {few} to {many} the downlink of matrices grows {many / few:.0f}-fold, that of tuples "
       f"{32 ** (many - few):,}-fold; the exact loss takes {per_loss['factored'][1][-1]:.0f} ms at M = 5, the sampled one "
       f"{drawn['ms'].iloc[-1]:.0f} ms at M = {drawn['M'].max()}.")

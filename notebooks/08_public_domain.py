@@ -27,15 +27,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from scipy.stats import spearmanr
 
+from fedmuscle_core.analysis import beside_paper, effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.analysis import published as against_paper, plots, tables as report, effects as varied
-from fedmuscle_core.experiments.runs import one_thread
-from fedmuscle_core.methods import METHODS
 from fedmuscle_core.experiments.mismatch import public_mismatch
+from fedmuscle_core.experiments.runs import one_thread, sweep_groups
+from fedmuscle_core.experiments.statistics import mean_interval, verdict
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
 from fedmuscle_core.world.scenes import public_scenes
-from fedmuscle_core.experiments.statistics import mean_interval, verdict
 
 plots.use_style()
 print(len(set(plans.notebook_08(profile, seeds))), "runs are behind this notebook")
@@ -59,13 +58,13 @@ fig = plots.scene_grid([image for domain in domains for image in public_scenes(d
 # this notebook are 95 % Student-t over seeds unless they say otherwise, and not adjusted for their number.
 
 # %%
-by_domain = varied.run_all(ablations.by_domain(profile, seeds), results(profile), workers)
-measured = varied.measure(by_domain)
-pd.concat({METHODS[method].label: varied.effect_table(measured, "single", "public data", method)
+by_domain = sweep_groups(ablations.by_domain(profile, seeds), results(profile), workers)
+measured = effects.measure(by_domain)
+pd.concat({METHODS[method].label: effects.effect_table(measured, "single", "public data", method)
            for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
 
 # %%
-changes = varied.client_changes(by_domain)
+changes = effects.client_changes(by_domain)
 fig, axes = plt.subplots(1, len(ablations.PUBLIC_METHODS), figsize=(12, 3.4), sharey=True, layout="constrained")
 grids = {method: changes[changes["method"] == method].groupby(["client", "value"])["change"].mean().unstack()[domains]
          for method in ablations.PUBLIC_METHODS}
@@ -82,7 +81,7 @@ plots.save_figure(fig, pd.concat(grids, names=["method"]).reset_index(), "08_pub
 
 # %%
 mine = changes[changes["method"] == "fedmuscle"].groupby(["value", "client", "task"])["change"].apply(mean_interval)
-harmed = mine[[high < 0 for _, _, high in mine]].rename("change (%)").map(report.interval_text).reset_index()
+harmed = mine[[high < 0 for _, _, high in mine]].rename("change (%)").map(tables.interval_text).reset_index()
 harmed.rename(columns={"value": "public data"}).set_index(["public data", "client"])
 
 # %% [markdown]
@@ -106,7 +105,7 @@ for score in ("mmd", "uniformity"):
     ranks = table.groupby(["seed", "client"]).apply(lambda rows: spearmanr(rows[score], rows["change"]).statistic, include_groups=False)
     interval = mean_interval(ranks.groupby("seed").mean())
     says = {"lower": "predicts a smaller gain", "higher": "predicts a larger gain"}.get(verdict(interval), "no prediction shown")
-    print(f"{score:10}: rank correlation with the change {report.interval_text(interval, 2)}: {says}")
+    print(f"{score:10}: rank correlation with the change {tables.interval_text(interval, 2)}: {says}")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True, layout="constrained")
@@ -128,8 +127,8 @@ plots.save_figure(fig, table, "08_public_domain_mismatch", profile)
 # pool of handwritten digits: beyond some size, only position, colour and background are new.
 
 # %%
-sizes = varied.measure(varied.run_all(ablations.by_public_size(profile, seeds), results(profile), workers))
-varied.effect_table(sizes, 512, "public samples")
+sizes = effects.measure(sweep_groups(ablations.by_public_size(profile, seeds), results(profile), workers))
+effects.effect_table(sizes, 512, "public samples")
 
 # %%
 fig, ax = plt.subplots(figsize=(5.5, 3.3), layout="constrained")
@@ -148,10 +147,10 @@ plots.save_figure(fig, drawn, "08_public_domain_size", profile)
 # temperature for all pairs says whether it is the distance or a softer loss. On scenes and on single digits:
 
 # %%
-distant = {domain: varied.measure(varied.run_all(ablations.by_distant_tau(profile, seeds, domain), results(profile), workers))
+distant = {domain: effects.measure(sweep_groups(ablations.by_distant_tau(profile, seeds, domain), results(profile), workers))
            for domain in plans.DISTANT_DOMAINS}
 reference = ablations.DISTANT_TAUS[0]
-pd.concat({domain: varied.effect_table(rows, reference, "tau of distant pairs") for domain, rows in distant.items()},
+pd.concat({domain: effects.effect_table(rows, reference, "tau of distant pairs") for domain, rows in distant.items()},
           names=["public data", ""]).droplevel(1)
 
 # %% [markdown]
@@ -169,10 +168,10 @@ pd.concat({domain: varied.effect_table(rows, reference, "tau of distant pairs") 
 # %%
 histories = {domain: pd.concat([by_domain[key][1] for key in [(None, "local"), *((domain, name) for name in ablations.PUBLIC_METHODS)]])
              for domain in domains}
-against_paper.domain_spread(histories, domains)
+beside_paper.domain_spread(histories, domains)
 
 # %%
-print(varied.answer(measured, "single", "public data"))
-print(varied.answer(sizes, 512, "public samples"))
+print(effects.answer(measured, "single", "public data"))
+print(effects.answer(sizes, 512, "public samples"))
 for domain, rows in distant.items():
-    print(f"{domain}:", varied.answer(rows, reference, "tau of distant pairs"))
+    print(f"{domain}:", effects.answer(rows, reference, "tau of distant pairs"))

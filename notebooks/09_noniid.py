@@ -30,17 +30,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedmuscle_core.analysis import beside_paper, effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
-from fedmuscle_core.client import private_sets
-from fedmuscle_core.methods import METHODS
-from fedmuscle_core.world.partition import NUM_CLASSES
-from fedmuscle_core.paths import results
-from fedmuscle_core.world.real.splits import run_rows, sample_classes
-from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.build import world_for
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval
-from fedmuscle_core.world.tasks import task_named
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.paths import results
+from fedmuscle_core.world.partition import NUM_CLASSES
 
 plots.use_style()
 print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this notebook")
@@ -54,18 +51,16 @@ print(len(set(plans.notebook_09(profile, seeds))), "runs are behind this noteboo
 # %%
 def counts(concentration):
     settings, rows = first.replace(dirichlet=None if concentration == "IID" else concentration), {}
-    for index, spec in enumerate(SETUPS[settings.setup], 1):
-        if spec.task in ("ic10", "ic100") or spec.task.startswith("class@"):
-            task = task_named(spec.task)
-            labels = (sample_classes(task, run_rows(settings)[index]) if task.source else
-                      private_sets(index, spec, settings)["train"][1])
-            classes = labels // (10 if task.num_outputs == 100 else 1)
-            rows[f"{index} {spec.task.upper()}"] = np.bincount(classes, minlength=NUM_CLASSES)
+    world = world_for(settings)
+    for client, task in enumerate(settings.setup.tasks, 1):
+        if task in ("ic10", "ic100") or task.startswith("class@"):
+            classes = world.classes(client) // (world.num_classes(client) // NUM_CLASSES)
+            rows[f"{client} {task.upper()}"] = np.bincount(classes, minlength=NUM_CLASSES)
     return pd.DataFrame(rows).T
 
 
 first = ablations.by_concentration(profile, seeds)["IID", "local"][0]
-tables = {}
+partitions = {}
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.8), sharey=True, layout="constrained")
 for ax, concentration in zip(axes, (0.1, 1.0, "IID"), strict=True):
     table = counts(concentration)
@@ -76,8 +71,8 @@ for ax, concentration in zip(axes, (0.1, 1.0, "IID"), strict=True):
     ax.set_xticks(range(NUM_CLASSES))
     ax.set_yticks(range(len(table)), table.index)
     ax.grid(False)
-    tables[concentration] = table
-plots.save_figure(fig, pd.concat(tables, names=["Dirichlet", "client"]).reset_index(), "09_noniid_partition", profile)
+    partitions[concentration] = table
+plots.save_figure(fig, pd.concat(partitions, names=["Dirichlet", "client"]).reset_index(), "09_noniid_partition", profile)
 
 # %% [markdown]
 # ## Delta against the concentration
@@ -85,9 +80,9 @@ plots.save_figure(fig, pd.concat(tables, names=["Dirichlet", "client"]).reset_in
 # Every client is scored on scenes in the proportions of its own, against Local with the same private set.
 
 # %%
-divided = varied.run_all(ablations.by_concentration(profile, seeds), results(profile), workers)
-mixed = varied.measure(divided)
-pd.concat({METHODS[method].label: varied.effect_table(mixed, "IID", "Dirichlet", method) for method in ("pairwise", "fedmuscle")},
+divided = sweep_groups(ablations.by_concentration(profile, seeds), results(profile), workers)
+mixed = effects.measure(divided)
+pd.concat({METHODS[method].label: effects.effect_table(mixed, "IID", "Dirichlet", method) for method in ("pairwise", "fedmuscle")},
           names=["method", ""]).droplevel(1)
 
 # %% [markdown]
@@ -96,7 +91,7 @@ pd.concat({METHODS[method].label: varied.effect_table(mixed, "IID", "Dirichlet",
 # %%
 alone = {value: final_scores(history).groupby("seed")["value"].mean() for (value, method), (_, history) in divided.items()
          if method == "local"}
-pd.Series({value: report.interval_text(mean_interval(scores)).replace("+", "") for value, scores in alone.items()},
+pd.Series({value: tables.mean_text(scores, signed=False) for value, scores in alone.items()},
           name="Local: mean test score over clients (%)").rename_axis("Dirichlet").to_frame()
 
 # %% [markdown]
@@ -107,16 +102,16 @@ pd.Series({value: report.interval_text(mean_interval(scores)).replace("+", "") f
 # uploads the whole public set at the beginning of the round, and an absent client still serves what it uploaded last.
 
 # %%
-absent = varied.measure(varied.run_all(ablations.by_absence(profile, seeds), results(profile), workers))
+absent = effects.measure(sweep_groups(ablations.by_absence(profile, seeds), results(profile), workers))
 name = "share of rounds missed, refresh"
-varied.effect_table(absent, "0.0, batch", name).sort_values(name, ignore_index=True)
+effects.effect_table(absent, "0.0, batch", name).sort_values(name, ignore_index=True)
 
 # %%
 absent.groupby("value", sort=False)["kib"].mean().map("{:,.0f} KiB a client and round".format)
 
 # %%
-both = pd.concat([varied.effects(mixed, "IID").assign(group="Dirichlet, against IID"),
-                  varied.effects(absent, "0.0, batch").assign(group="absence and refresh, against 0.0, batch")])
+both = pd.concat([effects.effects(mixed, "IID").assign(group="Dirichlet, against IID"),
+                  effects.effects(absent, "0.0, batch").assign(group="absence and refresh, against 0.0, batch")])
 rows = both[both["low"].notna() | (both["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
 fig = plots.forest_plot(rows, f"FedMuscle: difference of Delta (points), paired over {rows['seeds'].max()} seed(s), 95 % intervals")
 plots.save_figure(fig, rows, "09_noniid", profile)
@@ -132,11 +127,11 @@ plots.save_figure(fig, rows, "09_noniid", profile)
 # ## Published, and ours
 
 # %%
-paper = float(report.published(table="noniid")["value"].iloc[0])
+paper = beside_paper.published_value(table="noniid")
 mine = mean_interval(mixed[(mixed["method"] == "fedmuscle") & (mixed["value"] == 0.1)]["delta"])
-pd.DataFrame([{"Delta (%)": "FedMuscle, twelve clients, Dirichlet(0.1)", "published": paper, "ours [95 % CI]": report.interval_text(mine),
-               "agrees?": report.agreement(paper, mine)}])
+pd.DataFrame([{"Delta (%)": "FedMuscle, twelve clients, Dirichlet(0.1)", "published": paper, "ours [95 % CI]": tables.interval_text(mine),
+               "agrees?": beside_paper.agreement(paper, mine)}])
 
 # %%
-print(varied.answer(mixed, "IID", "Dirichlet"))
-print(varied.answer(absent, "0.0, batch", "(share of rounds missed, refresh)"))
+print(effects.answer(mixed, "IID", "Dirichlet"))
+print(effects.answer(absent, "0.0, batch", "(share of rounds missed, refresh)"))

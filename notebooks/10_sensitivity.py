@@ -29,17 +29,17 @@ workers: int = 2  # processes, one run each
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from fedmuscle_core.analysis import effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
-from fedmuscle_core.paths import results
 from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.statistics import mean_interval
+from fedmuscle_core.paths import results
 
 plots.use_style()
 print(len(set(plans.notebook_10(profile, seeds))), "runs are behind this notebook")
-(tuned,) = profile_settings(profile, "setup1", "fedmuscle", [0])
-{name: getattr(tuned, name) for name in ("tau", "tau_prev", *ablations.FACTORS)}
+tuned = profile_settings(profile, "setup1", "fedmuscle", [0])[0].flat()
+{name: tuned[name] for name in ("tau", "tau_prev", *ablations.FACTORS)}
 
 # %% [markdown]
 # ## One factor at a time
@@ -48,14 +48,14 @@ print(len(set(plans.notebook_10(profile, seeds))), "runs are behind this noteboo
 # `local_epochs`, `dim`). Batches of other sizes come in the same number, 16 a round.
 
 # %%
-measured = {factor: varied.measure(varied.run_all(ablations.by_factor(profile, factor, seeds), results(profile), workers))
+measured = {factor: effects.measure(sweep_groups(ablations.by_factor(profile, factor, seeds), results(profile), workers))
             for factor in ablations.factors(profile)}
-pd.concat({factor: varied.effect_table(table, getattr(tuned, factor)).set_axis(
+pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
     ["value", "Delta (%)", "minus tuned (points)", "shown", "seeds", "seeds to show 1 point"], axis=1)
     for factor, table in measured.items()}, names=["factor", ""]).droplevel(1)
 
 # %%
-rows = pd.concat([varied.effects(table, getattr(tuned, factor)).assign(group=factor) for factor, table in measured.items()])
+rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=factor) for factor, table in measured.items()])
 rows = rows[rows["low"].notna() | (rows["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
 fig = plots.forest_plot(rows, f"FedMuscle: difference of Delta to the tuned value (points), {rows['seeds'].max()} seed(s), 95 %")
 plots.save_figure(fig, rows, "10_sensitivity", profile)
@@ -66,7 +66,7 @@ plots.save_figure(fig, rows, "10_sensitivity", profile)
 # Mean Delta over seeds; tau_prev as a share of tau. A share of 1 is gamma = 0: alpha = 1.
 
 # %%
-grid = varied.measure(varied.run_all(ablations.by_temperatures(profile, seeds), results(profile), workers))
+grid = effects.measure(sweep_groups(ablations.by_temperatures(profile, seeds), results(profile), workers))
 parts = grid["value"].str.split(", ", expand=True).astype(float)
 heat = grid.assign(tau=parts[0], share=parts[1]).pivot_table(index="tau", columns="share", values="delta")
 fig, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
@@ -74,7 +74,7 @@ plots.grid_heatmap(ax, heat, f"Delta (%), {grid['seed'].nunique()} seed(s)", 12,
 plots.save_figure(fig, grid, "10_sensitivity_temperatures", profile)
 
 # %%
-varied.effect_table(grid, f"{tuned.tau}, {tuned.tau_prev / tuned.tau:g}", "tau, tau_prev / tau")
+effects.effect_table(grid, f"{tuned['tau']}, {tuned['tau_prev'] / tuned['tau']:g}", "tau, tau_prev / tau")
 
 # %% [markdown]
 # ## Batch size and temperature together
@@ -83,12 +83,12 @@ varied.effect_table(grid, f"{tuned.tau}, {tuned.tau_prev / tuned.tau:g}", "tau, 
 # differences, paired.
 
 # %%
-both = varied.measure(varied.run_all(ablations.by_batch_and_tau(profile, seeds), results(profile), workers))
+both = effects.measure(sweep_groups(ablations.by_batch_and_tau(profile, seeds), results(profile), workers))
 wide = both.pivot(index="seed", columns="value", values="delta")
 if profile != "quick":
     interaction = mean_interval((wide["128, 0.5"] - wide["128, 0.1"]) - (wide["8, 0.5"] - wide["8, 0.1"]))
-    print(f"interaction of B and tau: {report.interval_text(interaction)} points")
-varied.effect_table(both, wide.columns[0], "B, tau")
+    print(f"interaction of B and tau: {tables.interval_text(interaction)} points")
+effects.effect_table(both, wide.columns[0], "B, tau")
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -103,9 +103,9 @@ varied.effect_table(both, wide.columns[0], "B, tau")
 # tuned; d is smaller as the networks are; the temperatures were among those tried.
 
 # %%
-pd.DataFrame([{"setting": name, "published": paper, "ours": getattr(tuned, name),
-               "agrees?": "yes" if getattr(tuned, name) == paper else "no"} for name, paper in {"tau": 0.2, "tau_prev": 0.15, "batch_size": 32, "num_peers": 3, "dim": 256}.items()])
+pd.DataFrame([{"setting": name, "published": paper, "ours": tuned[name], "agrees?": "yes" if tuned[name] == paper else "no"}
+              for name, paper in {"tau": 0.2, "tau_prev": 0.15, "batch_size": 32, "num_peers": 3, "dim": 256}.items()])
 
 # %%
 for factor, table in measured.items():
-    print(varied.answer(table, getattr(tuned, factor), factor))
+    print(effects.answer(table, tuned[factor], factor))

@@ -31,15 +31,13 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.world import gaussians
-
 from fedmuscle_core import mi_lower_bound, muscle_loss
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
-from fedmuscle_core.paths import results
+from fedmuscle_core.analysis import effects, plots, tables
+from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.statistics import mean_interval, verdict
+from fedmuscle_core.paths import results
+from fedmuscle_core.world import gaussians
 
 plots.use_style()
 print(len(set(plans.notebook_11(profile, seeds))), "runs are behind this notebook")
@@ -80,7 +78,7 @@ curves["Muscle, limit"] = curves["true"] + curves["excess"]
 
 # %%
 fig, ax = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-muscle, pairs = plots.COLOURS["fedmuscle"], plots.COLOURS["pairwise"]
+muscle, pairs = plots.colour_of("fedmuscle"), plots.colour_of("pairwise")
 for name, style, colour, label in (("true", "-", "k", "true"), ("sum of pairs", "--", pairs, "sum of pairs"),
                                    ("Muscle, limit", "-", muscle, "Muscle, limit"),
                                    ("learned", "o", muscle, "learned alpha, B = 64"), ("uniform", "o", pairs, "alpha = 1, B = 64")):
@@ -127,7 +125,7 @@ for among, row in last.iterrows():
 groups = {"numbers of peers": ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
           "public domains": ablations.by_domain(profile, seeds, methods=["fedmuscle"]),
           "public sizes": ablations.by_public_size(profile, seeds), "temperatures": ablations.by_temperatures(profile, seeds)}
-families = {name: varied.measure(varied.run_all(runs, results(profile), workers)) for name, runs in groups.items()}
+families = {name: effects.measure(sweep_groups(runs, results(profile), workers)) for name, runs in groups.items()}
 for name, runs in families.items():
     num_peers = runs["value"].astype(int) if name == "numbers of peers" else 3
     runs["bound"] = num_peers * math.log(32) - runs["loss"]
@@ -138,7 +136,7 @@ for name, runs in families.items():
     ranks = runs.groupby("seed").apply(lambda rows: spearmanr(rows["bound"], rows["delta"]).statistic, include_groups=False)
     tracked[name] = tuple(np.clip(mean_interval(ranks), -1, 1))
     says = {"higher": "a larger bound goes with a larger Delta", "lower": "a larger bound goes with a smaller Delta"}
-    print(f"{name}: rank correlation of bound and Delta {report.interval_text(tracked[name], 2)} over {len(ranks)} seed(s): "
+    print(f"{name}: rank correlation of bound and Delta {tables.interval_text(tracked[name], 2)} over {len(ranks)} seed(s): "
           f"{says.get(verdict(tracked[name]), 'no relation shown')}")
 
 # %%
@@ -177,7 +175,7 @@ print(f"within a setting, over seeds: mean rank correlation {within.mean():+.2f}
 
 # %%
 pd.DataFrame([{"question": f"rank correlation of bound and Delta, {name}", "published": "not found",
-               "ours [95 % CI over seeds]": report.interval_text(interval, 2), "agrees?": "cannot be said"}
+               "ours [95 % CI over seeds]": tables.interval_text(interval, 2), "agrees?": "cannot be said"}
               for name, interval in tracked.items()])
 
 # %%

@@ -31,12 +31,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from fedmuscle_core.analysis import beside_paper, effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
-from fedmuscle_core.paths import DATA, results
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval
+from fedmuscle_core.paths import DATA, results
 
 plots.use_style()
 print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this notebook")
@@ -49,12 +49,12 @@ print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this noteboo
 # Local, in percent.
 
 # %%
-modality = varied.run_all(ablations.by_setup(profile, ablations.MODALITIES, seeds), results(profile), workers)
-changes = varied.client_changes(modality)
+modality = sweep_groups(ablations.by_setup(profile, ablations.MODALITIES, seeds), results(profile), workers)
+changes = effects.client_changes(modality)
 names = {"ss": "segmentation", "tc10": "text", "tcleft": "text"}
 kinds = changes["task"].map(lambda task: names.get(task, "clients 1 to 6")).rename("clients")
 by_kind = changes.groupby(["value", kinds, "seed"])["change"].mean().groupby(["value", "clients"]).apply(mean_interval)
-by_kind.map(report.interval_text).unstack().astype(object).fillna("-")
+by_kind.map(tables.interval_text).unstack().astype(object).fillna("-")
 
 # %% [markdown]
 # ## One architecture, two, five
@@ -63,14 +63,14 @@ by_kind.map(report.interval_text).unstack().astype(object).fillna("-")
 # with the same architecture, and Local differs, too: its mean test score stands beside.
 
 # %%
-built = varied.run_all(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers)
-kinds = varied.measure(built)
-varied.effect_table(kinds, "setup1", "architectures")
+built = sweep_groups(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers)
+kinds = effects.measure(built)
+effects.effect_table(kinds, "setup1", "architectures")
 
 # %%
 alone = {setup: final_scores(history).groupby("seed")["value"].mean() for (setup, method), (_, history) in built.items()
          if method == "local"}
-pd.Series({setup: report.interval_text(mean_interval(scores)).replace("+", "") for setup, scores in alone.items()},
+pd.Series({setup: tables.mean_text(scores, signed=False) for setup, scores in alone.items()},
           name="Local: mean test score over clients (%)").to_frame()
 
 # %% [markdown]
@@ -79,9 +79,9 @@ pd.Series({setup: report.interval_text(mean_interval(scores)).replace("+", "") f
 # Setup 1 once, twice and four times, every client with private data of its own, M = 3.
 
 # %%
-many = varied.run_all(ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS), results(profile), workers)
-sizes = varied.measure(many)
-varied.effect_table(sizes, "setup1", "clients")
+many = sweep_groups(ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS), results(profile), workers)
+sizes = effects.measure(many)
+effects.effect_table(sizes, "setup1", "clients")
 
 # %%
 def retrieval(record):
@@ -89,8 +89,8 @@ def retrieval(record):
     return matrix[~np.eye(len(matrix), dtype=bool)].mean()
 
 
-pd.DataFrame([{"clients": len(SETUPS[setup]), "retrieval between clients after training":
-               report.interval_text(mean_interval([retrieval(record) for record in records]), 3).replace("+", "")}
+pd.DataFrame([{"clients": len(SETUPS[setup].clients), "retrieval between clients after training":
+               tables.mean_text([retrieval(record) for record in records], 3, signed=False)}
               for (setup, method), (records, _) in many.items() if method == "fedmuscle"])
 
 # %% [markdown]
@@ -112,7 +112,7 @@ for ax, (column, title) in zip(axes, (("seconds", "Time of a round (s)"), ("extr
         ax.plot(rows["clients"], rows[column], "o-", markersize=4, label=way)
     ax.set(title=title, xlabel="clients", ylim=(0, None))
 axes[0].legend()
-numbers = sizes.assign(value=sizes["value"].map(lambda setup: len(SETUPS[setup])))
+numbers = sizes.assign(value=sizes["value"].map(lambda setup: len(SETUPS[setup].clients)))
 drawn = plots.value_curves(axes[2], numbers)
 axes[2].set(title=f"FedMuscle: Delta (%), {sizes['seed'].nunique()} seed(s), 95 %", xlabel="clients")
 plots.save_figure(fig, pd.concat({"cost": cost, "delta": drawn}, names=["panel", "row"]).reset_index(), "12_stress", profile)
@@ -127,12 +127,12 @@ plots.save_figure(fig, pd.concat({"cost": cost, "delta": drawn}, names=["panel",
 # ## Published, and ours
 
 # %%
-paper = report.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
-pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup])} clients", "published": paper if setup == "setup1" else "not found",
-               "ours [95 % CI]": report.interval_text(mean_interval(rows["delta"])),
-               "agrees?": report.agreement(paper, mean_interval(rows["delta"])) if setup == "setup1" else "cannot be said"}
+paper = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
+pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published": paper if setup == "setup1" else "not found",
+               "ours [95 % CI]": tables.mean_text(rows["delta"]),
+               "agrees?": beside_paper.agreement(paper, mean_interval(rows["delta"])) if setup == "setup1" else "cannot be said"}
               for setup, rows in sizes.groupby("value", sort=False)])
 
 # %%
-print(varied.answer(sizes, "setup1", "clients"))
-print(varied.answer(kinds, "setup1", "architectures"))
+print(effects.answer(sizes, "setup1", "clients"))
+print(effects.answer(kinds, "setup1", "architectures"))

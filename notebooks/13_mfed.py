@@ -28,24 +28,24 @@ workers: int = 2  # processes, one run each
 
 # %%
 import pandas as pd
+import torch
 
-from fedmuscle_core import aggregation, federation
-
-from fedmuscle_core.experiments import plans
-
-from fedmuscle_core.analysis import plots, tables as report, task_tables
+from fedmuscle_core.aggregation import Upload, mean_over_tasks, mean_per_task
+from fedmuscle_core.analysis import beside_paper, plots, tables, task_tables
 from fedmuscle_core.client import LocalStep
+from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.build import build, mask_from_text
+from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import one_thread, sweep
-from fedmuscle_core.federation import mask_from_text
-from fedmuscle_core.methods import METHODS, mfed, sharing
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.methods.sharing import copied
 from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.paths import results
-from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.world.scenes import digit_scenes
-from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.statistics import delta, paired_difference, final_scores, relative_change, verdict
 from fedmuscle_core.world.tasks import targets
-from fedmuscle_core.experiments.tuning import choices_at_an_edge, tuning_table
 
 plots.use_style()
 federated = [name for name in plans.MFED_METHODS if name not in ("local", "centralised", "fedmuscle")]
@@ -65,7 +65,7 @@ fig = plots.mask_rows(scenes.images, {name: list(targets(name, scenes)) for name
 # ## The clients
 
 # %%
-pd.DataFrame([{"client": index, **spec._asdict()} for index, spec in enumerate(SETUPS["mfed_dense"], 1)])
+pd.DataFrame([{"client": index, **spec._asdict()} for index, spec in enumerate(SETUPS["mfed_dense"].clients, 1)])
 
 # %% [markdown]
 # ## One round by hand
@@ -76,19 +76,19 @@ pd.DataFrame([{"client": index, **spec._asdict()} for index, spec in enumerate(S
 # %%
 settings = profile_settings("quick", "mfed_dense", "mfed", [0], rounds=2, test_size=0)[0]
 with one_thread():
-    built = federation.build(settings)
-    mfed.play_round(built, 1)
-clients = built.clients
-pd.DataFrame([{"client": client.index, "task": client.task.name, "encoder": num_parameters(client.model.encoder()),
-               "decoder": num_parameters(client.model.decoder())} for client in clients[::3]])
+    federation = build(settings)
+    federation.fit(1, progress=False)
+clients = federation.clients
+pd.DataFrame([{"client": client.name, "task": client.task.name, "encoder": num_parameters(client.network.encoder()),
+               "decoder": num_parameters(client.network.decoder())} for client in clients[::3]])
 
 # %% [markdown]
 # The server: decoders are averaged within a task, weighted by private scenes; encoders likewise, then over tasks, each alike.
 
 # %%
-uploads = [aggregation.Upload(client.index, client.task.name, len(client.data["train"][1]), sharing.copied(client.model.encoder()),
-                              sharing.copied(client.model.decoder())) for client in clients]
-encoder, decoders = aggregation.mean_over_tasks(uploads), aggregation.mean_per_task(uploads, "decoder")
+uploads = [Upload(client.name, client.task.name, client.data["train"].size, copied(client.network.encoder()),
+                  copied(client.network.decoder())) for client in clients]
+encoder, decoders = mean_over_tasks(uploads), mean_per_task(uploads, "decoder")
 weights = pd.Series([upload.samples for upload in uploads], [upload.task for upload in uploads])
 name = next(iter(encoder))
 by_hand = sum(share / 4 * upload.encoder[name] for upload, share in
@@ -101,11 +101,11 @@ print(f"{name}: shape {tuple(encoder[name].shape)}, largest difference to the su
 
 # %%
 client = clients[0]
-inputs, wanted = (values[:16] for values in client.data["train"])
-features = client.model.encode(inputs)
-own = client.task.loss(client.model.decode(features), wanted)
-both = mfed.decoder_term(client, decoders[client.task.name], settings, 2)(own, LocalStep(0, 1, features, wanted))
-print(f"L(D_c(E(x))) = {own:.3f}; with lam = {settings.lam:g} times L(D_t(E(x))): {both:.3f}")
+inputs, wanted = client.data["train"].take(torch.arange(16))
+features = client.network.encode(inputs)
+own = client.task.loss(client.network.decode(features), wanted)
+both = settings.method.term(client, decoders[client.task.name], progress=1.0)(own, LocalStep(0, 1, features, wanted))
+print(f"L(D_c(E(x))) = {own:.3f}; with lam = {settings.method.lam:g} times L(D_t(E(x))): {both:.3f}")
 
 # %% [markdown]
 # ## Tuning
@@ -135,7 +135,7 @@ task_tables.task_table(history["mfed_dense"])
 # interquartile mean (IQM) and the scores above are the other side.
 
 # %%
-report.comparison_table(history["mfed_dense"], plans.MFED_METHODS)
+tables.comparison_table(history["mfed_dense"], plans.MFED_METHODS)
 
 # %%
 print(task_tables.order_sentence(history["mfed_dense"], [name for name in plans.MFED_METHODS if name != "fedmuscle"]))
@@ -179,7 +179,7 @@ fig = plots.mask_rows(scenes.images[:6], shown)
 task_tables.task_table(history["mfed_labels"])
 
 # %%
-report.comparison_table(history["mfed_labels"], plans.MFED_METHODS)
+tables.comparison_table(history["mfed_labels"], plans.MFED_METHODS)
 
 # %%
 task_tables.least_data_table(history["mfed_labels"], "mfed_labels")
@@ -194,10 +194,10 @@ print(task_tables.order_sentence(history["mfed_labels"], [name for name in plans
 # and what it assumes:
 
 # %%
-exchange = pd.concat({setup: report.exchange_table(table) for setup, table in history.items()}, names=["clients", ""]).droplevel(1)
+exchange = pd.concat({setup: tables.exchange_table(table) for setup, table in history.items()}, names=["clients", ""]).droplevel(1)
 labels = {METHODS[name].label: name for name in ("fedmuscle", "mfed", "encoder_only")}
 worlds = exchange[exchange["method"].isin(labels)]
-worlds.insert(1, "Delta (%)", [report.interval_text(report.delta_interval(history[setup], labels[label]))
+worlds.insert(1, "Delta (%)", [tables.interval_text(tables.delta_interval(history[setup], labels[label]))
                                for setup, label in worlds["method"].items()])
 worlds
 
@@ -206,9 +206,9 @@ both = []
 for setup, table in history.items():
     summary = delta(relative_change(final_scores(table)))
     found = paired_difference(summary, "delta", "mfed", "fedmuscle")
-    both.append({"clients": setup, **{METHODS[name].label: report.interval_text(report.delta_interval(table, name))
+    both.append({"clients": setup, **{METHODS[name].label: tables.interval_text(tables.delta_interval(table, name))
                                       for name in ("mfed", "fedmuscle")},
-                 "M-Fed minus FedMuscle (points)": report.interval_text(found), "shown": verdict(found)})
+                 "M-Fed minus FedMuscle (points)": tables.interval_text(found), "shown": verdict(found)})
 pd.DataFrame(both)
 
 # %% [markdown]
@@ -235,8 +235,8 @@ pd.DataFrame(both)
 # varies the parts of the last and looks at the second; nothing here separates the first.
 
 # %%
-task_tables.beside_paper(history["mfed_dense"])
+beside_paper.mfed_beside(history["mfed_dense"])
 
 # %%
-print(report.delta_sentence(history["mfed_dense"], "mfed", "fedavg"))
-print(report.delta_sentence(history["mfed_labels"], "mfed", "fedavg"))
+print(tables.delta_sentence(history["mfed_dense"], "mfed", "fedavg"))
+print(tables.delta_sentence(history["mfed_labels"], "mfed", "fedavg"))

@@ -26,18 +26,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
+from fedmuscle_core.analysis import effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-
-from fedmuscle_core import federation
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
-from fedmuscle_core.experiments.runs import one_thread, sweep
-from fedmuscle_core.methods import METHODS, mfed, sharing
+from fedmuscle_core.experiments.build import build
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.runs import one_thread, sweep, sweep_groups
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.methods.sharing import copied, encoder_gradient
 from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.paths import results
-from fedmuscle_core.experiments.profiles import profile_settings
-from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.statistics import mean_interval
 
 plots.use_style()
 print(len(set(plans.notebook_14(profile, seeds))), "runs are behind this notebook")
@@ -50,55 +47,52 @@ print(len(set(plans.notebook_14(profile, seeds))), "runs are behind this noteboo
 
 # %%
 settings = profile_settings("quick", "mfed_dense", "mfed", [0], rounds=2, test_size=0, bad_uploads="raise")[0]
-tasks = {index: spec.task for index, spec in enumerate(SETUPS["mfed_dense"], 1)}
-sizes = pd.Series({index: spec.train_size for index, spec in enumerate(SETUPS["mfed_dense"], 1)})
-weights = sizes / sizes.groupby(tasks).transform("sum") / len(set(tasks.values()))
+specs = pd.DataFrame(settings.setup.clients, index=pd.RangeIndex(1, 13, name="client"))
+weights = specs["train_size"] / specs.groupby("task")["train_size"].transform("sum") / specs["task"].nunique()
 with one_thread():
-    built = federation.build(settings)
-    mfed.play_round(built, 1)
-    before = torch.stack([torch.cat([part.detach().flatten() for part in client.model.encoder().parameters()]) for client in built.clients])
-    sharing.gather(built, 2, mfed.merge, sharing.PARTS, tasks)
-original = merged = torch.cat([value.flatten() for value in built.memory["encoders"][1].values()])
+    federation = build(settings)
+    federation.fit(1, progress=False)
+
+
+def as_vector(state):
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def merged_encoder():
+    federation.play(federation.method.gather(federation.server, 2), 2)
+    return as_vector(federation.server.memory.encoders[1])
+
+
+# %%
+original = merged = merged_encoder()
 moved = []
-for place, client in enumerate(built.clients):
+for client in federation.clients:
+    before = as_vector(copied(client.network.encoder()))
     with torch.no_grad():
-        for parameter in client.model.encoder().parameters():
+        for parameter in client.network.encoder().parameters():
             parameter += 1.0
-    sharing.gather(built, 2, mfed.merge, sharing.PARTS, tasks)
-    now = torch.cat([value.flatten() for value in built.memory["encoders"][1].values()])
-    moved.append({"client": client.index, "task": tasks[client.index], "distance to the merged encoder": (before[place] - original).norm().item(),
-                  "its weight": weights[client.index], "merged encoder moved by": (now - merged).mean().item()})
+    now = merged_encoder()
+    moved.append({"client": client.name, "task": client.task.name, "distance to the merged encoder": (before - original).norm().item(),
+                  "its weight": weights[client.name], "merged encoder moved by": (now - merged).mean().item()})
     merged = now
 pd.DataFrame(moved).round(4)
 
 # %% [markdown]
-# ## Identifiers mixed up, other architectures, NaN: refused by name
+# ## NaN, another architecture, a missing tensor: refused by name
 #
-# Edges and saliency have decoders of one shape; only the server's register can tell them apart.
+# Task and number of scenes are registered once and do not travel, so no upload can claim another's. What does travel is compared
+# with what the server asked for, tensor by tensor. Client 2 hands in one that is wrong:
 
 # %%
-def attempt(change, undo):
-    change()
+stage = next(federation.method.gather(federation.server, 2))
+good = {client.name: federation.method.hand_in(client, stage.message_of(client.name)) for client in federation.clients}
+name, value = next(iter(good[2].items()))
+for wrong in ({name: value * float("nan")}, {name: value[1:]}, {}):
+    rest = {other: part for other, part in good[2].items() if other != name}
     try:
-        sharing.gather(built, 2, mfed.merge, sharing.PARTS, tasks)
+        federation.server.accepted(stage, good | {2: rest | wrong})
     except ValueError as error:
         print(error)
-    finally:
-        undo()
-
-
-def swap():
-    one, other = built.clients[6], built.clients[9]
-    one.task, other.task = other.task, one.task
-
-
-def break_one(value):
-    with torch.no_grad():
-        next(built.clients[1].model.decoder().parameters()).view(-1)[0] = value
-
-
-attempt(swap, swap)
-attempt(lambda: break_one(float("nan")), lambda: break_one(0.0))
 
 # %% [markdown]
 # ## Gradients of different tasks on one encoder
@@ -108,13 +102,13 @@ attempt(lambda: break_one(float("nan")), lambda: break_one(0.0))
 
 # %%
 with one_thread():
-    built = federation.build(settings)
-    mfed.play_round(built, 1)
-    for client in built.clients:
-        client.model.encoder().load_state_dict(built.clients[0].model.encoder().state_dict())
-    gradients = torch.stack([sharing.encoder_gradient(client) for client in built.clients])
+    federation = build(settings)
+    federation.fit(1, progress=False)
+    for client in federation.clients:
+        client.network.encoder().load_state_dict(federation.clients[0].network.encoder().state_dict())
+    gradients = torch.stack([encoder_gradient(client) for client in federation.clients])
 unit = torch.nn.functional.normalize(gradients, dim=1)
-labels = [f"{client.index} {client.task.name}" for client in built.clients]
+labels = [f"{client.name} {client.task.name}" for client in federation.clients]
 fig, ax = plt.subplots(figsize=(6.5, 5.5), layout="constrained")
 cosines = pd.DataFrame((unit @ unit.T).numpy(), labels, range(1, 13))
 plots.grid_heatmap(ax, cosines, "Cosine of encoder gradients, after one round", 1.0, "client")
@@ -135,8 +129,8 @@ fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
 for ax, (metric, title) in zip(axes, shown.items(), strict=True):
     for method in ("fedavg", "encoder_only", "matfl", "mfed"):
         line = table[(table["metric"] == metric) & (table["method"] == method)]
-        ax.plot(line["round"], line["mean"], color=plots.COLOURS[method], label=METHODS[method].label)
-        ax.fill_between(line["round"], line["low"], line["high"], color=plots.COLOURS[method], alpha=0.15, linewidth=0)
+        ax.plot(line["round"], line["mean"], color=plots.colour_of(method), label=METHODS[method].label)
+        ax.fill_between(line["round"], line["low"], line["high"], color=plots.colour_of(method), alpha=0.15, linewidth=0)
     ax.set(title=title, xlabel="round")
 axes[0].legend()
 plots.save_figure(fig, table, "14_mfed_checks_rounds", profile)
@@ -150,8 +144,8 @@ plots.save_figure(fig, table, "14_mfed_checks_rounds", profile)
 # tuned for itself.
 
 # %%
-variants = varied.measure(varied.run_all(ablations.by_mfed_variant(profile, seeds), results(profile), workers))
-varied.effect_table(variants, "as tuned", "M-Fed", "mfed")
+variants = effects.measure(sweep_groups(ablations.by_mfed_variant(profile, seeds), results(profile), workers))
+effects.effect_table(variants, "as tuned", "M-Fed", "mfed")
 
 # %% [markdown]
 # ## Bytes a round
@@ -159,8 +153,8 @@ varied.effect_table(variants, "as tuned", "M-Fed", "mfed")
 # Counted by the ledger: down in every round, up in every round but the first. Beside it the closed form, 4 bytes a parameter.
 
 # %%
-sizes = pd.DataFrame([{"task": client.task.name, "encoder": 4 * num_parameters(client.model.encoder()),
-                       "decoder": 4 * num_parameters(client.model.decoder())} for client in built.clients[::3]])
+sizes = pd.DataFrame([{"task": client.task.name, "encoder": 4 * num_parameters(client.network.encoder()),
+                       "decoder": 4 * num_parameters(client.network.decoder())} for client in federation.clients[::3]])
 sizes["both"] = sizes["encoder"] + sizes["decoder"]
 (sizes.set_index("task") / 1024).round(1).rename(columns="{} (KiB one way)".format)
 
@@ -174,13 +168,13 @@ variants.groupby("value", sort=False)["kib"].mean().map("{:,.1f} KiB a client an
 # table is over the three segmentation clients alone, who are there at every count.
 
 # %%
-growing = varied.run_all(ablations.by_task_count(profile, seeds), results(profile), workers)
-grown = varied.measure(growing)
-varied.effect_table(grown, 1, "tasks", "mfed")
+growing = sweep_groups(ablations.by_task_count(profile, seeds), results(profile), workers)
+grown = effects.measure(growing)
+effects.effect_table(grown, 1, "tasks", "mfed")
 
 # %%
-changes = varied.client_changes(growing).query("task == 'semseg'").groupby(["value", "seed"])["change"].mean()
-segmentation = changes.groupby("value").apply(lambda values: report.interval_text(mean_interval(values)))
+changes = effects.client_changes(growing).query("task == 'semseg'").groupby(["value", "seed"])["change"].mean()
+segmentation = changes.groupby("value").apply(tables.mean_text)
 segmentation.rename("change of the segmentation clients (%)").rename_axis("tasks").to_frame()
 
 # %%
@@ -200,9 +194,9 @@ plots.save_figure(fig, drawn, "14_mfed_checks_tasks", profile)
 
 # %%
 pd.DataFrame([{"question": f"M-Fed as tuned against: {row.label}", "published": "not found",
-               "ours [95 % CI over seeds]": report.interval_text((-row.mean, -row.high, -row.low)), "agrees?": "cannot be said"}
-              for row in varied.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
+               "ours [95 % CI over seeds]": tables.interval_text((-row.mean, -row.high, -row.low)), "agrees?": "cannot be said"}
+              for row in effects.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
 
 # %%
-print(varied.answer(variants, "as tuned", "M-Fed", "mfed"))
-print(varied.answer(grown, 1, "tasks", "mfed"))
+print(effects.answer(variants, "as tuned", "M-Fed", "mfed"))
+print(effects.answer(grown, 1, "tasks", "mfed"))

@@ -29,17 +29,16 @@ seeds: list = []  # empty: the first five of "mini"
 import numpy as np
 import pandas as pd
 
+from fedmuscle_core.analysis import beside_paper, effects, plots, tables
 from fedmuscle_core.experiments import plans
-
-from fedmuscle_core.analysis import plots, tables as report, effects as varied
+from fedmuscle_core.experiments.choices import tuning_table
 from fedmuscle_core.experiments.runs import stored
-from fedmuscle_core.methods import METHODS
-from fedmuscle_core.paths import results
-from fedmuscle_core.pretraining.photos import PROBE_TABLE
 from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import final_scores, relative_change
+from fedmuscle_core.experiments.tuning import validation_delta
+from fedmuscle_core.methods import METHODS
+from fedmuscle_core.paths import BACKBONES, results
 from fedmuscle_core.world.real.sources import SOURCES
-from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change
-from fedmuscle_core.experiments.tuning import tuning_table, validation_delta
 
 plots.use_style()
 others = [name for name in plans.PHOTO_METHODS if name not in ("local", "fedmuscle")]
@@ -62,7 +61,7 @@ pd.DataFrame([{"excerpt": name, "what": SOURCES[name].about, "terms": SOURCES[na
 # learned from the reserved part, beside the same network with random weights.
 
 # %%
-probes = pd.read_csv(PROBE_TABLE)
+probes = pd.read_csv(BACKBONES / "probe_photos.csv")
 (100 * probes.pivot_table("accuracy", ["backbone", "parameters"], ["source", "weights"], sort=False)).round(1).astype(object).fillna("")
 
 # %% [markdown]
@@ -73,7 +72,7 @@ probes = pd.read_csv(PROBE_TABLE)
 
 # %%
 records_2, history_2 = stored(plans.photos2("mini", seeds), results("mini"))
-clients = pd.DataFrame(SETUPS["photos2"], index=pd.RangeIndex(1, 11, name="client"))
+clients = pd.DataFrame(SETUPS["photos2"].clients, index=pd.RangeIndex(1, 11, name="client"))
 clients.assign(parameters=[every for _, every in records_2[0]["parameters"].values()])
 
 # %% [markdown]
@@ -99,7 +98,7 @@ fig, drawn = plots.learning_curves(history["coco_small"])
 plots.save_figure(fig, drawn, "15_real_photos_curves", profile)
 
 # %%
-report.score_table(history["coco_small"])
+tables.score_table(history["coco_small"])
 
 # %% [markdown]
 # Both are of COCO's photos as public data. Every public source: of COCO ten whole batches, of CIFAR-100 and VOC what the clients leave:
@@ -112,17 +111,17 @@ def for_each_domain(table, histories):
     return pd.concat({domain: table(found) for domain, found in histories.items()}, names=["public data", ""]).droplevel(1)
 
 
-for_each_domain(lambda found: report.comparison_table(found, plans.PHOTO_METHODS), by_domain)
+for_each_domain(lambda found: tables.comparison_table(found, plans.PHOTO_METHODS), by_domain)
 
 # %%
-for_each_domain(lambda found: report.pairwise_table(found, "fedmuscle", others), by_domain)
+for_each_domain(lambda found: tables.pairwise_table(found, "fedmuscle", others), by_domain)
 
 # %% [markdown]
 # The same number of photos of every source, FedMuscle:
 
 # %%
-alike = varied.measure({key: stored(wanted, results("mini")) for key, wanted in plans.photos1_as_few("mini", seeds).items()})
-varied.effect_table(alike, "voc_animals", f"public data, {min(plans.PHOTO_DOMAINS.values())} photos")
+alike = effects.measure({key: stored(wanted, results("mini")) for key, wanted in plans.photos1_as_few("mini", seeds).items()})
+effects.effect_table(alike, "voc_animals", f"public data, {min(plans.PHOTO_DOMAINS.values())} photos")
 
 # %% [markdown]
 # How far one tuning seed can be trusted: validation Delta (%) of the chosen configurations on the seeds of the results, Tiny ImageNet,
@@ -142,7 +141,7 @@ same_rate = {}
 for (name, found), domain in zip(by_domain.items(), plans.PHOTO_DOMAINS, strict=True):
     _, slower = stored(plans.photos1_at_one_rate("mini", seeds, domain), results("mini"))
     same_rate[name] = pd.concat([found.query("method != 'pairwise'"), slower])
-for_each_domain(lambda found: report.pairwise_table(found, "fedmuscle", ["pairwise"]), same_rate)
+for_each_domain(lambda found: tables.pairwise_table(found, "fedmuscle", ["pairwise"]), same_rate)
 
 # %% [markdown]
 # ## Setup 2
@@ -156,13 +155,13 @@ fig, drawn = plots.learning_curves(history_2)
 plots.save_figure(fig, drawn, "15_real_photos_curves_setup2", profile)
 
 # %%
-report.score_table(history_2)
+tables.score_table(history_2)
 
 # %%
-report.comparison_table(history_2, plans.PHOTO_METHODS)
+tables.comparison_table(history_2, plans.PHOTO_METHODS)
 
 # %%
-report.pairwise_table(history_2, "fedmuscle", others)
+tables.pairwise_table(history_2, "fedmuscle", others)
 
 # %% [markdown]
 # Delta over image clients and over text clients apart:
@@ -171,7 +170,7 @@ report.pairwise_table(history_2, "fedmuscle", others)
 changes = relative_change(final_scores(history_2))
 changes["clients"] = np.where(changes["client"] > 8, "text clients", "image clients")
 by_group = changes.groupby(["clients", "method", "seed"])["change"].mean().groupby(["method", "clients"])
-table = by_group.apply(lambda values: report.interval_text(mean_interval(values))).unstack()
+table = by_group.apply(tables.mean_text).unstack()
 table.loc[["simclr", "pairwise", "fedmuscle"]].rename(index=lambda name: METHODS[name].label)
 
 # %%
@@ -204,14 +203,14 @@ rows = []
 for setup, place, table in (("setup1", "pascal_voc", history["voc_animals"]), ("setup1", "coco", history["coco_small"]),
                             ("setup1", "cifar100", history["cifar100_excerpt"]), ("setup2", "flickr30k", history_2)):
     for method in ("simclr", "pairwise", "fedmuscle"):
-        ours = report.delta_interval(table, method)
-        paper = report.published_delta(setup, method, place)
+        ours = tables.delta_interval(table, method)
+        paper = beside_paper.published_delta(setup, method, place)
         rows.append({"setup": setup, "published with": place, "method": METHODS[method].label, "published: Delta (%)": "not found" if paper is None else paper,
-                     "ours: Delta (%), mean [95 % CI]": report.interval_text(ours),
-                     "agrees?": "cannot be said" if paper is None else report.agreement(paper, ours)})
+                     "ours: Delta (%), mean [95 % CI]": tables.interval_text(ours),
+                     "agrees?": "cannot be said" if paper is None else beside_paper.agreement(paper, ours)})
 pd.DataFrame(rows)
 
 # %%
 for found in (history["voc_animals"], history_2):
-    print(report.delta_sentence(found, "fedmuscle", "simclr"))
-    print(report.delta_sentence(found, "fedmuscle", "pairwise"))
+    print(tables.delta_sentence(found, "fedmuscle", "simclr"))
+    print(tables.delta_sentence(found, "fedmuscle", "pairwise"))

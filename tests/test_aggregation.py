@@ -1,14 +1,13 @@
-"""The server's averages against loops over single numbers, and what it refuses to average."""
-
-import warnings
+"""What the server makes of uploads, against loops over single numbers."""
 
 import pytest
 import torch
-from literal import mean_by_loops, soft_groups_by_loops
+from literal import mean_by_loops, soft_groups_by_loops, votes_by_hand
 
 from fedmuscle_core.aggregation import (
     Upload,
-    accepted,
+    count_votes,
+    kernel_mean,
     mean_by_groups,
     mean_over_clients,
     mean_over_tasks,
@@ -42,6 +41,13 @@ def close(first, second):
 def test_the_weighted_mean_is_its_loops(weights, shapes):
     states = [state(number, *shapes) for number in range(len(weights))]
     assert close(weighted_mean(states, weights), mean_by_loops(states, weights))
+
+
+def test_counters_among_the_parameters_stay_whole_numbers():
+    """As of batch normalisation: float32 means in their place would not be what clients upload next."""
+    states = [{"num_batches_tracked": torch.tensor(count)} for count in (3, 4, 8)]
+    found = weighted_mean(states, [1, 1, 1])["num_batches_tracked"]
+    assert found.dtype == torch.long and found == 5
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -90,54 +96,20 @@ def test_soft_groups_where_the_answer_is_known():
     assert torch.equal(soft_groups(same), torch.eye(4))                      # nobody moved: nothing tells who belongs together
 
 
-EXPECTED = {one.client: (one.task, one.encoder, one.decoder) for one in UPLOADS}
+def test_the_kernel_mean_is_the_mean():
+    kernels = [torch.randn(3, 3, generator=generator(seed), dtype=torch.float64) for seed in range(4)]
+    assert torch.equal(kernel_mean(kernels), sum(kernels) / 4)
 
 
-def with_nan(part, name):
-    states = {key: value.clone() for key, value in getattr(UPLOADS[1], part).items()}
-    states[name].view(-1)[0] = float("nan")
-    return UPLOADS[1]._replace(**{part: states})
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("voters", [1, 2, 3, 5])
+def test_votes_are_counted_as_by_hand(voters, share):
+    votes = torch.randint(-1, 4, (voters, 200), generator=generator(voters))
+    assert count_votes(list(votes), share).tolist() == votes_by_hand(votes.tolist(), share)
 
 
-BAD = {
-    "task of another": (UPLOADS[1]._replace(task="parts"), "client 2: got task 'parts', expected 'edges'"),
-    "unknown task": (UPLOADS[1]._replace(task="depth"), "client 2: got unknown task 'depth', expected one of"),
-    "not registered": (UPLOADS[1]._replace(client=9), "client 9: not registered"),
-    "shape": (UPLOADS[1]._replace(encoder=state(2, (3, 3), (4,))),
-              r"client 2: got encoder parameter 'layer0' of shape \(3, 3\)"),
-    "missing": (UPLOADS[1]._replace(decoder={}), "client 2: got decoder parameter 'layer0' of shape None"),
-    "further": (UPLOADS[1]._replace(encoder=state(2, (3, 2), (4,), (1,))),
-                r"client 2: got encoder parameter 'layer2' of shape \(1,\)"),
-    "no decoder": (UPLOADS[1]._replace(decoder=None), "client 2: got no decoder, expected encoder and decoder"),
-    "no scenes": (UPLOADS[1]._replace(samples=0), "client 2: samples: got 0, expected an integer of at least 1"),
-    "NaN": (with_nan("encoder", "layer1"), "client 2: got NaN or infinity in encoder parameter 'layer1'"),
-    "NaN in the decoder": (with_nan("decoder", "layer0"), "client 2: got NaN or infinity in decoder parameter 'layer0'"),
-}
-
-
-@pytest.mark.parametrize(("bad", "message"), BAD.values(), ids=BAD)
-def test_what_cannot_be_averaged_is_refused_by_name_or_left_out(bad, message):
-    uploads = [UPLOADS[4], UPLOADS[0], bad, *UPLOADS[2:4]]
-    with pytest.raises(ValueError, match=message):
-        accepted(uploads, EXPECTED)
-    with pytest.warns(UserWarning, match=message):
-        good = accepted(uploads, EXPECTED, bad_uploads="skip")
-    assert [one.client for one in good] == [1, 3, 4, 5]
-    assert close(mean_over_tasks(good), mean_over_tasks([UPLOADS[0], *UPLOADS[2:]]))
-
-
-def test_good_uploads_come_back_by_client_and_parts_that_do_not_travel_are_not_looked_at():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert accepted(UPLOADS[::-1], EXPECTED, bad_uploads="skip") == UPLOADS
-        alone = [one._replace(decoder=None) for one in UPLOADS]
-        assert accepted(alone, EXPECTED, ("encoder",)) == alone
-    with pytest.raises(ValueError, match="client 1: got a decoder, expected encoder"):
-        accepted(UPLOADS, EXPECTED, ("encoder",))
-
-
-def test_a_client_counts_once():
-    with pytest.raises(ValueError, match="client 2: got a second upload"):
-        accepted([*UPLOADS, UPLOADS[1]], EXPECTED)
-    with pytest.warns(UserWarning, match="client 2"):
-        assert accepted([*UPLOADS, UPLOADS[1]], EXPECTED, bad_uploads="skip") == UPLOADS
+def test_votes_where_the_answer_is_known():
+    votes = [torch.tensor(cast) for cast in ([2, 2, -1, 1, -1], [2, 1, -1, 0, 3], [0, -1, -1, 0, -1])]
+    assert count_votes(votes, 0.3).tolist() == [2, -1, -1, 0, 3]      # majority, tie, nobody, majority, one of three
+    assert count_votes(votes, 0.5).tolist() == [2, -1, -1, 0, -1]
+    assert count_votes([torch.full((4,), -1)] * 2, 0.3).tolist() == [-1] * 4

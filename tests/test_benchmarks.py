@@ -1,11 +1,16 @@
+import contextlib
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 from transformers import ViTConfig
 
 from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, sweep
 from fedmuscle_core.experiments import plans
+from fedmuscle_core.network import Network
 from fedmuscle_core.paths import results
 
 
@@ -29,15 +34,52 @@ def test_the_stored_loss_benchmark_keeps_what_the_readme_says():
 
 def test_the_stored_round_benchmark_keeps_what_the_readme_says():
     stored = json.loads((results("mini") / "benchmark_round.json").read_text())
-    assert stored["settings"]["setup"] == "setup1" and stored["settings"]["method"] == "fedmuscle"
+    assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("setup1", "fedmuscle")
     assert stored["median_ratio"] <= 1.15 and len(stored["rows"]) >= 3
 
 
-def test_the_round_benchmark_prints_a_ratio_per_repeat(monkeypatch, capsys, tiny):
+def test_the_round_benchmark_prints_a_ratio_per_repeat_above_one(monkeypatch, capsys, tiny, tmp_path):
     monkeypatch.setattr(round, "Settings", tiny)
-    assert round.main(["--repeats", "2"]) == 0
+    assert round.main(["--repeats", "2", "--save", str(tmp_path / "round.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and all("ratio" in line for line in lines)
+    stored = json.loads((tmp_path / "round.json").read_text())
+    assert stored["settings"] == tiny().flat() and all(row["ratio"] > 1 for row in stored["rows"])
+
+
+class Ticking(torch.autograd.Function):
+    """Doubles its input, and lets time pass: a second forward, ten backward."""
+
+    @staticmethod
+    def forward(context, inputs, clock):
+        context.clock = clock
+        clock["now"] += 1
+        return 2 * inputs
+
+    @staticmethod
+    def backward(context, grad):
+        context.clock["now"] += 10
+        return 2 * grad, None
+
+
+def test_the_clock_counts_the_passes_of_networks_and_neither_losses_nor_passes_without_a_graph(monkeypatch):
+    class Half(nn.Linear):
+        def forward(self, inputs):
+            return Ticking.apply(super().forward(inputs), clock)
+
+    clock, inputs = {"now": 0.0}, torch.ones(2, 3)
+    monkeypatch.setattr(round, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    network = Network(Half(3, 3), Half(3, 3))
+    with round.pass_clock([network]) as passes:
+        with torch.no_grad():
+            network(inputs)
+        assert passes == [0]
+        network.representation(inputs).sum().backward()                       # as in a contrastive step
+        assert passes == [1 + 10]
+        Ticking.apply(network(inputs), clock).sum().backward()                # as in a local one; the loss takes time, too
+        assert passes == [11 + 2 + 20]
+    network(inputs).sum().backward()
+    assert passes == [33]
 
 
 def test_the_losses_benchmark_times_every_contrastive_method(tmp_path, capsys):
@@ -75,7 +117,9 @@ def test_the_peers_benchmark_leaves_out_what_does_not_fit():
     assert ("factored", 32, 5) in wanted and ("factored", 32, 6) not in wanted and ("sampled", 64, 9) in wanted
 
 
-def test_the_clients_benchmark_runs_all_three_ways_with_the_same_bytes_down(tmp_path, capsys):
+def test_the_clients_benchmark_runs_all_three_ways_with_the_same_bytes_down(tmp_path, monkeypatch, capsys):
+    here = SimpleNamespace(apply=lambda function, arguments: function(*arguments))       # processes take long to start
+    monkeypatch.setattr(clients, "get_context", lambda kind: SimpleNamespace(Pool=lambda workers: contextlib.nullcontext(here)))
     assert clients.main(["--setups", "quickstart", "--public-size", "64", "--save", str(tmp_path / "clients.json")]) == 0
     rows = json.loads((tmp_path / "clients.json").read_text())["rows"]
     assert [(row["refresh"], row["parked"]) for row in rows] == list(clients.WAYS)

@@ -1,119 +1,417 @@
+"""The round loop, and what it promises for every method: separate clients, absence, bad uploads, resuming."""
+
+import sys
+import warnings
+
 import pandas as pd
 import pytest
+import separated
 import torch
+from rounds import begun, fit, play
+from small_clients import CLIENTS, TRAINING, VARIANTS, federation, make_client, method
+from small_clients import fit as small_fit
+from torch import nn
 
-from fedmuscle_core import federation
-from fedmuscle_core.exchange import bytes_per_step
-from fedmuscle_core.experiments.runs import one_thread
-from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.methods import ALIGNING, METHODS
-from fedmuscle_core.methods.contrastive import full_batches
-from fedmuscle_core.methods.fedmuscle import muscle_phase
-from fedmuscle_core.seeds import generator, stream_seed
+from fedmuscle_core import Federation, Local, Settings
+from fedmuscle_core.alignment import alignment_matrices
+from fedmuscle_core.client import represent
+from fedmuscle_core.exchange import Stage, bytes_per_step
+from fedmuscle_core.experiments.build import build
+from fedmuscle_core.experiments.setups import Setup
+from fedmuscle_core.federation import COLUMNS
+from fedmuscle_core.methods import METHODS, of_group
+
+every_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS,
+                                        ids=[" ".join(map(str, (name, *changes.values()))) for name, changes in VARIANTS])
+# The client function whose reply the server averages, relays or counts.
+UPLOADS = {"cofed": "vote", "fedhenn": "kernels", "gramian": "embed", "pairwise": "embed", "fedmuscle": "embed",
+           "fedavg": "hand_in", "fedprox": "hand_in", "encoder_only": "hand_in", "matfl": "hand_in", "mfed": "hand_in"}
 
 
-def train(settings, reverse=False):
-    with one_thread():
-        built = federation.build(settings)
-        if reverse:
-            built.clients.reverse()
-        return federation.train(built, progress=False)
+def same(one, other):
+    """Whether two federations ended alike, to the last bit: history, bytes, alignment, parameters."""
+    pd.testing.assert_frame_equal(one.history(), other.history(), check_exact=True)
+    assert one.ledger.entries == other.ledger.entries
+    assert one.alignment == other.alignment
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_same_settings_and_seed_same_result_whatever_the_order_of_clients(tiny, shared, method):
-    make = tiny if method in ALIGNING else shared
-    settings = make(method=method)
-    history, alignment = train(settings)
+def losses(history, metric, round):
+    """{client: value} of what a round returned."""
+    rows = history[(history["split"] == "train") & (history["metric"] == metric) & (history["round"] == round)]
+    return rows.set_index("client")["value"].to_dict()
+
+
+@every_variant
+def test_no_method_reaches_into_a_client_beside_its_turn_and_messages_are_plain(monkeypatch, name, changes):
+    monkeypatch.setitem(sys.modules, "fedmuscle_core.engines.separated", separated)
+    together, apart = federation(method(name, **changes)), federation(method(name, **changes))
+    small_fit(together)
+    small_fit(apart, engine="separated")
+    same(together, apart)
+    with pytest.raises(AttributeError):
+        apart.clients[0].network                                                # noqa: B018 - it has none beside its turn
+
+
+@every_variant
+def test_the_order_of_clients_does_not_matter_and_neither_does_other_randomness(name, changes):
+    one, other = federation(method(name, **changes)), federation(method(name, **changes), list(map(make_client, (3, 1, 4, 2))))
+    small_fit(one)
     torch.rand(7)
-    again, alignment_again = train(settings, reverse=True)
-    pd.testing.assert_frame_equal(history, again, check_exact=True)
-    assert alignment == alignment_again
-    other, _ = train(make(method=method, seed=1))
-    assert not history["value"].equals(other["value"])
+    small_fit(other)
+    same(one, other)
 
 
-def test_the_history_is_tidy_and_complete(tiny):
-    history, alignment = train(tiny(method="fedmuscle"))
-    assert list(history.columns) == federation.COLUMNS
+@every_variant
+def test_another_seed_gives_another_run(name, changes):
+    one, other = (small_fit(federation(method(name, **changes), seed=seed), 1)["value"] for seed in (0, 1))
+    assert not one.equals(other)
+
+
+@every_variant
+def test_a_killed_run_goes_on_from_its_state_to_the_same_end(tmp_path, name, changes):
+    """With clients that are absent now and then, so that what they missed is in the state, too."""
+    whole, killed, resumed = (federation(method(name, **changes), absence=0.3) for _ in range(3))
+
+    def kill(found):
+        torch.save(found.state(), tmp_path / "state.pt")
+        raise KeyboardInterrupt
+
+    small_fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        small_fit(killed, after_round=kill)
+    resumed.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed.round == 1
+    small_fit(resumed)
+    same(whole, resumed)
+
+
+def test_to_fit_again_goes_on():
+    once, twice = federation(method("fedmuscle")), federation(method("fedmuscle"))
+    small_fit(once)
+    small_fit(twice, 1)
+    history = small_fit(twice)
+    assert history[history["split"] != "test"].reset_index(drop=True).equals(
+        once.history()[once.history()["split"] != "test"].reset_index(drop=True))
+    assert history[history["split"] == "test"].groupby("client")["round"].apply(list).tolist() == [[1, 3]] * 4
+
+
+@every_variant
+def test_absent_clients_exchange_nothing_and_train_locally(name, changes):
+    found = federation(method(name, **changes), absence=0.5)
+    history = small_fit(found, 4)
+    absent = [(round, client) for round in range(1, 5) for client in set(CLIENTS) - set(found.server.present(round))]
+    assert 4 <= len(absent) <= 12
+    assert all(set(losses(history, "local_loss", round)) == set(CLIENTS) for round in range(1, 5))
+    assert history["value"].notna().all()
+    if METHODS[name].exchanges == "nothing" or METHODS[name].ceiling:
+        everybody = federation(method(name, **changes))
+        small_fit(everybody, 4)
+        same(found, everybody)
+    else:
+        assert all(found.ledger.total(round, client) == 0 for round, client in absent)
+        there = [(round, client) for round in range(2, 5) for client in found.server.present(round)]
+        alone = {round: len(found.server.present(round)) == 1 for round in range(1, 5)}
+        assert all(found.ledger.total(round, client) > 0 for round, client in there if not alone[round])
+
+
+@pytest.mark.parametrize("name", of_group("aligning"))
+def test_with_everybody_absent_every_method_is_local(name):
+    """SimCLR exchanges nothing, so nobody is absent from it."""
+    history, local = (small_fit(federation(method(one), absence=0.999)) for one in (name, "local"))
+    scores = [table[table["split"] != "train"]["value"].tolist() for table in (history, local)]
+    assert (scores[0] == scores[1]) == (name != "simclr")
+
+
+SPOILED = {
+    "NaN": lambda value: value.float() * torch.nan,
+    "infinity": lambda value: value.float() + torch.inf,
+    "shape": lambda value: torch.cat([value.reshape(-1), value.reshape(-1)]),
+    "dtype": lambda value: value.double(),
+    "none": lambda value: None,
+    "word": lambda value: "tensor",
+}
+
+
+def each_tensor(value, change):
+    """A message with `change` made to all its tensors."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: each_tensor(part, change) for name, part in value.items()}
+    return [each_tensor(part, change) for part in value] if isinstance(value, list) else value
+
+
+def spoil(monkeypatch, name, change, who=2):
+    """Let `who` reply `change(reply)` where it uploads."""
+    kind, function = METHODS[name], UPLOADS[name]
+    honest = getattr(kind, function)
+
+    def reply(self, client, message):
+        sent = honest(self, client, message)
+        return change(sent) if client.name == who else sent
+
+    monkeypatch.setattr(kind, function, reply)
+
+
+def spoilt_reply(kind):
+    """Function of a reply that makes it bad in one of the ways that have names."""
+    return {"not a mapping": lambda reply: list(reply.values()), "nothing": lambda reply: None,
+            "empty": lambda reply: {}}.get(kind) or (lambda reply: each_tensor(reply, SPOILED[kind]))
+
+
+@pytest.mark.parametrize("kind", [*SPOILED, "not a mapping", "nothing", "empty"])
+@pytest.mark.parametrize("name", UPLOADS)
+def test_a_bad_upload_is_refused_with_the_names_of_client_and_stage(monkeypatch, name, kind):
+    spoil(monkeypatch, name, spoilt_reply(kind))
+    with pytest.raises(ValueError, match=f"client 2: {UPLOADS[name]}: got .*, expected"):
+        small_fit(federation(method(name)))
+
+
+@pytest.mark.parametrize("kind", ["NaN", "shape", "not a mapping"])
+@pytest.mark.parametrize("name", UPLOADS)
+def test_a_bad_upload_can_be_left_out(monkeypatch, name, kind):
+    spoil(monkeypatch, name, spoilt_reply(kind))
+    found = federation(method(name), bad_uploads="skip")
+    with pytest.warns(UserWarning, match=f"client 2 is left out of '{UPLOADS[name]}': got .*, expected"):
+        history = small_fit(found)
+    assert history["value"].notna().all() and torch.isfinite(torch.tensor(history["value"].to_numpy())).all()
+    assert all(set(losses(history, "local_loss", round)) == set(CLIENTS) for round in (1, 2, 3))
+    first = 1 if UPLOADS[name] in ("embed", "kernels") else 2                  # votes and parameters travel from round 2 on
+    batches = 20 // 8 if UPLOADS[name] == "embed" else 1
+    assert [losses(history, "left_out", round) for round in (1, 2, 3)] == [{}] * (first - 1) + [{2: batches}] * (4 - first)
+    assert all(torch.isfinite(value).all() for client in found.clients for value in client.network.state_dict().values())
+
+
+@pytest.mark.parametrize("bad_uploads", ["raise", "skip"])
+@pytest.mark.parametrize("name", [name for name, function in UPLOADS.items() if function == "hand_in"])
+@pytest.mark.filterwarnings("ignore:client . is left out")
+def test_parameters_that_nobody_can_begin_with_are_refused(monkeypatch, name, bad_uploads):
+    spoil(monkeypatch, name, spoilt_reply("NaN"), who=3)
+    with pytest.raises(ValueError, match="client 3: hand_in: got .*, expected"):
+        small_fit(federation(method(name), bad_uploads=bad_uploads))
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_good_uploads_leave_nobody_out(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = small_fit(federation(method(name), bad_uploads="skip"))
+    assert "left_out" not in set(history["metric"])
+    pd.testing.assert_frame_equal(history, small_fit(federation(method(name))), check_exact=True)
+
+
+@pytest.mark.parametrize("name", [name for name, function in UPLOADS.items() if function in ("embed", "vote")])
+def test_the_bytes_of_a_bad_upload_count_as_it_was_sent(monkeypatch, name):
+    honest = federation(method(name))
+    small_fit(honest, 2)
+    spoil(monkeypatch, name, lambda reply: each_tensor(reply, lambda value: torch.full_like(value, -2)))
+    skipping = federation(method(name), bad_uploads="skip")
+    with pytest.warns(UserWarning, match="client 2 is left out"):
+        small_fit(skipping, 2)
+    assert skipping.ledger.entries[2, 2, "up"] == honest.ledger.entries[2, 2, "up"]
+    assert (2, 2, "down") not in skipping.ledger.entries
+
+
+def test_the_history_is_tidy_and_complete():
+    found = federation(method("fedmuscle"), seed=3)
+    history = small_fit(found, 2)
+    assert list(history.columns) == COLUMNS
+    assert set(history["method"]) == {"fedmuscle"} and set(history["seed"]) == {3}
     keys = history.groupby(["client", "metric", "split"])["round"].apply(list).to_dict()
-    for client, metric in [(1, "mAP"), (2, "accuracy"), (3, "accuracy")]:
+    for client, (task, _) in CLIENTS.items():
+        metric = "accuracy" if task == "birds" else "mAP"
         assert keys[client, metric, "validation"] == [0, 1, 2]
         assert keys[client, metric, "test"] == [2]
         assert keys[client, "contrastive_loss", "train"] == keys[client, "local_loss", "train"] == [1, 2]
-    assert history["value"].between(0, 100).all() and set(history["task"]) == {"mlc", "ic100", "ic10"}
-    assert all(len(alignment[when]["cka"]) == 3 for when in ("before", "after"))
+        assert set(history[history["client"] == client]["task"]) == {task}
+    assert history["value"].between(0, 100).all()
+    assert history["round"].is_monotonic_increasing and not history.duplicated(["client", "metric", "split", "round"]).any()
+
+
+def test_the_alignment_is_that_of_the_clients_representations_of_held_out_samples():
+    found = federation(method("local"))
+    expected = alignment_matrices([represent(client, client.held_out) for client in found.clients])
+    small_fit(found, 1)
+    assert found.alignment["before"] == expected != found.alignment["after"]
+    assert set(found.alignment) == {"before", "after"}
 
 
 @pytest.mark.parametrize("protocol", ["matrices", "tuples"])
-def test_bytes_in_the_history_are_the_closed_form_to_the_byte(tiny, protocol):
-    settings = tiny(method="fedmuscle", protocol=protocol, rounds=1, contrastive_epochs=2)
-    history, _ = train(settings)
-    steps = 2 * (settings.public_size // settings.batch_size)
-    expected = steps * sum(bytes_per_step(settings.batch_size, settings.num_peers, settings.dim, protocol))
+def test_bytes_in_the_history_are_the_closed_form_to_the_byte(protocol):
+    history = small_fit(federation(method("fedmuscle", protocol=protocol, contrastive_epochs=2)), 1)
+    expected = 2 * (20 // 8) * sum(bytes_per_step(8, 2, 6, protocol))
     assert set(history[history["round"] == 1]["bytes"]) == {expected}
     assert set(history[history["round"] == 0]["bytes"]) == {0}
 
 
-def test_both_protocols_train_the_same_federation(tiny):
-    losses = [train(tiny(method="fedmuscle", protocol=protocol))[0].query("split == 'train'")["value"].to_numpy()
-              for protocol in ("matrices", "tuples")]
-    assert len(losses[0]) == 12 and abs(losses[0] - losses[1]).max() < 0.01
+def test_a_stage_asks_its_clients_counts_both_ways_and_hands_replies_back():
+    found, asked = federation(method("local")), []
+
+    class Engine:
+        def ask(self, function, clients, message_of):
+            asked.append((function, clients, [message_of(client) for client in clients]))
+            return {client: {"sum": torch.ones(client), "gradient": torch.ones(9)} for client in clients if client != 3}
+
+    def stages():
+        replies = yield Stage("add", [1, 3, 4], lambda client: {"term": torch.ones(2)}, uncounted=("gradient",))
+        return list(replies)
+
+    found.engine = Engine()
+    assert found.play(stages(), 5) == [1, 4]                                    # client 3 did not answer
+    assert [call[:2] for call in asked] == [("add", [1, 3, 4])]
+    down = {(5, client, "down"): 8 for client in (1, 3, 4)}
+    assert found.ledger.entries == down | {(5, 1, "up"): 4, (5, 4, "up"): 16}
+
+
+def test_a_client_without_splits_or_public_data_is_not_scored_or_measured():
+    clients = list(map(make_client, CLIENTS))
+    for client in clients[:3]:
+        client.data, client.public, client.held_out = {"train": client.data["train"]}, None, None
+    found = Federation(clients, Local(), training=TRAINING)
+    history = small_fit(found, 1)
+    assert set(history[history["split"] != "train"]["client"]) == {4} and found.alignment == {"before": {}, "after": {}}
+    assert set(history[history["split"] == "train"]["client"]) == {1, 2, 3, 4}
+
+
+def test_a_network_that_answers_nan_is_scored_nan():
+    found = federation(method("local"))
+    small_fit(found, 1)
+    with torch.no_grad():
+        next(found.clients[1].network.parameters()).fill_(torch.nan)
+    history = small_fit(found, 2)
+    scores = history[(history["round"] == 2) & (history["split"] == "validation")].set_index("client")["value"]
+    assert scores.isna().to_dict() == {1: False, 2: True, 3: False, 4: False}
+
+
+def four(change):
+    """The four clients after `change(clients)`."""
+    clients = list(map(make_client, CLIENTS))
+    change(clients)
+    return clients
+
+
+def renamed(*names):
+    def change(clients):
+        for client, name in zip(clients, names, strict=True):
+            client.name = name
+    return change
+
+
+def without_public(clients):
+    clients[1].public = None
+
+
+def fewer_public(clients):
+    clients[2].public = clients[2].public.first(19)
+
+
+def other_order(clients):
+    clients[3].public = clients[3].public.with_inputs(clients[3].public.inputs.flip(0))
+
+
+def wider(clients):
+    clients[0].dim = 7
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (list.clear, "clients: got none, expected at least one"),
+    (renamed(1, 2, 2, 4), r"clients: got names \[1, 2, 2, 4\], expected different ones, all words or all numbers"),
+    (renamed(1, 2, "2", 4), "clients: got names .* expected different ones"),
+    (renamed("a", "b", "c", 4), "clients: got names .* all words or all numbers"),
+    (without_public, r"public: clients \[2\] have no public data, expected some: FedMuscle needs them"),
+    (fewer_public, "public: got {1: 20, 2: 20, 3: 19, 4: 20} samples by client, expected equally many"),
+    (other_order, "public: clients 1 and 4 have the same samples in different orders, expected one order for all"),
+    (wider, "encoder: got representations of width {1: 7, 2: 6, 3: 6, 4: 6} by client, expected one width for all"),
+    (lambda clients: clients.__delitem__(slice(2, 4)), "num_peers: got 2, expected 1 to 1: there are 2 clients"),
+])
+def test_clients_that_do_not_fit_together_are_refused_before_any_training(change, message):
+    with pytest.raises(ValueError, match=message):
+        federation(method("fedmuscle"), four(change))
+
+
+def test_public_data_do_not_matter_where_no_method_reads_them():
+    small_fit(federation(method("local"), four(without_public)), 1)
+    small_fit(federation(method("fedavg"), four(fewer_public)), 1)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"seed": -1}, "seed: got -1"), ({"absence": 1}, "absence: got 1"), ({"bad_uploads": "drop"}, "bad_uploads: got 'drop'"),
+])
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        federation(method("local"), **options)
+    with pytest.raises(ValueError, match="rounds: got 0"):
+        federation(method("local")).fit(0)
+
+
+def other_encoder(clients):
+    clients[2].network.representation = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+
+
+def other_decoder(clients):
+    clients[1].network.head = nn.Sequential(nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (other_encoder, "client 3: encoder: got other parameters than client 1 has, expected the same names and shapes"),
+    (other_decoder, "client 2: decoder: got other parameters than client 1 has, expected the same names and shapes"),
+])
+@pytest.mark.parametrize("name", of_group("sharing"))
+def test_clients_of_several_architectures_are_refused_before_any_training(name, change, message):
+    with pytest.raises(ValueError, match=f"{message}: {METHODS[name].label} exchanges them"):
+        federation(method(name), four(change))
+    small_fit(federation(method("fedmuscle"), four(change)), 1)
+
+
+# With the networks of the package, on scenes.
 
 
 def test_local_exchanges_nothing_and_methods_differ_only_in_the_contrastive_phase(tiny):
-    local, _ = train(tiny(method="local"))
-    muscle, _ = train(tiny(method="fedmuscle"))
+    (local, _), (muscle, _) = fit(tiny(method="local", rounds=1)), fit(tiny(method="fedmuscle", rounds=1))
     assert set(local["bytes"]) == {0}
     start = [history[history["round"] == 0]["value"].tolist() for history in (local, muscle)]
     assert start[0] == start[1]
 
 
-def test_contrastive_phase_leaves_the_heads_alone_and_lowers_the_loss(tiny):
-    built = federation.build(tiny(method="fedmuscle", contrastive_epochs=6))
-    heads = [client.model.head.weight.clone() for client in built.clients]
-    first = muscle_phase(built, 1)
-    second = muscle_phase(built, 2)
-    assert all(torch.equal(head, client.model.head.weight) for head, client in zip(heads, built.clients, strict=True))
-    assert all(second[index] < first[index] for index in first)
+def test_both_protocols_train_the_same_federation(tiny):
+    found = [fit(tiny(protocol=protocol))[0].query("split == 'train'")["value"].to_numpy()
+             for protocol in ("matrices", "tuples")]
+    assert len(found[0]) == 12 and abs(found[0] - found[1]).max() < 0.01
+
+
+def test_the_contrastive_phase_leaves_the_heads_alone_and_lowers_the_loss(tiny, monkeypatch):
+    found = begun(tiny(contrastive_epochs=6))
+    monkeypatch.setattr(METHODS["fedmuscle"], "local", lambda self, client, message: {})
+    heads = [client.network.head.weight.clone() for client in found.clients]
+    first, second = (play(found, round)["contrastive_loss"] for round in (1, 2))
+    assert all(torch.equal(head, client.network.head.weight) for head, client in zip(heads, found.clients, strict=True))
+    assert all(second[name] < first[name] for name in first)
 
 
 def test_alignment_makes_representations_of_the_same_scene_find_each_other(tiny):
-    _, alignment = train(tiny(method="fedmuscle", public_size=128, contrastive_epochs=3))
-    before, after = (alignment[when]["retrieval"] for when in ("before", "after"))
+    _, found = fit(tiny(public_size=128, contrastive_epochs=3, rounds=1, test_size=0))
+    before, after = (found.alignment[when]["retrieval"] for when in ("before", "after"))
     for n, m in [(0, 1), (1, 2), (2, 0)]:
         assert after[n][m] > before[n][m] + 0.02
-
-
-def test_full_batches_cover_an_epoch_without_repetition():
-    batches = full_batches(20, 8, generator(0))
-    assert [len(rows) for rows in batches] == [8, 8]
-    assert len(set(torch.cat(batches).tolist())) == 16
-
-
-def test_streams_are_distinct_and_repeatable():
-    assert stream_seed(0, "client", 1) == stream_seed(0, "client", 1)
-    seeds = {stream_seed(seed, name, index) for seed in (0, 1) for name in ("client", "peers") for index in range(50)}
-    assert len(seeds) == 200
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"method": "sage"}, "method: got 'sage', expected one of"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of"),
     ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
-    ({"setup": "setup2"}, r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] of setup2 read captions"),
+    ({"setup": "setup2"}, r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] read captions"),
     ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
-    ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: setup1 has 6 clients"),
+    ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: there are 6 clients"),
 ])
 def test_bad_settings_are_refused_before_any_work(change, message):
     with pytest.raises(ValueError, match=message):
-        federation.build(Settings(**change))
+        build(Settings.of(**change))
 
 
 def test_training_from_scratch_beats_chance():
-    """Three clients, eight rounds of FedMuscle: validation scores before, no better than chance, and test scores after."""
-    settings = Settings(setup="quickstart", num_peers=2, rounds=8, public_size=128, test_size=500)
-    history, _ = train(settings)
+    """Three clients, three rounds of FedMuscle: validation scores before, no better than chance, and test scores after."""
+    setup = Setup("scratch", (("mlc", "resnet_small", 400), ("ic100", "vit_small", 400), ("ic10", "resnet_small", 100)))
+    history, _ = fit(Settings.of(setup, num_peers=2, rounds=3, public_size=128, validation_size=200, test_size=500))
     start = history[history["round"] == 0].set_index("task")["value"]
     assert start["mlc"] < 35 and start["ic100"] < 4 and start["ic10"] < 20
     test = history[history["split"] == "test"].set_index("task")["value"]

@@ -1,59 +1,74 @@
+"""Clients that wait in files give the same run, with one network in memory at a time."""
+
 import gc
+import weakref
 
 import pandas as pd
 import pytest
+from rounds import fit
+from small_clients import VARIANTS, federation, method
+from small_clients import fit as small_fit
 
-from fedmuscle_core import federation
-from fedmuscle_core.experiments import runs as experiment
-from fedmuscle_core.networks.client_network import ClientModel
+from fedmuscle_core.experiments import build as building
+from fedmuscle_core.experiments import runs
+from fedmuscle_core.experiments.build import build
+from fedmuscle_core.experiments.parked import ParkedClients
+from fedmuscle_core.methods import METHODS
+
+# With refresh "batch" clients keep a graph between two stages, for which the network must stay.
+PARKABLE = [(name, changes) for name, changes in VARIANTS if getattr(METHODS[name](**changes), "refresh", "round") == "round"]
+PARKABLE += [("pairwise", {"refresh": "round"}), ("gramian", {"refresh": "round"}),
+             ("fedmuscle", {"refresh": "round", "peer_choice": "bandit"})]
 
 
-@pytest.mark.parametrize("change", [{"method": "local"}, {"method": "simclr"}, {"method": "fedhenn"}, {"method": "cofed"},
-                                    {"method": "fedmuscle", "refresh": "round"}, {"method": "pairwise", "refresh": "round"}])
-def test_parked_clients_give_the_same_run_to_the_last_bit(tiny, tmp_path, change):
-    settings = tiny(**change)
-    with experiment.one_thread():
-        here, alignment = federation.train(federation.build(settings), progress=False)
-        parked, same = federation.train(federation.build(settings, tmp_path / "parked"), progress=False)
-    pd.testing.assert_frame_equal(here, parked, check_exact=True)
-    assert alignment == same
+@pytest.mark.parametrize(("name", "changes"), PARKABLE, ids=[" ".join(map(str, (name, *changes.values())))
+                                                              for name, changes in PARKABLE])
+@pytest.mark.parametrize("absence", [0.0, 0.5])
+def test_parked_clients_give_the_same_run_to_the_last_bit(tmp_path, name, changes, absence):
+    here = federation(method(name, **changes), absence=absence)
+    away = federation(method(name, **changes), absence=absence, parked=tmp_path)
+    pd.testing.assert_frame_equal(small_fit(here), small_fit(away), check_exact=True)
+    assert here.alignment == away.alignment and here.ledger.entries == away.ledger.entries
 
 
-def networks():
-    gc.collect()
-    return sum(type(thing) is ClientModel for thing in gc.get_objects())
+def test_so_do_those_of_a_setup(tiny, tmp_path):
+    settings = tiny(refresh="round", rounds=1)
+    (here, one), (away, other) = fit(settings), fit(settings, tmp_path)
+    assert isinstance(other.clients, ParkedClients)
+    pd.testing.assert_frame_equal(here, away, check_exact=True)
+    assert one.alignment == other.alignment
 
 
 def test_no_other_network_is_in_memory_while_one_is_made(tiny, tmp_path, monkeypatch):
-    seen, make_client = [], federation.make_client
+    seen, alive, make_client = [], weakref.WeakSet(), building.make_client
 
     def counting(*arguments):
-        seen.append(networks())
-        return make_client(*arguments)
+        if alive:
+            gc.collect()
+        seen.append(len(alive))
+        client = make_client(*arguments)
+        alive.add(client.network)
+        return client
 
-    monkeypatch.setattr(federation, "make_client", counting)
-    before = networks()
-    with experiment.one_thread():
-        federation.train(federation.build(tiny(method="fedmuscle", refresh="round", rounds=1), tmp_path), progress=False)
-    assert len(seen) >= 12 and set(seen) == {before}
-    federation.build(tiny(method="fedmuscle", refresh="round"))
-    assert max(seen) == before + 2
+    monkeypatch.setattr(building, "make_client", counting)
+    fit(tiny(refresh="round", rounds=1), tmp_path)
+    assert len(seen) >= 12 and set(seen) == {0}
+    together = build(tiny(refresh="round"))
+    assert seen[-3:] == [0, 1, 2] and len(together.clients) == 3
 
 
 def test_a_client_kept_after_its_turn_has_no_network(tiny, tmp_path):
-    first, *_ = federation.build(tiny(method="local"), tmp_path).clients
-    assert first.index == 1 and first.model is None
+    first, *_ = build(tiny(method="local"), tmp_path).clients
+    assert first.name == 1 and first.network is None
 
 
 def test_a_method_that_needs_all_networks_at_once_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="parked: got a folder with fedmuscle and refresh 'batch'.*expected refresh 'round'"):
-        federation.build(tiny(method="fedmuscle"), tmp_path)
+        build(tiny(), tmp_path)
 
 
 def test_states_of_an_earlier_federation_in_the_folder_are_not_taken_up(tiny, tmp_path):
-    settings, tables = tiny(method="local", rounds=1), []
-    for _ in range(2):
-        _, history = experiment.run(settings, tmp_path / "runs", progress=False, parked=tmp_path / "parked")
-        tables.append(history)
+    settings = tiny(method="local", rounds=1)
+    tables = [runs.run(settings, tmp_path / where, progress=False, parked=tmp_path / "parked")[1] for where in ("one", "two")]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert len(federation.build(settings, tmp_path / "parked").clients) == 3
+    assert len(build(settings, tmp_path / "parked").clients) == 3

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedmuscle_core.analysis import plots
-from fedmuscle_core.methods import ALIGNING, METHODS, SHARING
+from fedmuscle_core.method import Method
+from fedmuscle_core.methods import METHODS, of_group
 
 matplotlib.use("Agg")
 
@@ -38,11 +39,12 @@ def overlapping(texts, figure):
     return [(first, second) for (first, a), (second, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
-@pytest.mark.parametrize("together", [ALIGNING, ("local", "fedmuscle", *SHARING)], ids=["aligning", "sharing"])
+@pytest.mark.parametrize("together", [of_group("aligning"), ("local", "fedmuscle", *of_group("sharing"))],
+                         ids=["aligning", "sharing"])
 def test_every_method_has_a_colour_that_the_colour_blind_tell_apart(together):
     """CIELAB distances, as seen normally and with protanopia, deuteranopia and tritanopia (Machado et al. 2009)."""
-    assert set(METHODS) <= set(plots.COLOURS)
-    rgb = np.array([matplotlib.colors.to_rgb(plots.COLOURS[name]) for name in together])
+    colours = [*map(plots.colour_of, together), *plots.FURTHER_COLOURS]
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in colours])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = {"normal": np.eye(3),
             "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -54,6 +56,45 @@ def test_every_method_has_a_colour_that_the_colour_blind_tell_apart(together):
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
         lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
         assert min(np.linalg.norm(a - b) for a, b in combinations(lab, 2)) > 20, vision
+
+
+@pytest.fixture
+def new_methods():
+    """Makes n methods that name no colour."""
+    before = dict(METHODS)
+    yield lambda n: [type(f"New{place}", (Method,), {"name": f"new{place}", "label": f"New {place}"}) for place in range(n)]
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_a_method_without_a_colour_has_a_free_one_that_stays(new_methods):
+    assert plots.colour_of("fedmuscle") == METHODS["fedmuscle"].colour
+    number = len(plots.FURTHER_COLOURS)
+    new_methods(1)
+    first = plots.colour_of("new0")
+    new_methods(number + 1)
+    colours = [plots.colour_of(f"new{place}") for place in range(number + 1)]
+    assert colours == [*plots.FURTHER_COLOURS, first]                            # over again where they are not enough
+    assert not set(colours) & {method.colour for method in METHODS.values()}
+    type("Taken", (Method,), {"name": "taken", "label": "Taken", "colour": first})
+    assert plots.colour_of("new0") == plots.FURTHER_COLOURS[1]
+    with pytest.raises(ValueError, match="method: got 'nobody'"):
+        plots.colour_of("nobody")
+
+
+def test_curves_of_a_method_of_ones_own_are_drawn_in_its_colour(new_methods):
+    new_methods(1)
+    fig, _ = plots.learning_curves(history(["local", "new0"], 1))
+    assert [line.get_color() for line in fig.axes[0].get_lines()] == [METHODS["local"].colour, plots.FURTHER_COLOURS[0]]
+
+
+def test_titles_say_untuned_where_nobody_tuned_the_setup():
+    runs, table = history(["local", "fedmuscle"], 2), changes({"local": [0, 0], "fedmuscle": [1, 2]})
+    for untuned in ([], ["mine"]):
+        runs.attrs["untuned"] = table.attrs["untuned"] = untuned
+        figures = [plots.learning_curves(runs)[0], plots.change_heatmap(table)[0]]
+        assert ["(untuned)" in fig.get_suptitle() for fig in figures] == [bool(untuned)] * 2
+        assert not overlapping([figures[1]._suptitle, *figures[1].axes[0].texts], figures[1])
 
 
 def test_learning_curves_of_many_methods_and_clients_stay_readable():
@@ -83,10 +124,17 @@ def test_tasks_on_real_data_have_labels_that_do_not_run_into_each_other():
     assert len(boxes) == 10 and all(left.x1 <= right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
+def test_learning_curves_draw_means_with_bands_over_seeds():
+    fig, table = plots.learning_curves(history(["local", "fedmuscle"], 2))
+    assert len(fig.axes) == 2 and fig.axes[0].get_title() == "client 1: MLC"
+    row = table.query("client == 1 and method == 'fedmuscle' and round == 1").iloc[0]
+    assert row["mean"] == 12 and row["low"] == pytest.approx(12 - 4.303 / 3 ** 0.5, rel=1e-3) and row["seeds"] == 3
+
+
 def test_learning_curves_choose_and_order_methods():
     fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 4), ["fedmuscle", "local"])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["FedMuscle", "Local"]
-    assert [line.get_color() for line in fig.axes[0].get_lines()] == [plots.COLOURS["fedmuscle"], plots.COLOURS["local"]]
+    assert [line.get_color() for line in fig.axes[0].get_lines()] == [plots.colour_of("fedmuscle"), plots.colour_of("local")]
     assert set(table["method"]) == {"fedmuscle", "local"}
     visible = [ax.get_visible() for ax in fig.axes]
     assert visible == [True] * 4 + [False] * 2 and [bool(ax.get_xlabel()) for ax in fig.axes[:4]] == [False, True, True, True]
@@ -170,3 +218,16 @@ def test_a_grid_heat_map_writes_its_numbers_and_leaves_gaps():
     assert [text.get_text() for text in ax.texts] == ["+1.0", "-30.0", "+4.0"]
     assert [text.get_color() for text in ax.texts] == ["k", "w", "k"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "0.2"] and ax.get_ylabel() == "y"
+
+
+def test_a_saved_figure_has_its_numbers_beside_it_and_stable_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "figures", lambda profile: tmp_path / profile)
+    table = pd.DataFrame({"x": [1.0, 1 / 3]})
+    written = []
+    for _ in range(2):
+        fig = plots.heatmaps({"a": np.eye(2)}, "title")
+        plots.save_figure(fig, table, "99_test", "quick")
+        written.append([(tmp_path / "quick" / f"99_test.{kind}").read_bytes() for kind in ("png", "csv")])
+    assert written[0] == written[1]
+    assert written[0][1] == b"x\n1\n0.333333\n"
+    assert sorted(path.name for path in (tmp_path / "quick").iterdir()) == ["99_test.csv", "99_test.png"]

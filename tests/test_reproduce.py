@@ -1,11 +1,17 @@
+import dataclasses
 import json
 import os
 import re
+import socket
 
 import nbformat
 import pytest
+from jupyter_client.connect import LocalPortCache
 
 from fedmuscle_core.commands import cli, reproduce
+from fedmuscle_core.experiments import tuning
+from fedmuscle_core.experiments.runs import run
+from fedmuscle_core.experiments.store import find_run, run_names
 
 SOURCE = """# ---
 # jupyter:
@@ -63,6 +69,22 @@ def test_notebooks_side_by_side_give_what_they_give_in_turn(workplace, capsys):
     assert outputs(workplace / "runs" / "quick" / "91_second.ipynb") == "quick 1\n"
 
 
+def test_kernels_need_no_free_ports_that_another_can_take(workplace, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(LocalPortCache, "find_available_port", lambda cache, ip: taken.getsockname()[1])
+        assert cli.main(["reproduce", "--only", "90"]) == 0
+    assert outputs(workplace / "runs" / "quick" / "90_first.ipynb") == "quick 1\n"
+
+
+def test_without_the_notebooks_of_a_clone_it_says_so(workplace, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", workplace / "none")
+    for further in ([], ["--dry-run"]):
+        assert cli.main(["reproduce", *further]) == 2
+        assert f"fedmuscle: notebooks: got no folder {workplace / 'none'}, expected a clone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["-p", "numbre", "3"], r"got unknown \['numbre'\]; the chosen notebooks know \['number', 'other', 'profile'\]"),
     (["-p", "profile", "mini"], "-p: got 'profile', which is set by --profile"),
@@ -92,33 +114,35 @@ def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
     assert cli.main(["reproduce", "--profile", "quick", "--only", "00", "-p", "seeds", "[77]"]) == 0
     text = json.dumps(nbformat.read(tmp_path / "quick" / "00_quickstart.ipynb", 4))
     assert re.search(r"FedMuscle improves \d of 3 clients on 1 seed", text)
-    made = sorted(path.name.split("-")[0] for path in (tmp_path / "quick" / "results").rglob("*-seed77.json"))
-    assert made == ["fedmuscle", "local"]
+    made = run_names(tmp_path / "quick" / "results", "quickstart")
+    assert sorted(name.split("-")[0] for name in made if name.endswith("-seed77")) == ["fedmuscle", "local"]
     assert (tmp_path / "quick" / "figures" / "00_quickstart.png").exists()
 
 
 def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path, monkeypatch):
     """`--force` on "mini" tunes the plan's setups first; the runs of all chosen notebooks make one sweep."""
     calls = []
+    builds = dataclasses.replace(tiny().setup, builds_on="setup2")                    # what it builds on comes first
     monkeypatch.setattr(reproduce, "PLANS", {"04": lambda profile, seeds: [tiny(seed=seed) for seed in seeds or (0, 1)],
-                                             "05": lambda profile, seeds: [tiny(seed=5)]})
-    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: calls.append(("tune", setup, workers)))
+                                             "05": lambda profile, seeds: [tiny(seed=5)],
+                                             "06": lambda profile, seeds: [tiny(setup=builds)]})
+    monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
+    monkeypatch.setattr(tuning, "tune", lambda setup, workers: calls.append(("tune", setup.name, workers)))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: calls.append([one.seed for one in wanted]))
     reproduce.compute("mini", ["01", "04", "05"], workers=2)
     reproduce.compute("mini", ["04"], seeds=[7], workers=2, force=True)
     reproduce.compute("quick", ["04"], force=True)
     reproduce.compute("mini", ["01"], force=True)
-    monkeypatch.setitem(reproduce.BUILDS_ON, "tiny", "another")               # what it builds on comes first
-    reproduce.compute("mini", ["05"], force=True)
-    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1], ("tune", "another", 1), ("tune", "tiny", 1), [5]]
+    reproduce.compute("mini", ["06"], force=True)
+    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1], ("tune", "setup2", 1), ("tune", "tiny", 1), [0]]
 
 
 def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(tiny, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
     monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="photos1", method="local")]})
-    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: calls.append(setup))
-    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: calls.extend(one.setup for one in wanted))
+    monkeypatch.setattr(tuning, "tune", lambda setup, workers: calls.append(setup.name))
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: calls.extend(one.setup.name for one in wanted))
     reproduce.compute("mini", ["15"], force=True)
     assert calls == ["tiny", "tiny"]
     assert "1 runs need real data or backbones that are not here" in capsys.readouterr().out
@@ -147,8 +171,9 @@ def test_an_interrupted_force_goes_on_and_a_finished_one_begins_anew(workplace, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reproduce, "compute", stop)
-    clock = iter(f"{year}-01-01T00:00:00" for year in range(2030, 2040))
+    clock = iter(f"{year}-01-01T00:00:00+00:00" for year in range(2030, 2040))
     monkeypatch.setattr(reproduce, "now", lambda: next(clock))
+    monkeypatch.setattr(reproduce, "_execute", lambda notebook, target, values: (0.0, "7" if 7 in values.values() else None))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce("quick", force=True)
@@ -169,7 +194,32 @@ def test_force_tunes_the_setup_whose_values_another_takes_over(monkeypatch, tiny
     asked = []
     monkeypatch.setattr(reproduce, "PLANS", {"09": lambda profile, seeds: [tiny(setup="noniid"), tiny(setup="one_text")]})
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
-    monkeypatch.setattr(reproduce, "tune", lambda setup, workers: asked.append(setup))
+    monkeypatch.setattr(tuning, "tune", lambda setup, workers: asked.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: None)
     reproduce.compute("mini", ["09"], force=True)
     assert asked == ["setup1", "setup2"]
+
+
+def test_a_finished_force_leaves_one_line_a_run_and_no_other_file_touched(tiny, workplace, monkeypatch):
+    """Profile "mini" has results and tuning runs; what neither this nor the notebooks wrote stays as it is."""
+    folder = workplace / "results"
+    monkeypatch.setattr(reproduce, "results", lambda profile: folder)
+    monkeypatch.setattr(tuning, "FOLDER", folder / "tuning")
+    monkeypatch.setattr(tuning, "tune", lambda setup, workers: run(local, folder / "tuning", progress=False))
+    monkeypatch.setattr(reproduce, "PLANS", {"90": lambda profile, seeds: [local]})
+    local = tiny(method="local", rounds=1, test_size=0).canonical()
+    run(local, folder / "tuning", progress=False)
+    _, history = run(local, folder, progress=False)
+    other = folder / "other.jsonl"
+    other.write_text((folder / "tiny.jsonl").read_text().replace('"setup":"tiny"', '"setup":"other"') * 2)
+    os.utime(other, (10 ** 9, 10 ** 9))
+    before = other.read_text()
+    for path in (folder / "tiny.jsonl", folder / "tuning" / "tiny.jsonl"):
+        record, _ = find_run(path.parent, "tiny", local.run())
+        path.write_text(path.read_text().replace(record["finished"], "2000-01-01T00:00:00+00:00"))
+    assert cli.main(["reproduce", "--profile", "mini", "--only", "90", "--force"]) == 0
+    for path in (folder / "tiny.jsonl", folder / "tuning" / "tiny.jsonl"):
+        assert len(path.read_text().splitlines()) == 1
+        record, again = find_run(path.parent, "tiny", local.run())
+        assert record["finished"] > "2000-01-02" and again.equals(history)
+    assert other.read_text() == before and before.count("\n") == 2

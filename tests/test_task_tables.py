@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import task_tables
-from fedmuscle_core.experiments.setups import SETUPS, ClientSpec
+from fedmuscle_core.experiments.setups import Setup, with_tasks
 
 
 def history(scores, seeds=(0,)):
@@ -20,12 +20,7 @@ THREE = history({"local": {1: (20.0, 22.0, 24.0), 2: (10.0, 10.0, 10.0), 3: (50.
                  "mfed": {1: (26.0, 28.0, 30.0), 2: (20.0, 20.0, 21.0), 3: (50.0, 48.0, 49.0), 4: (40.0, 39.0, 41.0)},
                  "centralised": {1: (60.0, 60.0, 60.0), 2: (60.0, 60.0, 60.0), 3: (90.0, 90.0, 90.0), 4: (90.0, 90.0, 90.0)}},
                 seeds=(0, 1, 2))
-
-
-@pytest.fixture
-def four(monkeypatch):
-    monkeypatch.setitem(SETUPS, "four", tuple(ClientSpec(task, "segformer_medium", size) for task, size in (
-        ("semseg", 50), ("semseg", 20), ("edges", 10), ("edges", 30))))
+FOUR = Setup("four", with_tasks({"semseg": (50, 20), "edges": (10, 30)}))
 
 
 def test_a_task_s_score_is_the_mean_of_its_clients():
@@ -37,11 +32,11 @@ def test_a_task_s_score_is_the_mean_of_its_clients():
     assert table["M-Fed"][0] == "24.2 [21.0, 27.3]" and table["Centralised"][1] == "90.0 [90.0, 90.0]"
 
 
-def test_the_client_with_the_least_data_of_every_task(four):
-    found = task_tables.least_data(THREE, "four")
+def test_the_client_with_the_least_data_of_every_task():
+    found = task_tables.least_data(THREE, FOUR)
     assert set(found["client"]) == {2, 3} and "local" not in set(found["method"])
     assert found.query("method == 'mfed' and client == 2 and seed == 2")["change"].tolist() == pytest.approx([110])
-    table = task_tables.least_data_table(THREE, "four")
+    table = task_tables.least_data_table(THREE, FOUR)
     assert table.set_index("task")["M-Fed"].to_dict() == {"semseg": "+103.3 [+89.0, +117.7]", "edges": "-2.0 [-7.0, +3.0]"}
 
 
@@ -60,8 +55,19 @@ def test_ranks_are_among_the_federated_methods_and_local():
     assert rows.loc["semseg", "mean"] == pytest.approx(14 / 3) and rows.loc["edges", "mean"] == pytest.approx(-0.5)
 
 
-def test_published_ranks_stand_beside_ours():
-    table = task_tables.beside_paper(THREE).set_index("task")
-    assert table["published: rank"].tolist() == [1, 1] and table["ours: rank"].tolist() == [1, 3]
-    assert table["published: minus best other"].tolist() == ["+1.58", "not found"]
-    assert table["agrees?"].to_dict() == {"semseg": "yes", "edges": "not shown"}
+def test_a_setup_can_be_given_by_name():
+    with pytest.raises(ValueError, match="setup: got 'four'"):
+        task_tables.least_data(THREE, "four")
+    smallest = task_tables.least_data(THREE.assign(client=THREE["client"] * 3), "mfed_dense")
+    assert set(smallest["client"]) == {3, 6, 9, 12}                          # the third of every task
+
+
+def test_tables_and_the_order_say_untuned_where_nobody_tuned_the_setup():
+    marked = THREE.copy()
+    marked.attrs["untuned"] = ["four"]
+    for table in (task_tables.task_table, lambda history: task_tables.least_data_table(history, FOUR)):
+        names = [f"{name} (untuned)" for name in list(table(THREE))[2:]]
+        assert list(table(marked)) == ["task", "metric", *names] and "M-Fed (untuned)" in names
+        assert (table(marked).to_numpy() == table(THREE).to_numpy()).all()
+    assert "(mean Delta in % (untuned), 3" in task_tables.order_sentence(marked, ["local", "mfed"])
+    assert "untuned" not in task_tables.order_sentence(THREE, ["local", "mfed"])

@@ -7,10 +7,10 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from ..exchange import bytes_per_step
-from ..experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
+from ..experiments.statistics import final_scores, mean_interval, verdict
 from ..methods import METHODS
 from ..paths import PUBLISHED
-from .tables import delta_interval, interval_text, marked
+from .tables import delta_difference, delta_interval, interval_text, marked
 from .task_tables import against_best
 
 SIGNS = {"higher": "same sign", "lower": "other sign"} | dict.fromkeys(("no difference shown", "one seed: no interval"),
@@ -111,40 +111,40 @@ def domains_beside(histories, domains):
         found = published(setup="setup1", method=method, quantity="delta").set_index("public_data")["value"]
         row = {"method": METHODS[method].label}
         row |= {f"published, {label} (%)": float(found[name]) for name, label in PUBLIC_NAMES.items()}
-        row |= {marked(f"ours, {domain} (%), {histories[domain]['seed'].nunique()} seeds", histories[domain]): interval_text(
-            delta_interval(histories[domain], method)) for domain in domains}
+        for domain in domains:
+            history = histories[domain]
+            name = marked(f"ours, {domain} (%), {history['seed'].nunique()} seeds", history)
+            row[name] = interval_text(delta_interval(history, method))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def domain_spread(histories, domains):
     """Delta of FedMuscle in Setup 1: published for three public data sets, then ours for our domains; only signs can agree."""
-    rows = [{"public data": f"{PUBLIC_NAMES[row.public_data]} (published)", "published (%)": float(row.value), "ours (%)": "-",
-             "seeds": "-", "agrees?": "-"}
-            for row in published(setup="setup1", method="fedmuscle", quantity="delta").itertuples()]
-    for domain in domains:
-        ours = delta_interval(histories[domain], "fedmuscle")
-        rows.append({"public data": marked(f"{domain} (ours)", histories[domain]), "published (%)": "-", "ours (%)": interval_text(ours),
-                     "seeds": histories[domain]["seed"].nunique(), "agrees?": SIGNS[verdict(ours)]})
-    return pd.DataFrame(rows)
+    paper = published(setup="setup1", method="fedmuscle", quantity="delta")
+    return _below(paper, {domain: histories[domain] for domain in domains},
+                  lambda history: delta_interval(history, "fedmuscle"), " (%)")
 
 
 def loss_gains_beside(histories, domains):
     """What Muscle gains over the Gramian loss: published for three data sets (whether in points or relative is not said),
     ours in points of Delta, paired over seeds, for our domains.  Only the signs can agree."""
-    rows = [{"public data": f"{PUBLIC_NAMES[row.public_data]} (published)", "published": float(row.value), "ours": "-",
-             "seeds": "-", "agrees?": "-"} for row in published(table="loss_comparison").itertuples()]
-    for domain in domains:
-        summary = delta(relative_change(final_scores(histories[domain]))).pivot(index="seed", columns="method", values="delta")
-        difference = mean_interval(summary["fedmuscle"] - summary["gramian"])
-        rows.append({"public data": marked(f"{domain} (ours)", histories[domain]), "published": "-", "ours": interval_text(difference),
-                     "seeds": len(summary), "agrees?": SIGNS[verdict(difference)]})
-    return pd.DataFrame(rows)
+    return _below(published(table="loss_comparison"), {domain: histories[domain] for domain in domains},
+                  lambda history: delta_difference(history, "fedmuscle", "gramian"))
+
+
+def _below(paper, histories, ours_of, unit=""):
+    rows = [(f"{PUBLIC_NAMES[row.public_data]} (published)", float(row.value), "-", "-", "-") for row in paper.itertuples()]
+    for domain, history in histories.items():
+        ours = ours_of(history)
+        rows.append((marked(f"{domain} (ours)", history), "-", interval_text(ours), history["seed"].nunique(),
+                     SIGNS[verdict(ours)]))
+    return pd.DataFrame(rows, columns=["public data", f"published{unit}", f"ours{unit}", "seeds", "agrees?"])
 
 
 def table2_beside(history, seeds):
     """Table 2 by group of clients: published scores, Local and FedMuscle, beside ours; then Delta."""
-    scores, rows = final_scores(history), []
+    scores, rows, mine = final_scores(history), [], marked("ours (%)", history)
     for group, clients in SETUP_2_GROUPS.items():
         for method in ("local", "fedmuscle"):
             paper = published(setup="setup2", method=method)
@@ -153,12 +153,12 @@ def table2_beside(history, seeds):
             low, high = ours.min(), ours.max()
             rows.append({"clients": f"{group.upper()} {clients[0]}" + (f"-{clients[-1]}" if clients[1:] else ""),
                          "method": METHODS[method].label, "published (%)": value,
-                         "ours (%)": f"{low:.1f}" if clients[1:] == () else f"{low:.1f}-{high:.1f}", "seeds": len(seeds),
+                         mine: f"{low:.1f}" if clients[1:] == () else f"{low:.1f}-{high:.1f}", "seeds": len(seeds),
                          "agrees?": "scores of other data: cannot be said"})
     paper = published_value(setup="setup2", method="fedmuscle", quantity="delta")
     ours = delta_interval(history, "fedmuscle")
     rows.append({"clients": "all: Delta", "method": METHODS["fedmuscle"].label, "published (%)": paper,
-                 "ours (%)": interval_text(ours), "seeds": len(seeds), "agrees?": agreement(paper, ours)})
+                 mine: interval_text(ours), "seeds": len(seeds), "agrees?": agreement(paper, ours)})
     return pd.DataFrame(rows)
 
 
@@ -172,7 +172,8 @@ def peers_beside(measured):
         paper = published_value(table="peer_count", method=f"fedmuscle M={count}", quantity="delta")
         mine = measured[(measured["method"] == "fedmuscle") & (measured["value"] == count)]
         ours = mean_interval(mine["delta"]) if len(mine) else None
-        rows.append({"M": count, "published Delta (%)": paper, "ours (%)": interval_text(ours) if ours else "not run",
+        rows.append({"M": count, "published Delta (%)": paper,
+                     marked("ours (%)", measured): interval_text(ours) if ours else "not run",
                      "seeds": len(mine), "agrees?": agreement(paper, ours) if ours else "cannot be said"})
     return pd.DataFrame(rows)
 
@@ -206,7 +207,7 @@ def mfed_beside(history):
         gain = f"{paper['semantic_segmentation_mIoU']:+.2f}" if row.task == "semseg" else "not found"
         found = (row.mean, row.low, row.high)
         rows.append({"task": row.task, "metric": row.metric, "published: rank": int(paper["rank_on_all_four_tasks"]),
-                     "published: minus best other": gain, "ours: rank": row.rank,
+                     "published: minus best other": gain, marked("ours: rank", history): row.rank,
                      "best other": row.best_other, "ours: minus best other (points)": interval_text(found),
                      "agrees?": {"higher": "yes", "lower": "no"}.get(verdict(found), "not shown")})
     return pd.DataFrame(rows)

@@ -7,15 +7,7 @@ Results are {(value, method): (records, history)}, as from `runs.sweep_groups`.
 import numpy as np
 import pandas as pd
 
-from ..experiments.statistics import (
-    bytes_sent,
-    delta,
-    final_scores,
-    mean_interval,
-    relative_change,
-    seeds_needed,
-    verdict,
-)
+from ..experiments.statistics import bytes_sent, delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
 from ..methods import METHODS
 from .tables import interval_text, marked
 
@@ -104,8 +96,9 @@ def answer(measured, reference, name, method="fedmuscle"):
     parts = [f"{word} with {', '.join(said[word])}"
              for word in ("higher", "lower", "no difference shown", "one seed: no interval") if word in said]
     own = rows[rows["label"] == reference].iloc[0]
-    return (f"{marked(METHODS[method].label, measured)}'s Delta is {interval_text((own.own_mean, own.own_low, own.own_high))} % "
-            f"with {name} {reference}; against it, in points over {own.seeds} seed(s): {'; '.join(parts)}.")
+    interval = interval_text((own.own_mean, own.own_low, own.own_high))
+    return (f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}; "
+            f"against it, in points over {own.seeds} seed(s): {'; '.join(parts)}.")
 
 
 def _label(value):

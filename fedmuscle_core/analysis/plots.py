@@ -31,7 +31,7 @@ def colour_of(name):
     if colour:
         return colour
     taken = {method.colour for method in METHODS.values()}
-    free = [colour for colour in FURTHER_COLOURS if colour not in taken]
+    free = [colour for colour in FURTHER_COLOURS if colour not in taken] or FURTHER_COLOURS
     return free[[other for other, method in METHODS.items() if not method.colour].index(name) % len(free)]
 
 
@@ -88,13 +88,13 @@ def learning_curves(history, methods=None):
         ax.set_xlabel("round")
         ax.tick_params(labelbottom=True)
     fig.get_layout_engine().set(w_pad=0.12)
-    fig.suptitle(f"{marked(f'Validation score, mean over {_seeds(table)}', history)}; bands: 95 % intervals of the mean", x=0.01,
-                 ha="left")
+    title = marked(f"Validation score, mean over {_seeds(table)}", history)
+    fig.suptitle(f"{title}; bands: 95 % intervals of the mean", x=0.01, ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))
     return fig, table
 
 
-def change_heatmap(changes, methods=None, title=None):
+def change_heatmap(changes, methods=None):
     """Heat map of the mean relative change over seeds in percent: a row a method, a column a client.
 
     changes: as from `statistics.relative_change`.  `methods`: the rows from the top; all but Local in the order of METHODS if
@@ -105,26 +105,19 @@ def change_heatmap(changes, methods=None, title=None):
     methods = _present(changes, methods or [name for name in _present(changes, None) if name != "local"])
     table = over_seeds(changes[changes["method"].isin(methods)].assign(value=changes["change"]), ["method", "client", "task"])
     tasks = table.groupby("client")["task"].first()
-    cells = table.set_index(["method", "client"])
     limit = max(1.0, sorted(table["mean"].abs().groupby(table["client"]).max())[-2:][0])
     fig, ax = plt.subplots(figsize=(0.85 * len(tasks) + 2.6, 0.45 * len(methods) + 1.5), layout="constrained")
-    means = table.pivot(index="method", columns="client", values="mean").loc[methods]
-    image = ax.imshow(means, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    for (row, column), mean in np.ndenumerate(means.to_numpy()):
-        _, low, high = cells.loc[(methods[row], tasks.index[column]), ["mean", "low", "high"]]
-        ax.text(column, row, f"{mean:+.1f}", ha="center", va="center", color="w" if abs(mean) > 0.55 * limit else "k",
-                weight="bold" if low > 0 or high < 0 else "normal")
-    ax.set_xticks(range(len(tasks)), [f"{client} {task_label(task)}" for client, task in tasks.items()])
-    ax.set_yticks(range(len(methods)), [METHODS[method].label for method in methods])
-    ax.grid(False)
-    ax.set_xlabel("client")
+    cells = table.assign(shown=(table["low"] > 0) | (table["high"] < 0)).pivot(index="method", columns="client").loc[methods]
+    names = [f"{client} {task_label(task)}" for client, task in tasks.items()]
+    means = cells["mean"].set_axis(names, axis=1).rename(lambda name: METHODS[name].label)
+    image = grid_heatmap(ax, means, "", limit, "client", bold=cells["shown"].to_numpy(), fontsize=None)
     fig.colorbar(image, ax=ax, extend="both" if table["mean"].abs().max() > limit else "neither", label="change (%)")
-    fig.suptitle(f"{marked(title or f'Change against Local (%), mean over {_seeds(table)}', changes)}"
-                 + ("" if title else "\nbold: 95 % interval over seeds excludes 0"), x=0.01, ha="left")
+    title = marked(f"Change against Local (%), mean over {_seeds(table)}", changes)
+    fig.suptitle(f"{title}\nbold: 95 % interval over seeds excludes 0", x=0.01, ha="left")
     return fig, table
 
 
-def forest_plot(rows, title, xlabel="paired difference of Delta (points)"):
+def forest_plot(rows, title):
     """Paired differences with their intervals, one line each from the top, the numbers as text at the right.
 
     rows: DataFrame with label, mean, low, high (nan: no interval) and, optionally, group, which heads the lines of a domain.
@@ -151,7 +144,7 @@ def forest_plot(rows, title, xlabel="paired difference of Delta (points)"):
     ax.tick_params(axis="y", length=0)
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
-    ax.set_xlabel(xlabel)
+    ax.set_xlabel("paired difference of Delta (points)")
     fig.suptitle(title, x=0.01, ha="left")
     return fig
 
@@ -171,8 +164,8 @@ def _seeds(table):
     return f"{number} seed" if counts == [1] else f"{number} seeds"
 
 
-def heatmaps(matrices, title, shown="{:.2f}", vmin=0.0, vmax=1.0, labels=None):
-    """Square matrices, {panel title: (N, N)}, every value written in its cell; three a row where there are more than four.
+def heatmaps(matrices, title, vmax=1.0, labels=None):
+    """Square matrices, {panel title: (N, N)} of 0 to vmax, every value in its cell; three a row where there are more than four.
     Returns the figure."""
     columns = len(matrices) if len(matrices) <= 4 else 3
     rows = -(-len(matrices) // columns)
@@ -181,45 +174,46 @@ def heatmaps(matrices, title, shown="{:.2f}", vmin=0.0, vmax=1.0, labels=None):
         ax.set_visible(False)
     for ax, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
         matrix = np.asarray(matrix)
-        ax.imshow(matrix, vmin=vmin, vmax=vmax)
+        ax.imshow(matrix, vmin=0, vmax=vmax)
         ax.grid(False)
         ax.set_title(name)
         names = labels or [str(n) for n in range(1, len(matrix) + 1)]
         ax.set_xticks(range(len(matrix)), names)
         ax.set_yticks(range(len(matrix)), names)
         for (row, column), value in np.ndenumerate(matrix):
-            dark = (value - vmin) / (vmax - vmin) < 0.6
-            ax.text(column, row, shown.format(value), ha="center", va="center", fontsize=8, color="w" if dark else "k")
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="w" if value / vmax < 0.6 else "k")
     fig.suptitle(title, x=0.01, ha="left")
     return fig
 
 
-def value_curves(ax, measured, column="delta", methods=None):
-    """A line a method on `ax`: mean of `column` over seeds against the value, bars: 95 % intervals; returns what is drawn.
+def value_curves(ax, measured):
+    """A line a method on `ax`: mean Delta over seeds against the value, bars: 95 % intervals; returns what is drawn.
 
     measured: as from `effects.measure`, with numbers as values.
     """
-    methods = _present(measured, methods)
-    table = over_seeds(measured.assign(setting=measured["value"], value=measured[column]), ["method", "setting"])
-    for method in methods:
+    table = over_seeds(measured.assign(setting=measured["value"], value=measured["delta"]), ["method", "setting"])
+    for method in _present(measured, None):
         line = table[table["method"] == method].sort_values("setting")
         bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
-        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3, markersize=4,
-                    label=METHODS[method].label)
-    return table[table["method"].isin(methods)]
+        ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3,
+                    markersize=4, label=METHODS[method].label)
+    return table
 
 
-def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None):
-    """Table of numbers, some nan, as an annotated heat map on `ax`: blue above 0, red below, colours end at `limit`."""
-    ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None, bold=None, fontsize=8):
+    """Table of numbers, some nan, as an annotated heat map on `ax`: blue above 0, red below, colours end at `limit`; which are
+    `bold`: an array of that shape.  Returns the image."""
+    image = ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
         if value == value:
-            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8,
-                    color="w" if abs(value) > 0.55 * limit else "k")
+            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=fontsize,
+                    color="w" if abs(value) > 0.55 * limit else "k",
+                    weight="bold" if bold is not None and bold[row, column] else "normal")
     ax.set_xticks(range(grid.shape[1]), grid.columns)
     ax.set_yticks(range(grid.shape[0]), grid.index)
     ax.grid(False)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    return image
 
 
 def scene_grid(images, titles=None):

@@ -52,7 +52,8 @@ def delta_table(history):
 
 def _gains(summary):
     return {"Delta (%)": mean_text(summary["delta"]), "worst client (%)": mean_text(summary["worst"]),
-            "worst third (%)": mean_text(summary["worst_third"]), "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
+            "worst third (%)": mean_text(summary["worst_third"]),
+            "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
 
 
 def score_table(history):

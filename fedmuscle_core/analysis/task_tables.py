@@ -35,8 +35,9 @@ def least_data_table(history, setup):
 
 
 def _as_text(table, history, column, signed=True):
-    texts = table.groupby(["task", "metric", "method"], sort=False)[column].apply(mean_text, signed=signed)
-    texts = texts.unstack("method", sort=False)[[name for name in METHODS if name in set(table["method"])]]
+    cells = table.groupby(["task", "metric", "method"], sort=False)[column]
+    texts = cells.apply(mean_text, signed=signed).unstack("method", sort=False)
+    texts = texts[[name for name in METHODS if name in texts]]
     return texts.rename(columns=lambda name: marked(METHODS[name].label, history)).reset_index().rename_axis(columns=None)
 
 
@@ -44,12 +45,12 @@ def order_sentence(history, methods):
     """The methods from the highest mean Delta down: ">" where the paired difference to the next excludes 0, "~" where not."""
     summary = delta(relative_change(final_scores(history)))
     means = summary.groupby("method")["delta"].mean()
-    ranked = sorted(methods, key=means.get, reverse=True)
+    ranked = sorted(methods, key=lambda method: means[method], reverse=True)
     text = f"{METHODS[ranked[0]].label} {means[ranked[0]]:+.1f}"
     for first, second in zip(ranked, ranked[1:], strict=False):
         found = verdict(paired_difference(summary, "delta", first, second))
         text += f" {'>' if found == 'higher' else '~'} {METHODS[second].label} {means[second]:+.1f}"
-    return f"{marked(text, history)} (mean Delta in %, {history['seed'].nunique()} seed(s); > shown, ~ not shown)."
+    return f"{text} ({marked('mean Delta in %', history)}, {history['seed'].nunique()} seed(s); > shown, ~ not shown)."
 
 
 def against_best(history, method="mfed"):

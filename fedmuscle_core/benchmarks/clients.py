@@ -14,11 +14,11 @@ from multiprocessing import get_context
 
 import torch
 
+from ..experiments.build import build
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
 from ..experiments.store import environment, now, write_atomically
-from ..federation import build
-from ..methods.fedmuscle import play_round
+from . import begun, play_round
 from .loss import peak_memory
 
 SETUP_NAMES = ("setup1", "clients12", "clients24")
@@ -28,18 +28,16 @@ WAYS = (("batch", False), ("round", False), ("round", True))                  # 
 def one(setup, refresh, parked, public_size):
     """The row of one case, measured in this process."""
     torch.set_num_threads(1)
-    settings = Settings(setup=setup, num_peers=min(3, len(SETUPS[setup]) - 1), refresh=refresh, public_size=public_size,
-                        validation_size=50, test_size=0)
+    clients = len(SETUPS[setup].clients)
+    settings = Settings.of(setup, "fedmuscle", num_peers=min(3, clients - 1), refresh=refresh, public_size=public_size,
+                           validation_size=50, test_size=0)
     with tempfile.TemporaryDirectory() as folder:
         start = peak_memory()
-        built = build(settings, folder if parked else None)
-        for _ in built.clients:                                               # scenes of parked clients, too, before the clock
-            pass
+        federation = begun(build(settings, folder if parked else None), 1)    # parked clients are made and saved here, too
         clock = time.perf_counter()
-        play_round(built, 1)
+        play_round(federation, 1)
         seconds = time.perf_counter() - clock
-    clients = len(SETUPS[setup])
-    sent = sum(built.ledger.total(1, index) for index in range(1, clients + 1))
+    sent = sum(federation.ledger.total(1, client) for client in federation.server.clients)
     return {"setup": setup, "clients": clients, "refresh": refresh, "parked": parked, "seconds": round(seconds, 2),
             "KiB_per_client": sent / clients / 1024, "extra_MiB": round(peak_memory() - start, 1)}
 

@@ -14,49 +14,45 @@ import time
 import torch
 from transformers import AutoModel, ViTConfig
 
-from ..client import Client, embed
-from ..exchange import Ledger
-from ..experiments.settings import Settings
+from ..client import Client, Training, embed
 from ..experiments.store import environment, now, write_atomically
 from ..federation import Federation
-from ..methods import METHODS
+from ..methods import FedMuscle
 from ..networks.adaptation import adapt
 from ..networks.backbones import PIXELS
 from ..networks.checkpoints import CHECKPOINTS
-from ..networks.client_network import ClientModel
-from ..placement import flat_optimizers, move
+from ..networks.client_network import ClientNetwork
 from ..seeds import generator, seeded
-from ..world.tasks import TASKS
+from ..tasks import multilabel
+from . import begun, play_round
 
 CONFIGS = {"vit_base": CHECKPOINTS["vit_base"].config,
            "vit_small": ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)}
-SIDE = 224
+SIDE, DIM, BATCH, LABELS = 224, 256, 32, 20
 
 
 def make_federation(config, batches, precision, device):
-    """Six clients as in Setup 1, all with this architecture, public noise for `batches` batches and as much private."""
-    settings = Settings(setup="setup1", dim=256, public_size=32 * batches, local_batch_size=32, min_local_steps=batches,
-                        adaptation="lora", precision=precision)
-    rng, clients, task = generator(0, "paper round"), [], TASKS["mlc"]
-    public = torch.randint(256, (settings.public_size, 3, SIDE, SIDE), generator=rng, dtype=torch.uint8)
-    wanted = torch.randint(2, (settings.public_size, task.num_outputs), generator=rng).float()
-    for index in range(1, 7):
-        with seeded(0, "paper round", index):
-            model = ClientModel(adapt(AutoModel.from_config(config), "lora"), settings.dim, task.num_outputs,
-                                scale=PIXELS._replace(precision=precision))
-        client = Client(index, task, 0, model, {"train": (public, wanted)}, public, *flat_optimizers(model, 1e-3, 1e-3), False)
-        move(client, device)
-        clients.append(client)
-    return Federation(settings, clients, Ledger())
+    """Six clients, all with this architecture, public noise for `batches` batches and as much private."""
+    rng, clients, task, size = generator(0, "paper round"), [], multilabel(LABELS), BATCH * batches
+    public = torch.randint(256, (size, 3, SIDE, SIDE), generator=rng, dtype=torch.uint8)
+    wanted = torch.randint(2, (size, LABELS), generator=rng).float()
+    for name in range(1, 7):
+        with seeded(0, "paper round", name):
+            network = ClientNetwork(adapt(AutoModel.from_config(config), "lora"), DIM, LABELS,
+                                    scale=PIXELS._replace(precision=precision))
+        clients.append(Client(name, network, None, task, train=(public, wanted), public=public, works_on=device))
+    training = Training(local_batch_size=BATCH, min_local_steps=batches)
+    return Federation(clients, FedMuscle(num_peers=3, batch_size=BATCH), training=training)
 
 
 def passes_alone(federation):
     """The passes of one round without exchange, loss between clients, or steps: as many forwards and backwards."""
     for client in federation.clients:
-        images, wanted = client.data["train"]
-        for rows in torch.arange(len(images)).split(32):
-            embed(client, client.public[rows].to(client.device)).sum().backward()
-            client.task.loss(client.model(images[rows].to(client.device)), wanted[rows].to(client.device)).backward()
+        for rows in torch.arange(client.public.size).split(BATCH):
+            public = client.public.take(rows)[0]
+            embed(client, public.to(client.device)).sum().backward()
+            images, wanted = (part.to(client.device) for part in client.data["train"].take(rows))
+            client.task.loss(client.network(images), wanted).backward()
         client.local_optimizer.param_groups[0]["params"][0].grad.zero_()
 
 
@@ -80,7 +76,7 @@ def main(argv=None):
     parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     federation = make_federation(CONFIGS[args.backbone], args.batches, args.precision, args.device)
-    play_round = METHODS["fedmuscle"].play_round
+    begun(federation, 1 + args.repeats)
     play_round(federation, 1)
     passes_alone(federation)
     rows = []

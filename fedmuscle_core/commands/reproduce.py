@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import jupytext
@@ -13,25 +14,29 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
+from traitlets.config import Config
 
 from ..checks import positive_int
-from ..experiments.estimate import as_text, estimate
+from ..experiments import tuning
+from ..experiments.choices import table_path
+from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
 from ..experiments.plans import PAPER_NOTEBOOKS, PLANS
 from ..experiments.processes import in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
-from ..experiments.setups import TUNED_AS
-from ..experiments.store import now, write_atomically
-from ..experiments.tuning import BUILDS_ON, table_path, tune
+from ..experiments.setups import setup_named
+from ..experiments.store import compact, now, write_atomically
 from ..paths import NOTEBOOKS, results, runs
+
+PATIENCE = 300      # seconds for a kernel to start, and to say that a cell is done: others may keep the machine busy
 
 
 def dry_run(profile, only=None, parameters=None):
     """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
     exchange, see `forecast`; for the others how long it would take.  Returns 0."""
     check_profile(profile)
-    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
+    given = _given(parameters)
     numbers = [source.stem[:2] for source in _choose(only, profile)]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
@@ -52,39 +57,35 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
     force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
-    command goes on: the time it began is kept in the runs folder until all went well.
-    Raises ValueError before anything runs when no notebook matches, or a parameter
-    is unknown to all of them, is not YAML, or is `profile` or `workers`, which have options of their own.
+    command goes on: the time it began is kept in the runs folder until all went well; then the files of runs that it wrote lose
+    the lines that are superseded.
+    Raises ValueError before anything runs where there are no notebooks or none matches, or a parameter is unknown to all of
+    them, is not YAML, or is `profile` or `workers`, which have options of their own.
     """
     positive_int("workers", workers)
     check_profile(profile)
-    given = {name: _value(name, text) for name, text in (parameters or {}).items()}
-    sources = _choose(only, profile)
-    figures = runs(profile) / "figures"
+    given, sources, figures = _given(parameters), _choose(only, profile), runs(profile) / "figures"
+    side_by_side = min(workers, len(sources))
+    values = {"profile": profile, "workers": 1 if side_by_side > 1 else workers, **given}
     with tempfile.TemporaryDirectory() as folder:
-        side_by_side = min(workers, len(sources))
-        values = {"profile": profile, "workers": 1 if side_by_side > 1 else workers, **given}
         jobs = [_prepare(source, Path(folder), values) for source in sources]
         known = {name for _, names, _ in jobs for name in names}
         if unknown := set(given) - known:
             raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
         runs(profile).mkdir(parents=True, exist_ok=True)
-        report = {}
-        since, asked = runs(profile) / "recomputing.json", {"notebooks": [source.stem for source in sources], "given": given}
         changed = {"FEDMUSCLE_FIGURES": str(figures)}
         if side_by_side > 1:                                                  # each kernel would take all cores otherwise
             changed["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+        since = runs(profile) / "recomputing.json"
         if force:
-            changed[RECOMPUTE_BEFORE] = _begun(since, asked)
+            begun = _begun(since, {"notebooks": [source.stem for source in sources], "given": given})
+            changed[RECOMPUTE_BEFORE] = begun
         with _environment(**changed):
-            compute(profile, [notebook.stem[:2] for notebook, *_ in jobs], given.get("seeds"), workers, force)
-            wanted = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs]
-            with contextlib.closing(in_processes(_execute, wanted, side_by_side)) as executed:
-                for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
-                    bar.set_postfix_str(f"{notebook.stem} done")
-                    report[notebook.stem] = (0.0, str(found)) if isinstance(found, Exception) else found
-    status = _summarise([(name, *report[name]) for name in sorted(report)], profile, figures)
+            compute(profile, [source.stem[:2] for source in sources], given.get("seeds"), workers, force)
+            report = _execute_all(profile, jobs, side_by_side)
+    status = _summarise(report, profile, figures)
     if force and status == 0:
+        _compact_written(begun, [results(profile), *([tuning.FOLDER] if profile == "mini" else [])])
         since.unlink(missing_ok=True)
     return status
 
@@ -100,6 +101,13 @@ def _begun(path, asked):
     return begun
 
 
+def _compact_written(begun, folders):
+    """Drop superseded lines of the files of runs in `folders` that were written since `begun` (ISO 8601)."""
+    for path in (path for folder in folders for path in sorted(folder.glob("*.jsonl"))):
+        if path.stat().st_mtime >= datetime.fromisoformat(begun).timestamp():
+            compact(path)
+
+
 def compute(profile, numbers, seeds=None, workers=1, force=False):
     """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
 
@@ -109,11 +117,11 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     if not wanted:
         return
     if force and profile == "mini":
-        setups = {TUNED_AS.get(settings.setup, settings.setup) for settings in wanted}
-        setups |= {BUILDS_ON[setup] for setup in setups if setup in BUILDS_ON}
-        for setup in sorted(setups, key=lambda setup: (setup in BUILDS_ON, setup)):
-            print(f"tuning {setup} -> {table_path(setup)}")
-            tune(setup, workers=workers)
+        setups = {setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted}
+        setups |= {setup_named(setup.builds_on) for setup in setups if setup.builds_on}
+        for setup in sorted(setups, key=lambda setup: (setup.builds_on, setup.name)):
+            print(f"tuning {setup.name} -> {table_path(setup.name)}")
+            tuning.tune(setup, workers=workers)
         wanted = _planned(profile, numbers, seeds)                            # with what was chosen now
     missing = missing_runs(wanted, results(profile))
     if missing and profile == "paper":
@@ -137,6 +145,11 @@ def _planned(profile, numbers, seeds):
     return [settings for settings in wanted if settings not in others]
 
 
+def _given(parameters):
+    """{name: value} of {name: YAML text}, or of None."""
+    return {name: _value(name, text) for name, text in (parameters or {}).items()}
+
+
 def _value(name, text):
     if name in ("profile", "workers"):
         raise ValueError(f"-p: got {name!r}, which is set by --{name}")
@@ -148,6 +161,8 @@ def _value(name, text):
 
 def _choose(only, profile):
     """The sources of the notebooks that `only` names, all if it is None; profile "paper": of PAPER_NOTEBOOKS."""
+    if not NOTEBOOKS.is_dir():
+        raise ValueError(f"notebooks: got no folder {NOTEBOOKS}, expected a clone of the repository")
     sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
     chosen = [source for source in sources if not only or any(source.stem.startswith(prefix) for prefix in only)]
     if not chosen:
@@ -169,13 +184,27 @@ def _prepare(source, folder, values):
     return notebook, list(known), {name: value for name, value in values.items() if name in known}
 
 
+def _execute_all(profile, jobs, side_by_side):
+    """[(name, seconds, None or what went wrong)] of all `jobs`, see `_prepare`, sorted by name."""
+    wanted, report = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs], []
+    with contextlib.closing(in_processes(_execute, wanted, side_by_side)) as executed:
+        for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
+            bar.set_postfix_str(f"{notebook.stem} done")
+            report.append((notebook.stem, *((0.0, str(found)) if isinstance(found, Exception) else found)))
+    return sorted(report)
+
+
 def _execute(notebook, target, values):
-    """(seconds, None or the first line of what went wrong); the executed copy is at `target` either way."""
-    clock = time.perf_counter()
-    trouble = None
+    """(seconds, None or the first line of what went wrong); the executed copy is at `target` either way.
+
+    Kernels talk over sockets in files beside the notebook: of free ports, the usual way, two that start at once take the same
+    one now and then, and one of them dies.
+    """
+    clock, trouble = time.perf_counter(), None
+    kernel = Config(KernelManager={"transport": "ipc", "connection_file": str(notebook.with_suffix(".json"))})
     try:
         papermill.execute_notebook(str(notebook), str(target), parameters=values, progress_bar=False, cwd=str(NOTEBOOKS),
-                                   kernel_name="python3")
+                                   kernel_name="python3", config=kernel, start_timeout=PATIENCE, iopub_timeout=PATIENCE)
     except PapermillExecutionError as error:
         trouble = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
     except Exception as error:  # noqa: BLE001 - one notebook's kernel must not take the others down

@@ -3,12 +3,12 @@
 import tempfile
 
 from ..checks import positive_int
-from ..experiments import runs as experiment
+from ..experiments.runs import can_run, data_used, run
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
-from ..experiments.store import load_run, run_path
+from ..experiments.store import stored_runs
+from ..methods import METHODS
 from ..paths import results
-from ..world.real.splits import is_real
 
 EARLY_ROUNDS = 1
 EARLY_TOLERANCE = 0.01     # relative, training losses of the first round
@@ -19,49 +19,48 @@ FINAL_CLIENT = 10.0        # points, test score of any one client: another proce
 def verify(profile, sample=None):
     """Recompute runs of `profile` and print a line for each.  Returns 0 if all agree, else 1.
 
-    Runs on real data that are not here are left out.
+    Runs on real data that are not here, and those of setups and methods that nothing here defines, are left out.
     sample: only so many, one of each setup and method in turn, methods that exchange before Local, quickest first.
     Agreement: training losses of round 1 within 1 %, mean test score within 3 points, each client's within 10; identical
     histories are reported as such, as one machine with one set of versions must give them.
     """
-    paths = sorted(results(profile).glob("*/*.json"))
-    if not paths:
+    stored = stored_runs(results(profile))
+    if not stored:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
-    runs = list(map(load_run, paths))
-    chosen = take_turns([run for run in runs if can_recompute(run[0])])
-    if left := len(runs) - len(chosen):
-        print(f"{left} runs left out: their setup is gone, or their real data or backbones are not here")
+    chosen = take_turns([(record, history) for record, history in stored if can_recompute(record)])
+    if left := len(stored) - len(chosen):
+        print(f"{left} runs left out: their setup or method is gone, or their real data or backbones are not here")
     if sample is not None:
         chosen = chosen[:positive_int("sample", sample)]
     agree = 0
     for record, history in chosen:
-        settings = Settings(**record["settings"])
+        settings = Settings.of(**record["settings"])
         with tempfile.TemporaryDirectory() as folder:
-            experiment.run(settings, folder)
-            _, again = load_run(run_path(folder, settings))
+            _, again = run(settings, folder)
         good, text = compare(history, again)
         agree += good
-        print(f"{'agrees ' if good else 'DIFFERS'}  {settings.setup} {settings.method} seed {settings.seed}: {text}")
+        print(f"{'agrees ' if good else 'DIFFERS'}  {settings.describe()}: {text}")
     print(f"{agree} of {len(chosen)} runs agree")
     return 0 if agree == len(chosen) else 1
 
 
 def can_recompute(record):
-    """Whether the setup of a stored run still exists, and the data and backbones that it had are at hand."""
-    if record["settings"]["setup"] not in SETUPS:
+    """Whether the setup and the method of a stored run still exist, and the data and backbones that it had are at hand."""
+    values = record["settings"]
+    if values["setup"] not in SETUPS or values["method"] not in METHODS:
         return False
-    settings = Settings(**record["settings"])
-    return experiment.can_run(settings) and (not is_real(settings.setup) or experiment.same_data(record, settings))
+    settings = Settings.of(**values)
+    return can_run(settings) and record.get("data") == data_used(settings)
 
 
 def take_turns(stored):
     """Stored runs (record, history), the quickest of each setup and method first, then the second quickest, and so on."""
     groups = {}
-    for run in sorted(stored, key=lambda run: run[0]["wall_seconds"]):
-        settings = run[0]["settings"]
-        groups.setdefault((settings["method"] == "local", settings["method"], settings["setup"]), []).append(run)
-    turns = [(turn, key, run) for key, runs in groups.items() for turn, run in enumerate(runs)]
-    return [run for _, _, run in sorted(turns, key=lambda entry: entry[:2])]
+    for found in sorted(stored, key=lambda found: found[0]["wall_seconds"]):
+        values = found[0]["settings"]
+        groups.setdefault((values["method"] == "local", values["method"], values["setup"]), []).append(found)
+    turns = [(turn, key, found) for key, several in groups.items() for turn, found in enumerate(several)]
+    return [found for *_, found in sorted(turns, key=lambda entry: entry[:2])]
 
 
 def compare(stored, again):

@@ -146,7 +146,7 @@ def stratified_bootstrap(table, statistic, resamples=2000, seed=0, confidence=0.
     return value, float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def probability_of_improvement(first, second, resamples=2000, seed=0, confidence=0.95):
+def probability_of_improvement(first, second):
     """(value, low, high): mean over clients of the share of seeds on which `first` is above `second`, ties counting half.
 
     first, second: (seeds, clients), row s of both from the same seed.  Agarwal et al. compare every run with every run;
@@ -158,7 +158,7 @@ def probability_of_improvement(first, second, resamples=2000, seed=0, confidence
     if first.shape != second.shape:
         raise ValueError(f"second: got shape {second.shape}, expected {first.shape} as `first`")
     wins = (first > second) + 0.5 * (first == second)
-    return stratified_bootstrap(wins, np.mean, resamples, seed, confidence)
+    return stratified_bootstrap(wins, np.mean)
 
 
 def log_odds_change(scores, baseline="local"):

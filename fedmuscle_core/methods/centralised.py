@@ -15,7 +15,7 @@ import torch
 from ..exchange import Stage
 from ..method import Method
 from ..seeds import generator, seeded
-from .sharing import LOCAL_GRID, PARTS, copied, flattened, of_part
+from .sharing import LOCAL_GRID, PARTS, check_architectures, copied, flattened, of_part, shapes_of
 
 
 @dataclass
@@ -48,6 +48,9 @@ class Centralised(Method):
     group, ceiling = "sharing", True
     exchanges, needs = "private data up, the model down", "all private data in one place"
     grid: ClassVar[tuple] = (LOCAL_GRID, [])
+
+    def check_cards(self, cards):
+        check_architectures(cards, self.label)
 
     def memory(self):
         return Centre()
@@ -87,6 +90,9 @@ class Centralised(Method):
         return {"local_loss": {client: losses[tasks[client]] for client in server.clients}}
 
     # Client functions.
+
+    def register(self, client, message):
+        return super().register(client, message) | {"shapes": shapes_of(client.network)}
 
     def lend(self, client, message):
         """A copy of the network, and how it is trained."""

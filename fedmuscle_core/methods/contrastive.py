@@ -143,41 +143,49 @@ class WithPeers(Contrastive):
         The clients embed a public batch, or with `refresh` "round" once the whole public set, and upload; the server draws each
         one's M peers (fewer where fewer are there) and serves them; each client steps.  used: a dict to note last peers in.
         """
-        present, uploads = server.present(round), server.memory.uploads
         batches, rng = self.public_batches(server.seed, server.public_size, round)
-        kinds, tasks, sums = self.kinds(server), server.known("task"), {}
-        by_batch, drawn = self.refresh == "batch", list(range(len(batches)))
-        for numbers in [[number] for number in drawn] if by_batch else [drawn]:
-            rows = self.batch_size if by_batch else server.public_size
-            sent = yield Stage("embed", present, lambda client, numbers=numbers: {"round": round, "batches": numbers},
-                               lambda client, reply, rows=rows: self.check_upload(reply, rows, server.cards[client]["dim"]))
-            sent = {client: reply["representations"] for client, reply in sent.items()}
-            uploads = sent if by_batch else uploads | sent
+        every, sums = list(range(len(batches))), {}
+        for numbers in [[number] for number in every] if self.refresh == "batch" else [every]:
+            takers, uploads = yield from self.gather(server, round, numbers, batches)
             if len(uploads) < 2:
                 continue
-
-            def of_batch(client, number, uploads=uploads):
-                return uploads[client] if by_batch else uploads[client][batches[number]]
-
-            chosen = {number: choose(self.peer_choice, self.num_peers, {client: of_batch(client, number) for client in uploads},
-                                     rng, seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains)
-                      for number in numbers}
-
-            def message_of(client, numbers=numbers, chosen=chosen, of_batch=of_batch):
-                members = [[client, *chosen[number][client]] for number in numbers]
-                own = [[kinds[member] for member in several] for several in members]
-                payloads = [self.serve(torch.stack([of_batch(peer, number) for peer in several[1:]]), kind)
-                            for number, several, kind in zip(numbers, members, own, strict=True)]
-                return {"round": round, "batches": numbers, "members": members, "kinds": own, "payloads": payloads}
-
-            replies = yield Stage("contrast", list(sent), message_of)
+            replies, peers = yield from self.serve_all(server, round, numbers, takers, uploads, rng)
             for client, reply in replies.items():
                 sums[client] = sums.get(client, 0.0) + reply["loss"]
             if used is not None:
-                used.update({client: chosen[numbers[-1]][client] for client in replies})
-        if not by_batch:
-            server.memory.uploads = uploads
+                used.update({client: peers[client] for client in replies})
         return {client: total / len(batches) for client, total in sums.items()}
+
+    def gather(self, server, round, numbers, batches):
+        """The uploads for the public batches `numbers`: (clients that sent them, {client: representations (B, d) of each}).
+
+        With `refresh` "round" those of absent clients are of the last round they took part in."""
+        size = self.batch_size if self.refresh == "batch" else server.public_size
+        replies = yield Stage("embed", server.present(round), lambda client: {"round": round, "batches": numbers},
+                              lambda client, reply: self.check_upload(reply, size, server.cards[client]["dim"]))
+        sent = {client: reply["representations"] for client, reply in replies.items()}
+        if self.refresh == "batch":
+            return list(sent), {client: [rows] for client, rows in sent.items()}
+        server.memory.uploads = server.memory.uploads | sent
+        return list(sent), {client: [rows[batches[number]] for number in numbers]
+                            for client, rows in server.memory.uploads.items()}
+
+    def serve_all(self, server, round, numbers, takers, uploads, rng):
+        """Peers are drawn for every batch, and each of `takers` steps on what it is served: ({client: reply}, {client: peers of
+        the last batch})."""
+        tasks, kinds, places = server.known("task"), self.kinds(server), range(len(numbers))
+        chosen = [choose(self.peer_choice, self.num_peers, {client: parts[place] for client, parts in uploads.items()}, rng,
+                         seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains) for place in places]
+
+        def message_of(client):
+            members = [[client, *peers[client]] for peers in chosen]
+            own = [[kinds[member] for member in several] for several in members]
+            payloads = [self.serve(torch.stack([uploads[peer][place] for peer in members[place][1:]]), own[place])
+                        for place in places]
+            return {"round": round, "batches": numbers, "members": members, "kinds": own, "payloads": payloads}
+
+        replies = yield Stage("contrast", takers, message_of)
+        return replies, chosen[-1]
 
     def check_upload(self, reply, rows, dim):
         """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""

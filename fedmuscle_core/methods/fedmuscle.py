@@ -68,21 +68,21 @@ class Muscle(WithPeers):
 
     def play(self, server, round):
         """As `WithPeers.play`; with a bandit the server then credits the peers of the round."""
-        used = {}
+        used, told = {}, server.present(round) if self.peer_choice == "bandit" else []
         aligned = yield from self.align(server, round, used)
-        local = yield from self.local_phases(server, round)
-        if self.peer_choice == "bandit":
-            memory, losses = server.memory, local["local_loss"]
-            used = {client: peers for client, peers in used.items() if client in losses and client in memory.losses}
+        local = yield from self.local_phases(server, round, lambda client: {"tell": client in told})
+        if told:
+            memory, losses = server.memory, {client: local["local_loss"][client] for client in told}
+            used = {client: peers for client, peers in used.items() if client in memory.losses}
             if used:
                 credit(memory.gains, used, memory.losses, losses)
-            memory.losses = losses
+            memory.losses = memory.losses | losses
         return {"contrastive_loss": aligned, **local}
 
     def local(self, client, message):
         """A local phase; with a bandit the loss is told to the server, one number."""
         loss = local_phase(client, message["round"])
-        return {"local_loss": loss} | ({"told": torch.tensor(loss)} if self.peer_choice == "bandit" else {})
+        return {"local_loss": loss} | ({"told": torch.tensor(loss)} if message["tell"] else {})
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ class Sharing(Method):
     def __post_init__(self):
         boolean("measure_gradients", self.measure_gradients)
 
+    def check_cards(self, cards):
+        check_architectures(cards, self.label)
+
     def memory(self):
         return ServerParameters()
 
@@ -69,7 +72,10 @@ class Sharing(Method):
         def parts_of(client):
             return [part for part, owner in (("encoder", lowest), ("decoder", owners[tasks[client]])) if owner == client]
 
-        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)})
+        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)},
+                             lambda client, reply: expect(reply, reply))
+        if missing := sorted({lowest, *owners.values()} - set(handed)):
+            raise ValueError(f"client {missing[0]}: hand_in: got nothing that can be used, expected what all begin with")
         memory.encoders = dict.fromkeys(server.clients, of_part(handed[lowest], "encoder"))
         memory.decoders = {task: of_part(handed[client], "decoder") for task, client in owners.items()}
 
@@ -114,6 +120,9 @@ class Sharing(Method):
 
     # Client functions.
 
+    def register(self, client, message):
+        return super().register(client, message) | {"shapes": shapes_of(client.network)}
+
     def hand_in(self, client, message):
         """The client's parameters of the parts asked for."""
         return flattened({part: copied(getattr(client.network, part)()) for part in message["parts"]})
@@ -136,6 +145,22 @@ class Sharing(Method):
 
     def bytes_per_round(self, work):
         return None
+
+
+def shapes_of(network):
+    """{part: {name: shape}} of a network's parameters and buffers."""
+    return {part: {name: list(value.shape) for name, value in getattr(network, part)().state_dict().items()} for part in PARTS}
+
+
+def check_architectures(cards, label):
+    """ValueError where the encoders of two clients, or the decoders of two of one task, differ in their parameters."""
+    first = {}
+    for client in sorted(cards):
+        for part, task in (("encoder", None), ("decoder", cards[client]["task"])):
+            other = first.setdefault((part, task), client)
+            if cards[client]["shapes"][part] != cards[other]["shapes"][part]:
+                raise ValueError(f"client {client}: {part}: got other parameters than client {other} has, expected the same "
+                                 f"names and shapes: {label} exchanges them")
 
 
 def flattened(states):

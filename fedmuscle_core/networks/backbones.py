@@ -4,11 +4,15 @@ import contextlib
 import hashlib
 import math
 import os
+import socket
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoModel
 from transformers.utils import logging
 
@@ -17,11 +21,47 @@ from .checkpoints import CHECKPOINTS
 
 
 def backbone_folder(name):
-    """Where the backbone `name` lies, or None: data/backbones, the folder FEDMUSCLE_CHECKPOINTS names, or what
-    `pretrain_photos` made; a path that exists stands for itself."""
+    """Where the backbone `name` lies, or None: networks/pretrained, the folder FEDMUSCLE_CHECKPOINTS names, or what
+    `pretraining.photos` made; a path with a separator in it stands for itself."""
     chosen = os.environ.get("FEDMUSCLE_CHECKPOINTS")
-    places = (BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name, Path(name))
+    places = [BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name]
+    places += [Path(name)] if os.sep in name else []
     return next((folder for folder in places if folder.is_dir()), None)
+
+
+def located(name):
+    """Arguments of `from_pretrained` for the backbone or tokenizer `name`: its folder, or a model of the hub, those of
+    `CHECKPOINTS` at their pinned revision.
+
+    Raises ValueError, within seconds, where there is no such folder and neither the hub's local cache has it nor the hub can be
+    reached.
+    """
+    folder, known = backbone_folder(name), CHECKPOINTS.get(name)
+    if folder is not None:
+        return {"pretrained_model_name_or_path": folder}
+    hub, revision = (known.hub, known.revision) if known else (name, None)
+    found = {"pretrained_model_name_or_path": hub, "revision": revision or "main"}
+    if "/" in hub and isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
+        return found | {"local_files_only": True}
+    if "/" in hub and not constants.HF_HUB_OFFLINE and hub_answers():
+        return found
+    embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
+    where = (f"; {hub} is not in the local cache and the hub cannot be reached: download it where there is a network "
+             f"(`hf download {hub}`), or name a folder of local copies by FEDMUSCLE_CHECKPOINTS") if "/" in hub else ""
+    raise ValueError(f"backbone: got {name!r}, expected one of {embedded}, which come with this package, one of "
+                     f"{list(CHECKPOINTS)}, a folder, or owner/name of a model on the Hugging Face hub{where}")
+
+
+def hub_answers(seconds=3.0):
+    """Whether the hub's address takes a connection; taken for granted behind a proxy."""
+    address = urlsplit(constants.ENDPOINT)
+    if getproxies().get(address.scheme):
+        return True
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def backbone_digest(name):
@@ -37,22 +77,14 @@ def backbone_digest(name):
 
 
 def load_backbone(name):
-    """The pretrained backbone called `name`: see `backbone_folder`; else of `CHECKPOINTS`, at its pinned revision, or any name
-    that `AutoModel` takes.
-
-    Raises ValueError when neither a folder nor the hub (or its local cache) has it.
-    """
-    folder, known = backbone_folder(name), CHECKPOINTS.get(name)
+    """The pretrained backbone called `name`, see `located`; ValueError where it cannot be had or is not whole."""
+    arguments = located(name)
     try:
         with _no_loading_bar():
-            if folder is None and known is not None:
-                return AutoModel.from_pretrained(known.hub, revision=known.revision)
-            return AutoModel.from_pretrained(folder or name)
+            return AutoModel.from_pretrained(**arguments, trust_remote_code=False)
     except OSError as error:
-        embedded = sorted(path.name for path in BACKBONES.iterdir() if path.is_dir())
-        raise ValueError(f"backbone: got {name!r}, expected a folder of data/backbones {embedded}, one of {list(CHECKPOINTS)} "
-                         f"or a model name that the Hugging Face hub has; loading it failed: {str(error).splitlines()[0]}"
-                         ) from error
+        raise ValueError(f"backbone: got {name!r}, but loading {arguments['pretrained_model_name_or_path']} failed: "
+                         f"{str(error).splitlines()[0]}") from error
 
 
 @contextlib.contextmanager

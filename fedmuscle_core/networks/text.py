@@ -5,9 +5,7 @@ from functools import cache
 import torch
 from transformers import AutoTokenizer
 
-from ..paths import BACKBONES
-from .backbones import backbone_folder
-from .checkpoints import CHECKPOINTS
+from .backbones import backbone_folder, located
 
 MAX_LENGTH = 40     # tokens of the longest caption of scenes there can be, [CLS] and [SEP] included
 TEXT_LENGTH = 64    # of real texts (our choice)
@@ -15,21 +13,18 @@ TEXT_LENGTH = 64    # of real texts (our choice)
 
 @cache
 def load_tokenizer(name):
-    """The tokenizer of the text backbone `name`, found as `backbones.load_backbone` finds the backbone.
+    """The tokenizer of the text backbone `name`, found as `backbones.located` says.
 
-    Raises ValueError when neither a folder nor the hub (or its local cache) has it, or the folder is that of images.
+    Raises ValueError where it cannot be had, or the folder is that of a backbone that reads images.
     """
-    folder, known = backbone_folder(name), CHECKPOINTS.get(name)
-    embedded = sorted(path.parent.name for path in BACKBONES.glob("*/tokenizer.json"))
-    message = f"tokenizer: got {name!r}, expected a folder of data/backbones {embedded} or a model name the hub has"
+    folder, arguments = backbone_folder(name), located(name)
     if folder is not None and not any(folder.glob("*token*")):
-        raise ValueError(f"{message}; this backbone reads images")
+        raise ValueError(f"tokenizer: got {name!r}, expected a text backbone; this backbone reads images")
     try:
-        if folder is None and known is not None:
-            return AutoTokenizer.from_pretrained(known.hub, revision=known.revision)
-        return AutoTokenizer.from_pretrained(folder or name)
+        return AutoTokenizer.from_pretrained(**arguments, trust_remote_code=False)
     except OSError as error:
-        raise ValueError(f"{message}; loading it failed: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"tokenizer: got {name!r}, but loading {arguments['pretrained_model_name_or_path']} failed: "
+                         f"{str(error).splitlines()[0]}") from error
 
 
 def token_ids(tokenizer, captions, max_length=MAX_LENGTH, cut=False):

@@ -1,4 +1,4 @@
-"""Makes the small pretrained backbones of `data/backbones`: `python -m fedmuscle_core.pretrain [name ...]`.
+"""Makes the small vision backbones of `networks/pretrained`: `python -m fedmuscle_core.pretraining.images [name ...]`.
 
 They stand in for the papers' foundation models: each learns, once, to name printed letters (no digit among them), first
 one a scene, then several in their places.  The transformers have no built-in sense of locality, so in the first stage they
@@ -19,8 +19,9 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
 
+from ..network import in_batches
 from ..networks.backbones import feature_map, feature_width, load_backbone
-from ..networks.client_network import in_batches, num_parameters
+from ..networks.client_network import num_parameters
 from ..paths import BACKBONES
 from ..seeds import generator, seeded
 from ..world.glyphs import digit_pool, letter_pool
@@ -152,7 +153,7 @@ def probe(backbone):
 
 
 def probe_table(names):
-    """Write and return the rows of `data/backbones/probe.csv`: every backbone beside its own untrained twin."""
+    """Write and return the rows of `networks/pretrained/probe.csv`: every backbone beside its own untrained twin."""
     rows = []
     for name in names:
         trained = load_backbone(name).eval()
@@ -171,7 +172,7 @@ def probe_table(names):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(CONFIGS), help=f"any of {list(CONFIGS)}; default: all")
-    parser.add_argument("--probe-only", action="store_true", help="only score what is already in data/backbones")
+    parser.add_argument("--probe-only", action="store_true", help="only score what is already in networks/pretrained")
     args = parser.parse_args(argv)
     if unknown := set(args.names) - set(CONFIGS):
         parser.error(f"names: got {sorted(unknown)}, expected any of {list(CONFIGS)}")

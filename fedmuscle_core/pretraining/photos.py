@@ -1,11 +1,12 @@
-"""Makes the small backbones of notebook 15 from real photos and texts: `python -m fedmuscle_core.pretrain_photos [name ...]`.
+"""Makes the small backbones of notebook 15 from real photos and texts:
+`python -m fedmuscle_core.pretraining.photos [name ...]`.
 
 They have the architectures of the embedded world's and learn from the parts of the excerpts that are reserved for this, never
-from private, validation, test or public samples (see `real_data`).  Those of images name the 110 classes of CIFAR-10 and
-CIFAR-100.  Those of texts fill the gaps of news, questions and of captions (COCO's photos have five; the first is public, the
-others are read here), then name the ten classes of news and questions.  They go to `data/raw/backbones`, which is not under
+from private, validation, test or public samples (see `world.real.splits`).  Those of images name the 110 classes of CIFAR-10
+and CIFAR-100.  Those of texts fill the gaps of news, questions and of captions (COCO's photos have five; the first is public,
+the others are read here), then name the ten classes of news and questions.  They go to `data/raw/backbones`, which is not under
 version control: what is derived from the photos must not be published.  How well linear probes read the features of each goes
-to `data/backbones/probe_photos.csv`.
+to `networks/pretrained/probe_photos.csv`.
 """
 
 import argparse
@@ -21,19 +22,20 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import AutoModel
 
-from ..experiments.client_data import read
+from ..experiments.build import read
 from ..experiments.store import write_atomically
+from ..network import in_batches
 from ..networks.backbones import backbone_digest, feature_width, load_backbone
-from ..networks.client_network import RepresentationModel, TextRepresentationModel, in_batches, num_parameters
+from ..networks.client_network import RepresentationModel, TextRepresentationModel, num_parameters
 from ..networks.text import TEXT_LENGTH, token_ids
 from ..paths import BACKBONES, PHOTO_BACKBONES
 from ..seeds import generator, seeded
-from ..world.pairs import Pairs
 from ..world.real.sources import source_table
 from ..world.real.splits import split_rows, task_samples
 from ..world.tasks import task_named
-from . import images as pretrain
-from . import texts as pretrain_text
+from ..world.worlds import Pairs
+from . import images as vision
+from . import texts as language
 
 SEED = 0
 SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
@@ -62,25 +64,25 @@ def labelled_photos(part="reserved"):
 
 @cache
 def learn_photos(name, epochs=None):
-    """The backbone `name` of `pretrain.CONFIGS`, from random weights; transformers also match the features of the teacher."""
+    """The backbone `name` of `images.CONFIGS`, from random weights; transformers also match the features of the teacher."""
     images, classes = labelled_photos()
-    config = pretrain.CONFIGS[name][0]
+    config = vision.CONFIGS[name][0]
     with seeded(SEED, "pretrain photos", name):
         backbone = AutoModel.from_config(copy.deepcopy(config))
         classify = nn.Linear(feature_width(config), int(classes.max()) + 1)
-        imitate = nn.Linear(feature_width(config), feature_width(pretrain.CONFIGS[pretrain.TEACHER][0]))
-    teacher = None if name.startswith("resnet") else learn_photos(pretrain.TEACHER, epochs)
+        imitate = nn.Linear(feature_width(config), feature_width(vision.CONFIGS[vision.TEACHER][0]))
+    teacher = None if name.startswith("resnet") else learn_photos(vision.TEACHER, epochs)
 
     def loss(rows, rng):
         seen = view(images[rows], rng)
-        features = pretrain.mean_features(backbone, seen)
+        features = vision.mean_features(backbone, seen)
         value = F.cross_entropy(classify(features), classes[rows], label_smoothing=0.1)
         if teacher is not None:
-            wanted = in_batches(lambda part: pretrain.mean_features(teacher, part), seen)
+            wanted = in_batches(lambda part: vision.mean_features(teacher, part), seen)
             value = value + 1 - F.cosine_similarity(imitate(features), wanted).mean()
         return value
 
-    pretrain.fit(f"photo_{name}", [backbone, classify, imitate], loss, len(images), epochs or EPOCHS[name], max_lr=3e-3)
+    vision.fit(f"photo_{name}", [backbone, classify, imitate], loss, len(images), epochs or EPOCHS[name], max_lr=3e-3)
     return backbone
 
 
@@ -94,9 +96,9 @@ def view(images, rng):
 
 
 def learn_texts(name, lines, tokenizer, epochs=None):
-    """The language model `name` of `pretrain_text.CONFIGS`: it fills the gaps of `lines`, then its body names the classes of
+    """The language model `name` of `texts.CONFIGS`: it fills the gaps of `lines`, then its body names the classes of
     news and questions from the mean over the tokens."""
-    model = pretrain_text.pretrain(name, tokenizer, lines, epochs or EPOCHS[name])
+    model = language.pretrain(name, tokenizer, lines, epochs or EPOCHS[name])
     ids, classes = labelled_texts(tokenizer)
     lengths = (ids != tokenizer.pad_token_id).sum(1)
     network = TextRepresentationModel(model.base_model, 1)
@@ -107,7 +109,7 @@ def learn_texts(name, lines, tokenizer, epochs=None):
         features = network.pool(network.features(ids[rows, :lengths[rows].max()]))
         return F.cross_entropy(classify(features), classes[rows], label_smoothing=0.1)
 
-    pretrain.fit(f"photo_{name}: classes", [model.base_model, classify], loss, len(ids), epochs or CLASS_EPOCHS, max_lr=1e-3)
+    vision.fit(f"photo_{name}: classes", [model.base_model, classify], loss, len(ids), epochs or CLASS_EPOCHS, max_lr=1e-3)
     return model
 
 
@@ -179,13 +181,13 @@ def main(argv=None):
     lines = tokenizer = None
     for name in [] if args.probe_only else args.names:
         plain = name.removeprefix("photo_")
-        if plain in pretrain.CONFIGS:
+        if plain in vision.CONFIGS:
             learn_photos(plain, args.epochs).save_pretrained(PHOTO_BACKBONES / name)
             continue
         lines = lines or corpus()
-        tokenizer = tokenizer or pretrain_text.make_tokenizer(lines, least=LEAST, most=VOCABULARY, length=TEXT_LENGTH)
+        tokenizer = tokenizer or language.make_tokenizer(lines, least=LEAST, most=VOCABULARY, length=TEXT_LENGTH)
         model = learn_texts(plain, lines, tokenizer, args.epochs)
-        pretrain_text.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
+        language.save(PHOTO_BACKBONES / name, plain, model, tokenizer)
     print(f"backbones: {PHOTO_BACKBONES}")
     if not args.epochs and all((PHOTO_BACKBONES / name).is_dir() for name in NAMES):
         print(probe_table(NAMES).to_string(index=False))

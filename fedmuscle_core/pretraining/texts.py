@@ -1,4 +1,4 @@
-"""Makes the small text backbones of `data/backbones`: `python -m fedmuscle_core.pretrain_text`.
+"""Makes the small text backbones of `networks/pretrained`: `python -m fedmuscle_core.pretraining.texts`.
 
 They stand in for BERT and DistilBERT: each learns, once, to fill the gaps of captions (masked-language modelling, as BERT
 did) of scenes that are never drawn.  Each folder holds the tokenizer too.

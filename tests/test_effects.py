@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.analysis import effects as varied
+from fedmuscle_core.analysis import effects
+from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.federation import COLUMNS
 
 LOCAL = {1: 50.0, 2: 20.0, 3: 80.0}
@@ -33,7 +34,7 @@ def results():
 
 
 def test_one_row_a_run_with_what_it_came_to():
-    table = varied.measure(results())
+    table = effects.measure(results())
     assert list(table["value"]) == [1, 1, 1, 3, 3, 3] and set(table["method"]) == {"fedmuscle"}
     first = table.iloc[1]
     assert first["delta"] == pytest.approx((10 + 0 - 5) / 3) and first["worst"] == pytest.approx(-5)
@@ -42,54 +43,65 @@ def test_one_row_a_run_with_what_it_came_to():
 
 def test_the_local_of_the_same_value_is_the_reference_where_there_is_one():
     mixed = results() | {(3, "local"): made_up("local", dict.fromkeys(range(3), {1: 60.0, 2: 20.0, 3: 80.0}))}
-    table = varied.measure(mixed).set_index(["value", "seed"])
+    table = effects.measure(mixed).set_index(["value", "seed"])
     assert table.loc[(3, 0), "delta"] == pytest.approx(0) and table.loc[(1, 0), "delta"] == pytest.approx(5 / 3)
 
 
 def test_effects_are_paired_differences():
-    rows = varied.effects(varied.measure(results()), 1).set_index("label")
+    rows = effects.effects(effects.measure(results()), 1).set_index("label")
     assert rows.loc[1, "mean"] == 0 and np.isnan(rows.loc[1, "low"]) and rows.loc[1, "seeds_needed"] == "-"
     expected = [(20 + 0.5 * seed) / 3 - 5 / 3 for seed in range(3)]
     assert rows.loc[3, "mean"] == pytest.approx(np.mean(expected)) and rows.loc[3, "low"] > 4
     assert rows.loc[3, "own_mean"] == pytest.approx(np.mean(expected) + 5 / 3) and rows.loc[3, "seeds"] == 3
     with pytest.raises(ValueError, match=r"reference: got 2, expected one of \[1, 3\]"):
-        varied.effects(varied.measure(results()), 2)
+        effects.effects(effects.measure(results()), 2)
 
 
 def test_runs_without_local_are_refused():
     with pytest.raises(ValueError, match=r"results: got no 'local' for 1, expected \(1, 'local'\) or \(None, 'local'\)"):
-        varied.measure({key: found for key, found in results().items() if key[1] != "local"})
+        effects.measure({key: found for key, found in results().items() if key[1] != "local"})
 
 
 def test_table_and_sentence_say_what_was_found():
-    measured = varied.measure(results())
-    table = varied.effect_table(measured, 1, "M")
+    measured = effects.measure(results())
+    table = effects.effect_table(measured, 1, "M")
     assert table["M"].tolist() == [1, 3] and table["shown"].tolist() == ["-", "higher"]
     assert table["minus 1 (points)"].tolist()[0] == "-"
-    said = varied.answer(measured, 1, "M")
+    said = effects.answer(measured, 1, "M")
     assert said.startswith("FedMuscle's Delta is +1.7 [+1.7, +1.7] % with M 1;") and "higher with 3 +5.2" in said
-    assert "lower with 1 -5.2" in varied.answer(measured, 3, "M")
+    assert "lower with 1 -5.2" in effects.answer(measured, 3, "M")
 
 
 def test_several_values_become_one_label():
     runs = {(("a", 1) if value == 1 else value, method): found for (value, method), found in results().items()}
-    measured = varied.measure(runs)
+    measured = effects.measure(runs)
     assert "a, 1" in set(measured["value"])
-    assert varied.effects(measured, ("a", 1))["label"].tolist() == ["a, 1", 3]
+    assert effects.effects(measured, ("a", 1))["label"].tolist() == ["a, 1", 3]
 
 
 def test_one_seed_gives_no_interval():
     one = {key: ([records[0]], history[history["seed"] == 0]) for key, (records, history) in results().items()}
-    measured = varied.measure(one)
-    assert varied.effect_table(measured, 1)["shown"].tolist() == ["-", "one seed: no interval"]
-    assert "one seed: no interval with 3 +5.0" in varied.answer(measured, 1, "M")
+    measured = effects.measure(one)
+    assert effects.effect_table(measured, 1)["shown"].tolist() == ["-", "one seed: no interval"]
+    assert "one seed: no interval with 3 +5.0" in effects.answer(measured, 1, "M")
 
 
-def test_run_all_computes_each_settings_once_and_groups_them(tiny, tmp_path):
-    local, muscle = tiny(method="local", rounds=1), tiny(method="fedmuscle", rounds=1)
-    found = varied.run_all({(None, "local"): [local], (2, "fedmuscle"): [muscle], ("again", "fedmuscle"): [muscle]}, tmp_path)
-    assert len(list(tmp_path.rglob("*.json"))) == 2
-    measured = varied.measure(found)
-    assert measured["value"].tolist() == [2, "again"] and measured["delta"].nunique() == 1
-    changes = varied.client_changes(found)
+def test_an_effect_of_a_setup_that_nobody_tuned_says_so():
+    found = results()
+    for untuned in ([], ["mine"]):
+        found[3, "fedmuscle"][1].attrs["untuned"] = untuned
+        measured = effects.measure(found)
+        assert measured.attrs == effects.client_changes(found).attrs == {"untuned": untuned}
+        assert list(effects.effect_table(measured, 1, "M"))[:2] == ["M", "Delta (%) (untuned)" if untuned else "Delta (%)"]
+        assert effects.answer(measured, 1, "M").startswith("FedMuscle (untuned)'s" if untuned else "FedMuscle's Delta")
+
+
+def test_swept_runs_of_a_setup_of_ones_own_are_measured_and_untuned(tiny, tmp_path):
+    groups = {(None, "local"): [tiny(method="local", rounds=1)],
+              (2, "fedmuscle"): [tiny(rounds=1)], ("again", "fedmuscle"): [tiny(rounds=1)]}
+    found = sweep_groups(groups, tmp_path)
+    measured = effects.measure(found)
+    assert measured["value"].tolist() == [2, "again"] and measured["delta"].nunique() == 1 and measured["kib"].min() > 0
+    changes = effects.client_changes(found)
     assert changes.groupby("value")["change"].mean()[2] == pytest.approx(measured["delta"][0]) and "score" in changes
+    assert "untuned" in effects.effect_table(measured, 2).to_string()

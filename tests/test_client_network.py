@@ -2,8 +2,9 @@ import pytest
 import torch
 from transformers import AutoModel, ViTConfig
 
+from fedmuscle_core.network import in_batches
 from fedmuscle_core.networks.backbones import feature_map, feature_width, load_backbone
-from fedmuscle_core.networks.client_network import ClientModel, DenseClientModel, in_batches, num_parameters
+from fedmuscle_core.networks.client_network import ClientNetwork, DenseClientNetwork, num_parameters
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretraining.images import CONFIGS
 from fedmuscle_core.seeds import seeded
@@ -15,8 +16,8 @@ def images():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_backbone_makes_a_client_model(name, images):
-    model = ClientModel(load_backbone(name), dim=16, num_outputs=7)
+def test_every_backbone_makes_a_client_network(name, images):
+    model = ClientNetwork(load_backbone(name), dim=16, num_outputs=7)
     assert model.representation(images).shape == (5, 16)
     assert model(images).shape == (5, 7)
     assert torch.allclose(model(images), model.head(model.representation(images)))
@@ -44,14 +45,14 @@ def test_every_weight_comes_from_the_stored_file(name):
 def test_a_backbone_can_be_any_folder_that_transformers_reads(tmp_path, images):
     config = CONFIGS["vit_small"][0]
     AutoModel.from_config(config).save_pretrained(tmp_path / "mine")
-    assert ClientModel(load_backbone(str(tmp_path / "mine")), 8, 2)(images).shape == (5, 2)
+    assert ClientNetwork(load_backbone(str(tmp_path / "mine")), 8, 2)(images).shape == (5, 2)
 
 
 def test_images_are_resized_to_what_the_backbone_was_made_for(tmp_path, images):
     config = ViTConfig(image_size=64, patch_size=16, hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
                        intermediate_size=24)
     AutoModel.from_config(config).save_pretrained(tmp_path / "large")
-    assert ClientModel(load_backbone(str(tmp_path / "large")), 8, 2)(images).shape == (5, 2)
+    assert ClientNetwork(load_backbone(str(tmp_path / "large")), 8, 2)(images).shape == (5, 2)
 
 
 def test_an_unknown_backbone_is_named_beside_those_there_are():
@@ -60,7 +61,7 @@ def test_an_unknown_backbone_is_named_beside_those_there_are():
 
 
 def test_batch_statistics_stay_those_of_pretraining(images):
-    model = ClientModel(load_backbone("resnet_small"), 8, 2).train()
+    model = ClientNetwork(load_backbone("resnet_small"), 8, 2).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for _ in range(3):
         model(10 * images).sum().backward()
@@ -69,7 +70,7 @@ def test_batch_statistics_stay_those_of_pretraining(images):
 
 
 def test_in_batches_is_the_function_without_gradients(images):
-    model = ClientModel(load_backbone("vit_small"), 8, 2).eval()
+    model = ClientNetwork(load_backbone("vit_small"), 8, 2).eval()
     assert torch.allclose(in_batches(model, images, 2), model(images), atol=1e-5)
     assert not in_batches(model, images, 2).requires_grad
 
@@ -89,7 +90,7 @@ def test_feature_maps_keep_the_place_and_leave_the_class_token_out(name, images)
 
 @pytest.mark.parametrize("name", ["resnet_small", "vit_small", "segformer_medium"])
 def test_encoder_and_decoder_are_all_that_the_answer_takes(name, images):
-    model = ClientModel(load_backbone(name), 16, 7)
+    model = ClientNetwork(load_backbone(name), 16, 7)
     assert torch.equal(model(images), model.decode(model.encode(images)))
     parts = [*model.encoder().parameters(), *model.decoder().parameters()]
     assert {id(parameter) for parameter in parts} == {id(parameter) for parameter in model.parameters()}
@@ -97,7 +98,7 @@ def test_encoder_and_decoder_are_all_that_the_answer_takes(name, images):
 
 @pytest.mark.parametrize(("fine", "pixels"), [(False, 1), (True, 4)])
 def test_a_dense_decoder_answers_for_every_pixel_and_leaves_the_projection_out(images, fine, pixels):
-    model = DenseClientModel(load_backbone("segformer_medium"), 16, 3, fine)
+    model = DenseClientNetwork(load_backbone("segformer_medium"), 16, 3, fine)
     assert model(images).shape == (5, 3, 32, 32) and torch.equal(model(images), model.decode(model.encode(images)))
     assert model.head["mix"][-1].out_channels == 3 * pixels ** 2
     projection = {id(parameter) for parameter in model.representation.projection.parameters()}
@@ -111,5 +112,5 @@ def test_a_fine_decoder_can_tell_neighbouring_pixels_apart(images):
         answers = model(images)[:, :, 8:24, 8:24]
         return (answers[..., 2:] - 2 * answers[..., 1:-1] + answers[..., :-2]).abs().flatten().quantile(0.25).item()
     with seeded(0, "test"):
-        coarse, fine = (DenseClientModel(load_backbone("segformer_medium"), 16, 3, fine) for fine in (False, True))
+        coarse, fine = (DenseClientNetwork(load_backbone("segformer_medium"), 16, 3, fine) for fine in (False, True))
     assert bend(coarse) < 1e-6 < 1e-3 < bend(fine)

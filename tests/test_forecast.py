@@ -1,11 +1,20 @@
-"""The forecast of runs on real data, against what can be counted by hand."""
+"""The forecast of runs: from the times of stored ones, and on real data against what can be counted by hand."""
 
+import math
+
+import pandas as pd
 import pytest
 import torch
+from rounds import fit
 
 from fedmuscle_core.commands import cli, reproduce
 from fedmuscle_core.experiments import forecast, plans
+from fedmuscle_core.experiments.forecast import as_text, estimate, seconds_per_client_round
 from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.runs import missing_runs
+from fedmuscle_core.experiments.store import append_run
+from fedmuscle_core.federation import COLUMNS
+from fedmuscle_core.methods import FedMuscle
 from fedmuscle_core.networks.client_network import num_parameters
 
 
@@ -15,6 +24,43 @@ def nothing_here(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("FEDMUSCLE_CHECKPOINTS", raising=False)
+
+
+def store(folder, settings, seconds):
+    settings = settings.canonical()
+    record = {"run": settings.run(), "settings": settings.flat(), "wall_seconds": seconds, "fingerprint": "", "finished": ""}
+    rows = [(settings.method.name, client, "mlc", "mAP", "validation", 0, settings.seed, 50.0, 0) for client in (1, 2, 3)]
+    append_run(folder, record, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def test_the_estimate_scales_what_was_measured_by_rounds_and_clients(tiny, tmp_path):
+    for seed, seconds in enumerate((12.0, 6.0, 600.0)):       # 3 clients, 2 rounds: 2, 1 and 100 s each; median 2
+        store(tmp_path, tiny(method="local", seed=seed), seconds)
+    store(tmp_path, tiny(), 60.0)                                             # 10 s each
+    assert seconds_per_client_round(tmp_path)["tiny", "local"] == 2
+    assert estimate([tiny(method="local", rounds=10)], tmp_path) == pytest.approx(2 * 10 * 3)
+    assert estimate([tiny(method="local", rounds=10)] * 4, tmp_path, 2) == pytest.approx(2 * 2 * 10 * 3)
+    assert estimate([tiny(setup="setup1")], tmp_path) == pytest.approx(10 * 2 * 6)                        # another setup
+    assert estimate([tiny(method="simclr")], tmp_path) == pytest.approx(6 * 2 * 3)                        # another method
+    assert estimate([], tmp_path) == 0 and math.isnan(estimate([tiny()], tmp_path / "empty"))
+
+
+def test_only_what_is_not_stored_is_missing_and_once(tiny, tmp_path):
+    wanted = [tiny(method="local"), tiny(method="local", tau=0.4), tiny()]
+    assert missing_runs(wanted, tmp_path) == [wanted[0].canonical(), wanted[2]]
+
+
+def test_durations_in_words():
+    assert [as_text(value) for value in (40, 720, 12600, float("nan"))] == ["40 s", "12 min", "3.5 h", "an unknown time"]
+
+
+def test_reproduce_says_beforehand_how_long_it_will_take(monkeypatch, capsys, tiny, tmp_path):
+    monkeypatch.setattr(reproduce, "PLANS", {"02": lambda profile, seeds: [tiny(method="local"), tiny()]})
+    monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: None)
+    store(tmp_path, tiny(method="local", seed=5), 60.0)
+    reproduce.compute("mini", ["02"], None, 2)
+    assert "2 runs to compute: about 60 s with 2 worker(s)" in capsys.readouterr().out
 
 
 def test_what_the_command_prints(capsys):
@@ -45,13 +91,9 @@ def test_parameters_and_operations_of_vit_base():
 
 
 def test_bytes_are_those_of_the_ledger(tiny):
-    from fedmuscle_core import federation
-    from fedmuscle_core.experiments.runs import one_thread
     settings = tiny()
-    with one_thread():
-        built = federation.build(settings)
-        federation.train(built, progress=False)
-    assert forecast.bytes_exchanged(settings) == built.ledger.table()["bytes"].sum() > 0
+    _, federation = fit(settings)
+    assert forecast.bytes_exchanged(settings) == federation.ledger.table()["bytes"].sum() > 0
     assert forecast.megabytes(settings.replace(dim=64_000)) == f"{forecast.bytes_exchanged(settings) * 1000 / 1e6:,.0f}"
     assert forecast.megabytes(settings.replace(method="simclr")) == "0"
     assert forecast.megabytes(settings.replace(method="cofed")) == "counted when run"
@@ -66,7 +108,7 @@ def test_hours_grow_with_rounds_and_the_second_forward():
     assert local < forecast.hours(settings.replace(method="cofed"), clients) < forecast.hours(settings, clients)
     stays = settings.replace(offload=False)                                   # nothing travels to the accelerator and back
     moved = 4 * clients["parameters"].sum() + forecast.STATE * clients["trainable"].sum()
-    turns = 2 * settings.rounds * (2 + 2 * forecast.contrastive_steps(settings))
+    turns = 2 * settings.rounds * (2 + 2 * settings.method.num_batches(settings.public_size))
     assert forecast.hours(settings, clients) - forecast.hours(stays, clients) == pytest.approx(
         turns * moved / forecast.BANDWIDTH / 3600, rel=1e-6)
     once = settings.replace(test_size=0)
@@ -89,8 +131,9 @@ def test_memory_is_that_of_one_client_or_of_all():
 
 
 def test_nothing_is_allocated():
-    model = forecast.client_skeleton(forecast.SETUPS["paper1"][0], profile_settings("paper", "setup1", "local", [0])[0])
-    assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}
+    settings = profile_settings("paper", "setup1", "local", [0])[0]
+    network = forecast.client_skeleton(settings.setup.clients[0], settings)
+    assert {parameter.device for parameter in network.parameters()} == {torch.device("meta")}
 
 
 def test_runs_that_cost_differently_have_rows_of_their_own():
@@ -98,11 +141,12 @@ def test_runs_that_cost_differently_have_rows_of_their_own():
     table = forecast.run_table(runs, forecast.client_table(runs[0]))
     assert table["runs"].sum() == len(runs)
     absent = table[table["MB exchanged each"] == "counted when run"]          # by each client that is there, and when it came
-    assert absent["runs"].sum() == sum(settings.absence > 0 or settings.refresh == "round" for settings in runs) > 0
+    uncounted = [settings.absence > 0 or getattr(settings.method, "refresh", "batch") == "round" for settings in runs]
+    assert absent["runs"].sum() == sum(uncounted) > 0
     peers = [settings for settings in plans.notebook_07("paper", [0])
-             if settings.setup == "paper1" and settings.method == "fedmuscle" and settings.rounds > 1]
+             if settings.setup.name == "paper1" and isinstance(settings.method, FedMuscle) and settings.rounds > 1]
     table = forecast.run_table(peers, forecast.client_table(peers[0]))
-    assert table["MB exchanged each"].nunique() == len({settings.num_peers for settings in peers}) > 2
+    assert table["MB exchanged each"].nunique() == len({settings.method.num_peers for settings in peers}) > 2
 
 
 def test_a_paper_run_is_forecast_before_it_starts(tmp_path, monkeypatch, capsys):

@@ -46,11 +46,10 @@ def main(argv=None):
         return 1
     try:
         if args.command == "reproduce":
-            from .reproduce import dry_run
-            from .reproduce import reproduce as command
+            from . import reproduce as notebooks
             if args.dry_run:
-                return dry_run(args.profile, args.only, dict(args.parameter))
-            return command(args.profile, args.only, dict(args.parameter), args.workers, args.force)
+                return notebooks.dry_run(args.profile, args.only, dict(args.parameter))
+            return notebooks.reproduce(args.profile, args.only, dict(args.parameter), args.workers, args.force)
         if args.command == "data":
             from ..world.real.fetch import main as command
             return command(args.action, getattr(args, "name", None), getattr(args, "yes", False))

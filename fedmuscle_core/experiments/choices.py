@@ -6,8 +6,6 @@ from ..paths import TUNED
 from .settings import Settings
 from .setups import setup_named
 
-UNTUNED = "untuned"
-
 
 def table_path(setup):
     """Where the tuning table of a setup of that name is."""

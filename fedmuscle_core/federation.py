@@ -208,10 +208,10 @@ def check_clients(clients):
             continue
         inputs = client.public.inputs
         for name, other in seen.items():
-            comparable = other is not inputs and other.shape == inputs.shape and other.dtype == inputs.dtype
+            comparable = other is not inputs and (other.shape, other.dtype) == (inputs.shape, inputs.dtype)
             if comparable and not torch.equal(other, inputs) and same_rows(other, inputs):
-                raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, expected "
-                                 "one order for all")
+                raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, "
+                                 "expected one order for all")
         seen[client.name] = inputs
 
 

@@ -9,7 +9,6 @@ below return (log_sum, marginals) and one autograd function serves both.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
 
 BLOCK = 2 ** 18            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
 FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
@@ -17,19 +16,32 @@ FLOAT64_RANGE = 700.0
 
 
 class TupleLogSum(torch.autograd.Function):
-    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below."""
+    """(log_sum (B,), marginals (M, B, B)) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below.
+
+    Gradients flow from log_sum to the logits.  Second derivatives: of `exact`, with all B^M numbers in memory; of `sampled`,
+    whose draws depend on the logits, a NotImplementedError.
+    """
 
     @staticmethod
-    def forward(ctx, logits, log_alpha, evaluate):
-        log_sum, marginals = evaluate(logits.detach(), log_alpha)
-        ctx.save_for_backward(marginals)
-        return log_sum
+    def forward(logits, log_alpha, evaluate):
+        return evaluate(logits.detach(), log_alpha)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (marginals,) = ctx.saved_tensors
-        return grad[:, None] * marginals, None, None
+    def setup_context(ctx, inputs, output):
+        logits, log_alpha, ctx.evaluate = inputs
+        ctx.save_for_backward(logits, log_alpha, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        logits, log_alpha, marginals = ctx.saved_tensors
+        if not torch.is_grad_enabled():                                       # else with create_graph=True
+            return grad[:, None] * marginals, None, None
+        if ctx.evaluate is not exact:
+            raise NotImplementedError("estimator: got 'sampled', expected 'exact' for second derivatives")
+        weights, factors, offset = _prepared(logits, log_alpha)
+        log_sum = (total_alone(list(weights), factors).log() + offset).to(logits.dtype)
+        return torch.autograd.grad(log_sum, logits, grad, create_graph=True)[0], None, None
 
 
 def exact(logits, log_alpha):
@@ -41,14 +53,7 @@ def exact(logits, log_alpha):
     slices of j_1 where one anchor alone holds more than 8 BLOCK; a single j_1 holds B^(M-2), 1 MB at B = 64, M = 5.
     """
     num_peers, batch_size, _ = logits.shape
-    low, high = log_alpha.flatten(2).aminmax(dim=2)                           # (M, M); zero on and below the diagonal
-    dtype = _safe_dtype(logits.dtype, (high - low).triu(1).sum().item())
-    peak = logits.amax(2, keepdim=True)
-    weights = (logits - peak).to(dtype).exp()                                 # E: (M, B, B)
-    tables = (log_alpha - high[:, :, None, None]).to(dtype).exp()             # X: (M, M, B, B)
-    factors = {(m, k): tables[m, k] for m in range(num_peers) for k in range(m + 1, num_peers)}
-    offset = peak.to(dtype).sum((0, 2)) + high.triu(1).sum()
-
+    weights, factors, offset = _prepared(logits, log_alpha)
     per_anchor = batch_size ** max(1, num_peers - 1)
     anchors = max(1, BLOCK // per_anchor)
     columns = max(1, min(batch_size, batch_size * 8 * BLOCK // per_anchor))
@@ -58,6 +63,18 @@ def exact(logits, log_alpha):
         sums.append(total)
         marginals.append(block * slopes / total[None, :, None])
     return (torch.cat(sums).log() + offset).to(logits.dtype), torch.cat(marginals, 1).to(logits.dtype)
+
+
+def _prepared(logits, log_alpha):
+    """(E (M, B, B), {(m, k): X_mk (B, B)}, what was taken out (B,)): no entry of E or X is above 1."""
+    num_peers = len(logits)
+    low, high = log_alpha.flatten(2).aminmax(dim=2)                           # (M, M); zero on and below the diagonal
+    dtype = _safe_dtype(logits.dtype, (high - low).triu(1).sum().item())
+    peak = logits.detach().amax(2, keepdim=True)
+    weights = (logits - peak).to(dtype).exp()
+    tables = (log_alpha - high[:, :, None, None]).to(dtype).exp()             # (M, M, B, B)
+    factors = {(m, k): tables[m, k] for m in range(num_peers) for k in range(m + 1, num_peers)}
+    return weights, factors, peak.to(dtype).sum((0, 2)) + high.triu(1).sum()
 
 
 def _block(weights, factors, columns):
@@ -85,12 +102,27 @@ def contract(weights, factors):
     if len(rest) == 1:
         slope = rest[0] @ factors[0, 1].T
         return (first * slope).sum(1), [slope, first @ factors[0, 1]]
-    expanded = [(weight[:, None] * factors[0, k]).flatten(0, 1) for k, weight in enumerate(rest, 1)]   # (R * B, B)
-    inner, inner_slopes = contract(expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0})
+    inner, inner_slopes = contract(*_without_first(rest, factors))
     inner = inner.view(first.shape)
     slopes = [(first[:, None] @ slope.view(*first.shape, -1).mul_(factors[0, k]))[:, 0]
               for k, slope in enumerate(inner_slopes, 1)]
     return (first * inner).sum(1), [inner, *slopes]
+
+
+def total_alone(weights, factors):
+    """The total of `contract`, by operations that can be derived as often as one likes."""
+    first, *rest = weights
+    if not rest:
+        return first.sum(1)
+    if len(rest) == 1:
+        return (first * (rest[0] @ factors[0, 1].T)).sum(1)
+    return (first * total_alone(*_without_first(rest, factors)).view(first.shape)).sum(1)
+
+
+def _without_first(rest, factors):
+    """(weights (R * B, B), factors) of the peers after the first, whose factors with them the weights have absorbed."""
+    expanded = [(weight[:, None] * factors[0, k]).flatten(0, 1) for k, weight in enumerate(rest, 1)]
+    return expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0}
 
 
 def _safe_dtype(dtype, spread):

@@ -1,7 +1,10 @@
-"""Runs and single rounds of federations, for tests."""
+"""Runs and single rounds of federations, and what clients hold after them."""
+
+import torch
 
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.experiments.runs import one_thread
+from fedmuscle_core.methods.sharing import copied
 
 
 def fit(settings, parked=None, reverse=False):
@@ -35,11 +38,18 @@ def play(federation, round):
         return federation.play(federation.method.play(federation.server, round), round)
 
 
-def played(settings, rounds=1, before_round=None):
-    """(federation, what each round returned); before_round: function (federation, round)."""
-    federation, found = begun(settings), []
-    for round in range(1, rounds + 1):
-        if before_round:
-            before_round(federation, round)
-        found.append(play(federation, round))
-    return federation, found
+def states(clients, part):
+    """{client: its parameters and buffers of a part}, copied."""
+    return {client.name: copied(getattr(client.network, part)()) for client in clients}
+
+
+def equal(first, second, atol=0.0):
+    """Whether two states {name: tensor} agree, up to `atol`, in the types of the first."""
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[name], second[name].to(first[name].dtype), rtol=0, atol=atol) for name in first)
+
+
+def vector(client):
+    """All that a client's answers go through, as one vector."""
+    parts = (*client.network.encoder().parameters(), *client.network.decoder().parameters())
+    return torch.cat([part.detach().flatten() for part in parts])

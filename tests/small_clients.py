@@ -1,6 +1,7 @@
 """Federations of four clients with networks of a few numbers, on random images: every method plays a round in milliseconds."""
 
 import torch
+from rounds import begin, play
 from torch import nn
 
 from fedmuscle_core import Client, Federation, Training, classification, multilabel
@@ -9,7 +10,8 @@ from fedmuscle_core.experiments.runs import one_thread
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.seeds import generator, seeded
 
-TASKS = {"birds": classification(3, "birds"), "scenes": multilabel(2, "scenes")}
+# Both tasks have heads of one shape: only names tell them apart.
+TASKS = {"birds": classification(3, "birds"), "scenes": multilabel(3, "scenes")}
 CLIENTS = {1: ("birds", 24), 2: ("birds", 10), 3: ("scenes", 16), 4: ("scenes", 12)}
 SMALL = {"batch_size": 8, "num_peers": 2, "contrastive_lr": 1e-2, "vote_margin": 0.02, "vote_share": 0.4}
 TRAINING = Training(local_lr=1e-2, local_batch_size=8, min_local_steps=3)
@@ -43,33 +45,36 @@ class Centred(nn.Module):
         return values - self.mean
 
 
-def network():
-    """With dropout and buffers, so that every kind of state is there."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 12), Centred(12), nn.Dropout(0.2), nn.Tanh(), nn.Linear(12, 6))
+def network(plain=False):
+    """With dropout and buffers, so that every kind of state is there; plain: without them."""
+    between = [] if plain else [Centred(12), nn.Dropout(0.2)]
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 12), *between, nn.Tanh(), nn.Linear(12, 6))
 
 
 def images(count, *names):
     return torch.rand(count, 3, 8, 8, generator=generator(0, "small", *names))
 
 
-def make_client(name):
-    """Client 1, 2, 3 or 4; two have each task, with unequal numbers of samples."""
+def make_client(name, plain=False, **changes):
+    """Client 1, 2, 3 or 4; two have each task, with unequal numbers of samples.  changes: of the arguments of `Client`."""
     task, size = CLIENTS[name]
     splits = {}
     for split, count in (("train", size), ("validation", 12), ("test", 10)):
         inputs = images(count, name, split)
         classes = (3 * inputs[:, 0].mean((1, 2))).long()
-        splits[split] = (inputs, classes if task == "birds" else (inputs[:, :2].mean((2, 3)) > 0.5).float())
+        splits[split] = (inputs, classes if task == "birds" else (inputs.mean((2, 3)) > 0.5).float())
     with seeded(0, "small", name):
-        encoder, head = network(), nn.Linear(6, TASKS[task].num_outputs)
-    return Client(name, encoder, head, TASKS[task], **splits, public=images(20, "public"), held_out=images(16, "held out"))
+        encoder, head = network(plain), nn.Linear(6, TASKS[task].num_outputs)
+    usual = {"encoder": encoder, "head": head, "task": TASKS[task], "public": images(20, "public"),
+             "held_out": images(16, "held out"), **splits}
+    return Client(name, **usual | changes)
 
 
-def federation(method, clients=None, parked=None, **options):
+def federation(method, clients=None, parked=None, plain=False, **options):
     """Of the four clients, or of others; parked: a folder to let them wait in."""
     options = {"training": TRAINING, **options}
     if parked is None:
-        return Federation(list(map(make_client, CLIENTS)) if clients is None else clients, method, **options)
+        return Federation([make_client(name, plain) for name in CLIENTS] if clients is None else clients, method, **options)
     found = Federation(ParkedClients(lambda name: found.join(make_client(name)), len(CLIENTS), parked), method, **options)
     return found
 
@@ -78,3 +83,15 @@ def fit(found, rounds=3, **options):
     """The history of a federation, on one thread."""
     with one_thread():
         return found.fit(rounds, progress=False, **options)
+
+
+def played(name, rounds=1, before_round=None, options=None, **changes):
+    """(plain federation of the method called `name`, what each round returned).
+
+    before_round: function (federation, round); options: of the federation; changes: of the method."""
+    found, measured = begin(federation(method(name, **changes), plain=True, **options or {}), 3), []
+    for round in range(1, rounds + 1):
+        if before_round:
+            before_round(found, round)
+        measured.append(play(found, round))
+    return found, measured

@@ -1,14 +1,11 @@
-import dataclasses
 from functools import partial
 
 import pytest
 
-from fedmuscle_core import federation
-from fedmuscle_core.experiments import ablations
+from fedmuscle_core.experiments import ablations, build
 from fedmuscle_core.experiments.profiles import profile_settings
-from fedmuscle_core.experiments.runs import canonical
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.setups import EIGHT_TASKS, SETUPS
+from fedmuscle_core.experiments.setups import DENSE_SIZES, LABEL_SIZES
 
 GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
@@ -31,8 +28,8 @@ def test_runs_are_valid_paired_over_seeds_and_have_their_local(name, profile):
     seeds = {tuple(settings.seed for settings in several) for several in runs.values()}
     assert len(seeds) == 1 and len(*seeds) in ((1,) if profile == "quick" else (3, 5)) and len(set(*seeds)) == len(*seeds)
     for (value, method), several in runs.items():
-        assert {settings.method for settings in several} == {method}
-        assert all(federation.check(settings) for settings in several)
+        assert {settings.method.name for settings in several} == {method}
+        assert all(build.check(settings) for settings in several)
         assert method != "local" or value is None or {(value, "fedmuscle"), (value, "mfed")} & set(runs)
         assert method == "local" or (value, "local") in runs or (None, "local") in runs
 
@@ -40,14 +37,14 @@ def test_runs_are_valid_paired_over_seeds_and_have_their_local(name, profile):
 @pytest.mark.parametrize("name", [name for name in GROUPS if name not in ("sizes", "kinds", "modalities", "task count")])
 def test_values_differ_in_what_is_varied_alone(name):
     """Two runs of one method and seed differ in the few fields that carry the value."""
-    runs = {key: canonical(several[0]) for key, several in GROUPS[name]("mini").items()}
+    runs = {key: several[0].canonical() for key, several in GROUPS[name]("mini").items()}
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
                *ablations.FACTORS}
     two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
     few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3}
     for method in {method for _, method in runs}:
-        of_method = [dataclasses.asdict(settings) for (_, found), settings in runs.items() if found == method]
+        of_method = [settings.flat() for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}
         assert differ <= allowed and len(differ) <= few.get(name, 1), differ
         assert len({str(fields) for fields in of_method}) == len(of_method)
@@ -60,14 +57,14 @@ def test_the_tuned_point_is_among_the_values(name):
 
 
 def test_gamma_goes_down_to_zero():
-    gammas = [1 / several[0].tau_prev - 1 / several[0].tau for (_, method), several in ablations.by_temperatures("mini").items()
-              if method == "fedmuscle"]
+    muscle = [several[0].method for (_, name), several in ablations.by_temperatures("mini").items() if name == "fedmuscle"]
+    gammas = [1 / method.tau_prev - 1 / method.tau for method in muscle]
     assert min(gammas) == 0 and max(gammas) > 10
 
 
 def test_the_exchange_is_run_in_both_protocols_up_to_nine_peers():
-    found = {(several[0].setup, several[0].batch_size, several[0].num_peers, several[0].protocol)
-             for several in ablations.by_protocol("mini").values()}
+    runs = [(several[0].setup, several[0].method) for several in ablations.by_protocol("mini").values()]
+    found = {(setup.name, method.batch_size, method.num_peers, method.protocol) for setup, method in runs}
     assert {setup for setup, *_ in found} == {"setup1", "setup2"}
     assert {peers for _, _, peers, _ in found} >= {1, 2, 3, 4, 5, 7, 9}
     assert len(found) == 2 * len(ablations.EXCHANGED)
@@ -81,8 +78,8 @@ def test_seeds_given_are_the_seeds_used():
 
 def test_tasks_are_added_one_by_one_and_every_one_has_three_clients():
     for (count, _), several in ablations.by_task_count("mini").items():
-        tasks = [spec.task for spec in SETUPS[several[0].setup]]
-        assert list(dict.fromkeys(tasks)) == list(EIGHT_TASKS)[:count] and len(tasks) == 3 * count
+        tasks = several[0].setup.tasks
+        assert list(dict.fromkeys(tasks)) == [*DENSE_SIZES, *LABEL_SIZES][:count] and len(tasks) == 3 * count
 
 
 def test_notebook_10_varies_every_factor_and_quick_some():

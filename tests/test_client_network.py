@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModel, ViTConfig
 
-from fedmuscle_core.network import in_batches
+from fedmuscle_core.network import Network, in_batches
 from fedmuscle_core.networks.backbones import feature_map, feature_width, load_backbone
 from fedmuscle_core.networks.client_network import ClientNetwork, DenseClientNetwork, num_parameters
 from fedmuscle_core.paths import BACKBONES
@@ -17,10 +18,10 @@ def images():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_backbone_makes_a_client_network(name, images):
-    model = ClientNetwork(load_backbone(name), dim=16, num_outputs=7)
-    assert model.representation(images).shape == (5, 16)
-    assert model(images).shape == (5, 7)
-    assert torch.allclose(model(images), model.head(model.representation(images)))
+    network = ClientNetwork(load_backbone(name), dim=16, num_outputs=7)
+    assert network.representation(images).shape == (5, 16)
+    assert network(images).shape == (5, 7)
+    assert torch.allclose(network(images), network.head(network.representation(images)))
     assert (BACKBONES / name / "model.safetensors").stat().st_size < 2 * 2 ** 20
 
 
@@ -61,18 +62,18 @@ def test_an_unknown_backbone_is_named_beside_those_there_are():
 
 
 def test_batch_statistics_stay_those_of_pretraining(images):
-    model = ClientNetwork(load_backbone("resnet_small"), 8, 2).train()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    network = ClientNetwork(load_backbone("resnet_small"), 8, 2).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
     for _ in range(3):
-        model(10 * images).sum().backward()
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert model.head.training
+        network(10 * images).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert network.head.training
 
 
 def test_in_batches_is_the_function_without_gradients(images):
-    model = ClientNetwork(load_backbone("vit_small"), 8, 2).eval()
-    assert torch.allclose(in_batches(model, images, 2), model(images), atol=1e-5)
-    assert not in_batches(model, images, 2).requires_grad
+    network = ClientNetwork(load_backbone("vit_small"), 8, 2).eval()
+    assert torch.allclose(in_batches(network, images, 2), network(images), atol=1e-5)
+    assert not in_batches(network, images, 2).requires_grad
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -90,27 +91,40 @@ def test_feature_maps_keep_the_place_and_leave_the_class_token_out(name, images)
 
 @pytest.mark.parametrize("name", ["resnet_small", "vit_small", "segformer_medium"])
 def test_encoder_and_decoder_are_all_that_the_answer_takes(name, images):
-    model = ClientNetwork(load_backbone(name), 16, 7)
-    assert torch.equal(model(images), model.decode(model.encode(images)))
-    parts = [*model.encoder().parameters(), *model.decoder().parameters()]
-    assert {id(parameter) for parameter in parts} == {id(parameter) for parameter in model.parameters()}
+    network = ClientNetwork(load_backbone(name), 16, 7)
+    assert torch.equal(network(images), network.decode(network.encode(images)))
+    parts = [*network.encoder().parameters(), *network.decoder().parameters()]
+    assert {id(parameter) for parameter in parts} == {id(parameter) for parameter in network.parameters()}
 
 
 @pytest.mark.parametrize(("fine", "pixels"), [(False, 1), (True, 4)])
 def test_a_dense_decoder_answers_for_every_pixel_and_leaves_the_projection_out(images, fine, pixels):
-    model = DenseClientNetwork(load_backbone("segformer_medium"), 16, 3, fine)
-    assert model(images).shape == (5, 3, 32, 32) and torch.equal(model(images), model.decode(model.encode(images)))
-    assert model.head["mix"][-1].out_channels == 3 * pixels ** 2
-    projection = {id(parameter) for parameter in model.representation.projection.parameters()}
-    parts = {id(parameter) for part in (model.encoder(), model.decoder()) for parameter in part.parameters()}
-    assert parts == {id(parameter) for parameter in model.parameters()} - projection
+    network = DenseClientNetwork(load_backbone("segformer_medium"), 16, 3, fine)
+    assert network(images).shape == (5, 3, 32, 32) and torch.equal(network(images), network.decode(network.encode(images)))
+    assert network.head["mix"][-1].out_channels == 3 * pixels ** 2
+    projection = {id(parameter) for parameter in network.representation.projection.parameters()}
+    parts = {id(parameter) for part in (network.encoder(), network.decoder()) for parameter in part.parameters()}
+    assert parts == {id(parameter) for parameter in network.parameters()} - projection
 
 
 def test_a_fine_decoder_can_tell_neighbouring_pixels_apart(images):
     """Random weights: interpolated answers are piecewise linear from block to block, fine ones are not."""
-    def bend(model):
-        answers = model(images)[:, :, 8:24, 8:24]
+    def bend(network):
+        answers = network(images)[:, :, 8:24, 8:24]
         return (answers[..., 2:] - 2 * answers[..., 1:-1] + answers[..., :-2]).abs().flatten().quantile(0.25).item()
     with seeded(0, "test"):
         coarse, fine = (DenseClientNetwork(load_backbone("segformer_medium"), 16, 3, fine) for fine in (False, True))
     assert bend(coarse) < 1e-6 < 1e-3 < bend(fine)
+
+
+@pytest.mark.parametrize("make", [lambda backbone: ClientNetwork(backbone, 8, 2), lambda backbone: Network(
+    nn.Sequential(nn.Flatten(), nn.Linear(3072, 8)), nn.Linear(8, 2))])
+def test_a_network_answers_through_an_encoder_that_is_shared(make, images):
+    one, other = (make(load_backbone("resnet_small")).eval() for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.encoder().parameters():
+            parameter += 0.1
+    assert not torch.equal(one.encode(images), other.encode(images))
+    one.share_encoder(other.encoder())
+    assert one.encoder() is other.encoder() and torch.equal(one.encode(images), other.encode(images))
+    assert torch.equal(one(images), one.decode(other.encode(images)))

@@ -6,10 +6,12 @@ import sys
 
 import pytest
 import torch
-from literal import gramian_loops, info_nce_loops, muscle_loops, muscle_tuples, per_pair
+from literal import cka_by_definition, gramian_loops, info_nce_loops, muscle_loops, muscle_tuples, nt_xent_loops, per_pair
 
 import fedmuscle_core.losses
-from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss
+from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss, nt_xent
+from fedmuscle_core.losses import cka_loss
+from fedmuscle_core.seeds import generator
 
 
 def draw(num_peers, batch_size, dim=6, seed=0, dtype=torch.float64):
@@ -227,6 +229,75 @@ def test_bad_input_names_the_argument(change, message):
 def test_bad_input_of_the_other_losses(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.eye(4))
+
+
+def random_rows(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed, "test"), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("size", "dim"), [(1, 3), (2, 1), (3, 5), (8, 4)])
+@pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
+def test_nt_xent_is_its_definition_with_gradients_to_both_views(size, dim, tau):
+    first, second = random_rows(size, dim, seed=1).requires_grad_(), random_rows(size, dim, seed=2).requires_grad_()
+    ours = torch.autograd.grad(loss := nt_xent(first, second, tau=tau), [first, second])
+    theirs = torch.autograd.grad(twin := nt_xent_loops(first, second, tau), [first, second])
+    assert loss.item() == pytest.approx(twin.item(), abs=1e-10)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_nt_xent_where_the_answer_is_known():
+    same = torch.ones(4, 3, dtype=torch.float64)
+    assert nt_xent(same, same).item() == pytest.approx(math.log(7))           # nothing to tell 2B - 1 = 7 others apart by
+    apart = torch.eye(2, dtype=torch.float64)
+    assert nt_xent(apart, apart, tau=0.5).item() == pytest.approx(math.log(math.exp(2) + 2) - 2)
+
+
+@pytest.mark.parametrize(("size", "dim"), [(2, 1), (3, 5), (8, 4), (16, 2)])
+def test_cka_loss_is_one_minus_cka(size, dim):
+    features, kernel = random_rows(size, dim, seed=3).requires_grad_(), random_rows(size, size, seed=4)
+    kernel = kernel @ kernel.T
+    loss, twin = cka_loss(features, kernel), 1 - cka_by_definition(features, kernel)
+    assert loss.item() == pytest.approx(twin.item(), abs=1e-10)
+    ours, theirs = torch.autograd.grad(loss, features)[0], torch.autograd.grad(twin, features)[0]
+    assert torch.allclose(ours, theirs, atol=1e-10)
+
+
+def test_cka_loss_where_the_answer_is_known():
+    features = random_rows(6, 4)
+    rotation = torch.linalg.qr(random_rows(4, 4, seed=1))[0]
+    turned = features @ rotation * 3 + 2                                      # CKA sees neither rotation, scale nor shift
+    assert cka_loss(features, turned @ turned.T).item() == pytest.approx(0, abs=1e-12)
+    first, second = torch.tensor([[1.0], [-1], [1], [-1]]), torch.tensor([[1.0], [1], [-1], [-1]])
+    assert cka_loss(first, second @ second.T).item() == pytest.approx(1)
+
+
+def test_minimising_the_cka_loss_raises_cka():
+    features = random_rows(16, 4, seed=5).requires_grad_()
+    target = random_rows(16, 6, seed=6)
+    kernel, optimizer = target @ target.T, torch.optim.SGD([features], lr=1.0)
+    before = cka_by_definition(features.detach(), kernel)
+    for _ in range(50):
+        optimizer.zero_grad()
+        cka_loss(features, kernel).backward()
+        optimizer.step()
+    assert cka_by_definition(features.detach(), kernel) > before + 0.2
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((torch.ones(3, 2), torch.ones(2, 2)), r"kernel: got shape \(2, 2\), expected \(3, 3\)"),
+    ((torch.ones(3, 2), torch.full((3, 3), torch.nan)), "kernel: got NaN or infinity"),
+    ((torch.ones(3), torch.ones(3, 3)), r"features: got shape \(3,\)"),
+])
+def test_cka_loss_refuses_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cka_loss(*arguments)
+
+
+def test_nt_xent_refuses_bad_input():
+    for arguments, message in [((torch.ones(3, 2), torch.ones(2, 2)), r"second: got shape \(2, 2\), expected \(3, 2\)"),
+                               ((torch.full((3, 2), torch.inf), torch.ones(3, 2)), "first: got NaN or infinity")]:
+        with pytest.raises(ValueError, match=message):
+            nt_xent(*arguments)
 
 
 def test_a_row_of_zeros_is_fine_without_scaling():

@@ -197,7 +197,7 @@ def by_mfed_variant(profile, seeds=None):
 
 
 def by_task_count(profile, seeds=None):
-    """M-Fed with the first tasks of `setups.EIGHT_TASKS` alone, three clients each."""
+    """M-Fed with the first tasks of `setups.DENSE_SIZES` and `LABEL_SIZES` alone, three clients each."""
     setups = {count: "mfed_dense" if count == 4 else f"tasks{count}" for count in some(profile, TASK_COUNTS)}
     return {(count, method): at(profile, setup, method, first_seeds(profile, seeds, FEW_SEEDS))
             for count, setup in setups.items() for method in ("local", "mfed")}

@@ -41,7 +41,9 @@ def tuned(setup, method, **fixed):
     for name in sorted(set(fixed) & set(fields) & set(usual)):
         tried = rows[name].fillna(usual[name]) == fixed[name]
         rows = rows[tried] if tried.any() else rows
-    return rows.loc[rows["delta"].idxmax(), fields].dropna().to_dict()
+    best = rows.loc[rows["delta"].idxmax(), fields].dropna().to_dict()
+    whole = {name for name, value in usual.items() if type(value) is int}     # a column with gaps was read as floats
+    return {name: int(value) if name in whole else value for name, value in best.items()}
 
 
 def tried_fields(table):

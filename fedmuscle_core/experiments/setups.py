@@ -3,10 +3,11 @@
 A setup is one `Setup`; wherever a name of SETUPS is taken, a `Setup` of one's own can be given instead.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..checks import one_of
+from ..checks import one_of, positive_int
 
 
 class ClientSpec(NamedTuple):
@@ -40,11 +41,16 @@ class Setup:
     paper: str = ""
 
     def __post_init__(self):
-        if not self.name or not isinstance(self.name, str):
-            raise ValueError(f"setup: got the name {self.name!r}, expected a word")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9._+-]+", self.name):
+            raise ValueError(f"setup: got the name {self.name!r}, expected letters, digits and . _ + -, as files are called so")
         object.__setattr__(self, "clients", tuple(ClientSpec(*spec) for spec in self.clients))
         if not self.clients:
             raise ValueError(f"setup: got no clients in {self.name!r}, expected at least one")
+        for number, spec in enumerate(self.clients, 1):
+            positive_int(f"setup {self.name}: client {number}: train_size", spec.train_size)
+        for name in ("tunes", "tuning_seeds"):
+            if isinstance(getattr(self, name), list):                         # a `Setup` is a key, e.g. of what was computed
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def tasks(self):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ..aggregation import count_votes
 from ..checks import number
 from ..client import local_phase
-from ..exchange import Stage
+from ..exchange import Stage, expect
 from ..method import Method
 from ..network import in_batches
 from ..placement import at_work
@@ -37,6 +37,14 @@ class CoFED(Method):
         number("vote_margin", self.vote_margin, least=0, below=1)
         number("vote_share", self.vote_share, least=0, below=1)
 
+    def check_cards(self, cards):
+        first = {}
+        for client in sorted(cards):
+            task, shape = cards[client]["task"], cards[client]["vote_shape"]
+            if first.setdefault(task, shape) != shape:
+                raise ValueError(f"client {client}: got votes of shape {shape} on a public sample, expected {first[task]} as "
+                                 f"others of {task!r} have")
+
     def play(self, server, round):
         """Votes up, pseudo-labels down, then a local phase on private and pseudo-labelled samples together."""
         labels = {}
@@ -45,29 +53,33 @@ class CoFED(Method):
                                lambda client, reply: self.check_votes(reply, server.cards[client]))
             tasks = server.known("task")
             for task in sorted({tasks[client] for client in cast}):
-                several = [cast[client]["votes"] for client in cast if tasks[client] == task]
-                if len({votes.shape for votes in several}) > 1:
-                    raise ValueError(f"votes: clients of {task!r} sent {sorted({tuple(votes.shape) for votes in several})}, "
-                                     "expected one shape")
-                counted = count_votes(several, self.vote_share)
+                counted = count_votes([cast[client]["votes"] for client in cast if tasks[client] == task], self.vote_share)
                 labels |= {client: counted for client in cast if tasks[client] == task}
         return (yield from self.local_phases(server, round, lambda client: (
             {"labels": labels[client]} if client in labels else {})))
 
     def check_votes(self, reply, card):
         """ValueError where a reply is not int16 votes on the public samples, from -1 to below the number of answers."""
-        votes = reply.get("votes")
-        if not isinstance(votes, torch.Tensor) or votes.dtype != torch.int16 or votes.ndim < 1 or (
-                len(votes) != card["public_size"]):
-            got = f"{votes.dtype} of shape {tuple(votes.shape)}" if isinstance(votes, torch.Tensor) else type(votes).__name__
-            raise ValueError(f"got votes as {got}, expected int16 on {card['public_size']} public samples")
-        if votes.min() < -1 or votes.max() >= max(2, card["num_outputs"]):
-            raise ValueError(f"got votes from {votes.min()} to {votes.max()}, expected -1 to {max(2, card['num_outputs']) - 1}")
+        shape = card["public_size"], *card["vote_shape"]
+        expect(reply, {"votes": torch.empty(shape, dtype=torch.int16, device="meta")})
+        low, high = int(reply["votes"].min()), int(reply["votes"].max())
+        if low < -1 or high >= card["vote_classes"]:
+            raise ValueError(f"got votes from {low} to {high}, expected -1 to {card['vote_classes'] - 1}")
 
     # Client functions.
 
+    def register(self, client, message):
+        """vote_shape: of its votes on one public sample; vote_classes: what it chooses among."""
+        shape = list(self.votes(client, client.public.first(1)).shape[1:]) if client.public else None
+        classes = 2 if client.task.multilabel else client.task.num_outputs
+        return super().register(client, message) | {"vote_shape": shape, "vote_classes": classes}
+
     def vote(self, client, message):
-        """int16 votes on the client's public data: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
+        """The client's votes on its public data."""
+        return {"votes": self.votes(client, client.public)}
+
+    def votes(self, client, samples):
+        """int16 votes on n `Samples`: (n,) classes, (n, H, W) for dense tasks, (n, labels) of 0 and 1 for
         multi-label tasks; -1 where the two most probable answers are not more than `vote_margin` apart."""
         def votes(inputs):
             logits = client.network(inputs)
@@ -78,7 +90,7 @@ class CoFED(Method):
 
         client.network.eval()
         with at_work(client):
-            return {"votes": in_batches(votes, client.public, device=client.device)}
+            return in_batches(votes, samples, device=client.device)
 
     def local(self, client, message):
         round = message["round"]

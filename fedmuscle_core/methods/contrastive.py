@@ -109,6 +109,8 @@ class WithPeers(Contrastive):
         boolean("augment", self.augment)
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
         one_of("refresh", self.refresh, REFRESHES)
+        if self.refresh == "round" and self.augment:
+            raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
 
     def check(self, num_clients, public_size=None, dim=None):
         super().check(num_clients, public_size, dim)
@@ -249,8 +251,7 @@ class WithPeers(Contrastive):
 
     def public_batch(self, client, where):
         """The public batch `where` = (round, number) as the client reads it."""
-        augmented = self.augment and self.refresh == "batch"
-        return public_batch(client, self.rows(client, where[0])[where[1]], augmented, *where)
+        return public_batch(client, self.rows(client, where[0])[where[1]], self.augment, *where)
 
     def micro_batches(self, client, where):
         """The same in parts of the client's `micro_batch_size` samples."""

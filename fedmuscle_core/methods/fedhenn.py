@@ -54,10 +54,12 @@ class FedHeNN(Method):
         count, kernel = server.public_size // self.batch_size, torch.empty(self.batch_size, self.batch_size, device="meta")
 
         def check(client, reply):
-            if len(reply.get("kernels", ())) != count:
-                raise ValueError(f"got {len(reply.get('kernels', ()))} kernels, expected {count}")
-            for place, found in enumerate(reply["kernels"]):
-                expect({f"kernel {place}": found}, {f"kernel {place}": kernel})
+            found = reply.get("kernels")
+            if not isinstance(found, (list, tuple)) or len(found) != count:
+                raise ValueError(f"got {len(found) if isinstance(found, (list, tuple)) else type(found).__name__} as kernels, "
+                                 f"expected {count} of them")
+            for place, one in enumerate(found):
+                expect({f"kernel {place}": one}, {f"kernel {place}": kernel})
 
         sent = yield Stage("kernels", server.present(round), lambda client: {"round": round}, check)
         means = [kernel_mean([sent[client]["kernels"][number] for client in sent]) for number in range(count)] if sent else []

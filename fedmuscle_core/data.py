@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,15 @@ def samples(who, data):
     """
     if isinstance(data, Samples):
         return data
-    if isinstance(data, DataLoader):
-        return _of_dataset(who, data.dataset, data.collate_fn)
     if isinstance(data, TensorDataset):
         data = data.tensors
-    if isinstance(data, Dataset):
-        return _of_dataset(who, data, default_collate)
+    if isinstance(data, (Dataset, DataLoader)):
+        found = _of_dataset(who, data)
+        one = found.take(torch.tensor([0]))
+        if len(one) != 2 or not isinstance(one[1], torch.Tensor):
+            kinds = ", ".join(type(part).__name__ for part in one if part is not None)
+            raise ValueError(f"{who}: got samples of {kinds}, expected pairs of an input and a target, tensors or numbers")
+        return found
     if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, torch.Tensor) for part in data)):
         raise ValueError(f"{who}: got {_named(data)}, expected a pair of tensors (inputs, targets), a Dataset or a DataLoader")
     inputs, targets = data
@@ -81,13 +84,14 @@ def unlabelled(who, data):
     if isinstance(data, TensorDataset):
         return unlabelled(who, data.tensors[0])
     if isinstance(data, (Dataset, DataLoader)):
-        return samples(who, data)
+        return _of_dataset(who, data)
     raise ValueError(f"{who}: got {_named(data)}, expected a tensor (n, ..), a Dataset or a DataLoader")
 
 
-def _of_dataset(who, dataset, collate):
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise ValueError(f"{who}: got {type(dataset).__name__} without a length, expected a map-style Dataset")
+def _of_dataset(who, data):
+    dataset, collate = (data.dataset, data.collate_fn) if isinstance(data, DataLoader) else (data, default_collate)
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise ValueError(f"{who}: got {type(dataset).__name__}, expected a map-style Dataset: with a length, read by row")
     if not len(dataset):
         raise ValueError(f"{who}: got an empty {type(dataset).__name__}, expected at least one sample")
     return Samples(len(dataset), dataset=dataset, collate=collate)

@@ -77,7 +77,8 @@ def multilabel(num_labels, name=""):
 def segmentation(num_classes, name=""):
     """The class of every pixel; targets (n, H, W) integers from 0, `VOID` where there is none.  Cross-entropy; mean IoU over
     the classes in percent."""
-    positive_int("num_classes", num_classes, least=2)
+    if positive_int("num_classes", num_classes, least=2) > VOID:
+        raise ValueError(f"num_classes: got {num_classes}, expected at most {VOID}: classes of pixels are kept in a byte")
     return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True)
 
 

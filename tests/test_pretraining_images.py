@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fedmuscle_core.paths import BACKBONES
-from fedmuscle_core.pretraining import images as pretrain
+from fedmuscle_core.pretraining import images
 
 
 def test_the_stored_probe_covers_every_backbone_and_each_is_worth_its_place():
     table = pd.read_csv(BACKBONES / "probe.csv").pivot(index="backbone", columns="weights", values=["letters", "digits"])
-    assert set(table.index) == set(pretrain.CONFIGS)
+    assert set(table.index) == set(images.CONFIGS)
     for task in ("letters", "digits"):
         assert (table[task]["pretrained"] > table[task]["untrained"] + 0.15).all()
     assert table["letters"]["pretrained"].min() > 0.75
@@ -19,24 +19,24 @@ def test_the_stored_probe_covers_every_backbone_and_each_is_worth_its_place():
 
 def test_the_stored_probe_is_the_one_of_the_stored_weights():
     stored = pd.read_csv(BACKBONES / "probe.csv").set_index(["backbone", "weights"])
-    scores = pretrain.probe(pretrain.load_backbone("resnet_small"))
+    scores = images.probe(images.load_backbone("resnet_small"))
     for task, value in scores.items():
         assert value == pytest.approx(stored.loc[("resnet_small", "pretrained"), task], abs=0.01)
 
 
 def test_pretraining_learns(monkeypatch):
     """Both stages in miniature: each ends well below the loss it starts from."""
-    losses, fit = {}, pretrain.fit
+    losses, fit = {}, images.fit
 
     def watch(title, modules, loss, *args, **kwargs):
-        before = loss(torch.arange(128), pretrain.generator(0)).item()
+        before = loss(torch.arange(128), images.generator(0)).item()
         fit(title, modules, loss, *args, **kwargs)
-        losses[title] = (before, loss(torch.arange(128), pretrain.generator(0)).item())
+        losses[title] = (before, loss(torch.arange(128), images.generator(0)).item())
 
-    monkeypatch.setattr(pretrain, "fit", watch)
-    monkeypatch.setitem(pretrain.CONFIGS, "resnet_test", (pretrain.resnet([8, 16, 32]), 20))
-    backbone = copy.deepcopy(pretrain.learn_single_letters("resnet_test", num_scenes=640))
-    pretrain.learn_letters_in_place("resnet_test", backbone, num_scenes=256, epochs=10)
+    monkeypatch.setattr(images, "fit", watch)
+    monkeypatch.setitem(images.CONFIGS, "resnet_test", (images.resnet([8, 16, 32]), 20))
+    backbone = copy.deepcopy(images.learn_single_letters("resnet_test", num_scenes=640))
+    images.learn_letters_in_place("resnet_test", backbone, num_scenes=256, epochs=10)
     before, after = losses["resnet_test: single letters"]
     assert before == pytest.approx(math.log(58), abs=0.4) and after < before - 0.4
     before, after = losses["resnet_test: letters in place"]
@@ -45,5 +45,5 @@ def test_pretraining_learns(monkeypatch):
 
 def test_unknown_names_are_refused(capsys):
     with pytest.raises(SystemExit):
-        pretrain.main(["resnet_huge"])
+        images.main(["resnet_huge"])
     assert "got ['resnet_huge']" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from fedmuscle_core.networks.backbones import load_backbone
 from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.networks.text import load_tokenizer, token_ids
 from fedmuscle_core.paths import BACKBONES
-from fedmuscle_core.pretraining import texts as pretrain_text
+from fedmuscle_core.pretraining import texts
 from fedmuscle_core.pretraining.texts import CONFIGS, batches, corpus, make_tokenizer, masked, untrained
 from fedmuscle_core.seeds import generator, seeded
 
@@ -95,10 +95,10 @@ def test_the_stored_weights_fill_gaps_better_than_untrained_ones(name, lines, to
 
 
 def test_pretraining_learns_and_gives_the_same_weights_twice(lines, tokenizer):
-    first, second = (pretrain_text.pretrain("distilbert_small", tokenizer, lines[:960], epochs=2) for _ in range(2))
+    first, second = (texts.pretrain("distilbert_small", tokenizer, lines[:960], epochs=2) for _ in range(2))
     assert all(torch.equal(first.state_dict()[key], second.state_dict()[key]) for key in first.state_dict())
     held_out = lines[-400:]
-    before, after = (pretrain_text.masked_accuracy(model, tokenizer, held_out)
+    before, after = (texts.masked_accuracy(model, tokenizer, held_out)
                      for model in (untrained("distilbert_small", tokenizer), first))
     assert before < 0.03 and after > before + 0.05
 
@@ -132,10 +132,10 @@ def test_the_corpus_mixes_layouts_and_does_not_depend_on_the_caller():
 
 def test_main_writes_both_folders_and_the_probe(tmp_path, monkeypatch, capsys):
     small = {name: (config, 1) for name, (config, _) in CONFIGS.items()}
-    monkeypatch.setattr(pretrain_text, "CONFIGS", small)
-    monkeypatch.setattr(pretrain_text, "BACKBONES", tmp_path)
-    monkeypatch.setattr(pretrain_text, "corpus", lambda n=0, name="corpus": corpus(960, name))
-    pretrain_text.main([])
+    monkeypatch.setattr(texts, "CONFIGS", small)
+    monkeypatch.setattr(texts, "BACKBONES", tmp_path)
+    monkeypatch.setattr(texts, "corpus", lambda n=0, name="corpus": corpus(960, name))
+    texts.main([])
     table = pd.read_csv(tmp_path / "probe_text.csv")
     assert table.columns.tolist() == ["backbone", "weights", "parameters", "masked_accuracy"]
     assert table["backbone"].tolist() == [name for name in CONFIGS for _ in range(2)]

@@ -10,7 +10,7 @@ _HOME = {
     "client": ("Client", "Training"),
     "network": ("Network",),
     "federation": ("Federation",),
-    "method": ("Method",),
+    "method": ("Method", "by_metric"),
     "exchange": ("Stage",),
     "tasks": ("Task", "classification", "multilabel", "segmentation"),
     "methods": ("Local", "SimCLR", "CoFED", "FedHeNN", "Gramian", "Pairwise", "FedMuscle", "FedAvg", "FedProx", "EncoderOnly",

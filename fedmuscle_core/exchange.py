@@ -2,8 +2,7 @@
 loss.
 
 A message is a mapping of names to tensors, numbers, words, or lists of these; nothing else travels.  A method asks its clients
-by
-stages: each names a client function, the message of each client, and what a good reply holds.
+by stages: each names a client function, the message of each client, and what a good reply holds.
 
 Downlink of a contrastive step, to a client with M peers, in two protocols:
 "tuples" [paper]: S (B^M, d), the sums over every tuple, and log alpha (B^M,): the client sees sums of peers' rows only.
@@ -28,7 +27,8 @@ class Stage(NamedTuple):
 
     check(client, reply): raises ValueError, without the client's name, where a reply is not what it should be; None: not
     checked.
-    uncounted: names of what is in a message for measurement alone, which the ledger leaves out.
+    uncounted: names of what is in a message for measurement alone, which the ledger leaves out.  ends: whether the clients'
+    round is over after it, so that what they are asked next can go along in the same message.
     """
 
     function: str
@@ -36,6 +36,7 @@ class Stage(NamedTuple):
     message_of: Callable
     check: Callable | None = None
     uncounted: tuple = ()
+    ends: bool = False
 
 
 def expect(reply, like):

@@ -36,6 +36,7 @@ class Federation:
         self.server, self.ledger = Server(seed, absence, bad_uploads), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
+        self.ahead = {}
         if isinstance(clients, list):
             check_clients(clients)
             for client in clients:
@@ -68,7 +69,7 @@ class Federation:
                    unit="round", disable=not progress)
         for round in bar:
             self.server.left_out = {}
-            self.note_losses(self.play(self.method.play(self.server, round), round), round)
+            self.note_losses(self.play_round(round), round)
             scores = self.note_scores("validation", round)
             if scores:
                 bar.set_postfix_str(f"mean score {sum(scores.values()) / len(scores):.1f} %")
@@ -86,8 +87,7 @@ class Federation:
         self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self)
         if not self.server.cards:
             names = [client.name for client in self.clients]
-            replies = self.exchange(Stage("register", names, lambda client: {}), 0)
-            self.server.cards = replies
+            (self.server.cards,) = self.exchange([Stage("register", names, lambda client: {})], 0)
             check_cards(self.server, self.method)
 
     def begin(self):
@@ -96,28 +96,48 @@ class Federation:
             self.begun = True
             self.play(self.method.first(self.server), 0)
 
-    def play(self, stages, round):
-        """Play the generator of a method's stages to its end; returns what it returns."""
+    def play_round(self, round):
+        """Play one round of the method; returns what it measured.  The scores after it and what the next round opens with are
+        asked for in the message that ends it."""
+        ahead = [self.score_stage("validation")]
+        if round < self.server.rounds and (opening := self.method.opening(self.server, round + 1)):
+            ahead.append(self.counted(opening, round + 1))
+        return self.play(self.method.play(self.server, round), round, ahead)
+
+    def play(self, stages, round, ahead=()):
+        """Play the generator of a method's stages to its end; returns what it returns.
+
+        ahead: further stages that the clients do after one that ends their round; the replies are kept until they are asked
+        for.
+        """
         replies = None
         try:
             while True:
-                replies = self.exchange(stages.send(replies), round)
+                asked = stages.send(replies)
+                together = asked if isinstance(asked, list) else [asked]
+                replies = self.exchange(together, round, ahead if any(stage.ends for stage in together) else ())
+                replies = replies if together is asked else replies[0]
         except StopIteration as done:
             return done.value
 
-    def exchange(self, stage, round):
-        """One stage: messages down, replies up, counted and checked here.  Clients that do not answer are absent from it."""
-        def counted(message, client, direction):
-            return self.ledger.send(message, round=round, client=client, direction=direction, uncounted=stage.uncounted)
+    def exchange(self, stages, round, ahead=()):
+        """Stages in one go, messages down, replies up, counted and checked here: [{client: reply}].  Clients that do not answer
+        are absent.  Of what was asked for ahead, see `play`, the replies are there already."""
+        ready = [self.ahead.pop((stage.function, str(stage.clients)), None) for stage in stages]
+        asked = [self.counted(stage, round) for stage, found in zip(stages, ready, strict=True) if found is None]
+        came = iter(self.engine.ask([*asked, *ahead]) if asked else ())
+        replies = [next(came) if found is None else found for found in ready]
+        self.ahead |= {(stage.function, str(stage.clients)): found for stage, found in zip(ahead, came, strict=True)}
+        for stage, found in zip(stages, replies, strict=True):
+            for client in sorted(found):
+                if isinstance(found[client], dict):
+                    self.ledger.send(found[client], round=round, client=client, direction="up", uncounted=stage.uncounted)
+        return [self.server.accepted(stage, found) for stage, found in zip(stages, replies, strict=True)]
 
-        def message_of(client):
-            return counted(stage.message_of(client), client, "down")
-
-        replies = self.engine.ask(stage.function, stage.clients, message_of)
-        for client in sorted(replies):
-            if isinstance(replies[client], dict):
-                counted(replies[client], client, "up")
-        return self.server.accepted(stage, replies)
+    def counted(self, stage, round):
+        """The stage with messages that the ledger counts when they are made."""
+        return stage._replace(message_of=lambda client: self.ledger.send(
+            stage.message_of(client), round=round, client=client, direction="down", uncounted=stage.uncounted))
 
     def note_losses(self, measured, round):
         """Rows of what a round returned; {metric: {client: number}}."""
@@ -132,11 +152,15 @@ class Federation:
         """Rows of the scores of all clients that have this split; returns them."""
         if any(row[4] == split and row[5] == round for row in self.rows):
             return {}
-        scored = [client for client in self.server.clients if split in self.server.cards[client]["splits"]]
-        replies = self.exchange(Stage("score", scored, lambda client: {"split": split}), round)
+        (replies,) = self.exchange([self.score_stage(split)], round)
         for client, reply in replies.items():
             self.note(client, self.server.cards[client]["metric"], split, round, reply["score"])
         return {client: reply["score"] for client, reply in replies.items()}
+
+    def score_stage(self, split):
+        """The stage in which the clients that have a split are scored on it."""
+        scored = [client for client in self.server.clients if split in self.server.cards[client]["splits"]]
+        return Stage("score", scored, lambda client: {"split": split})
 
     def note(self, client, metric, split, round, value):
         self.rows.append((self.method.name, client, self.server.cards[client]["task"], metric, split, round, self.seed, value,
@@ -149,7 +173,7 @@ class Federation:
     def matrices(self):
         """`alignment.alignment_matrices` of the clients that have held-out public samples, in the order of their names."""
         stage = Stage("represent", self.server.clients, lambda client: {}, uncounted=("representations",))
-        replies = self.exchange(stage, self.round)
+        (replies,) = self.exchange([stage], self.round)
         found = [reply["representations"] for reply in replies.values() if reply["representations"] is not None]
         return alignment_matrices(found) if len(found) > 1 else {}
 

@@ -59,14 +59,19 @@ class Method:
         return
         yield
 
-    def play(self, server, round):
-        """Generator of the stages of one round."""
-        return (yield from self.local_phases(server, round))
+    def opening(self, server, round):
+        """The stage that a round opens with, the clients' uploads, where it depends on nothing but the round: it then goes
+        along with the last message of the round before.  None where there is none."""
+        return
 
-    def local_phases(self, server, round, message_of=lambda client: {}, check=None):
-        """The stage in which all clients train locally; {metric: {client: number}} of what they tell of it."""
-        replies = yield Stage("local", server.clients, lambda client: {"round": round, **message_of(client)}, check)
-        return by_metric(replies)
+    def play(self, server, round):
+        """Generator of the stages of one round: it yields a `Stage`, or a list of them, which go in one message a client, and
+        gets {client: reply} back, or a list of these."""
+        return by_metric((yield self.local_phases(server, round)))
+
+    def local_phases(self, server, round, message_of=lambda client: {}):
+        """The stage in which all clients train locally; it ends their round."""
+        return Stage("local", server.clients, lambda client: {"round": round, **message_of(client)}, ends=True)
 
     # Client functions that every method has.
 

@@ -191,10 +191,10 @@ class MeanPeer(WithPeers):
 
 # %% [markdown]
 # With an exchange of its own, `play` is the server's side, a generator: it yields what it asks of which clients and gets their replies
-# back. The other functions are the client's side, message in, message out. Here the clients of ten classes share their heads.
+# back, and returns what it measured, by metric and client. The other functions are the client's side, message in, message out. Here the clients of ten classes share their heads.
 
 # %%
-from fedmuscle_core import Method, Stage
+from fedmuscle_core import Method, Stage, by_metric
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class SharedHead(Method):
         heads = {client: reply["weight"] for client, reply in sent.items()}
         alike = {client: [other for other in heads.values() if other.shape == own.shape] for client, own in heads.items()}
         means = {client: {"weight": torch.stack(several).mean(0)} for client, several in alike.items()}
-        return (yield from self.local_phases(server, round, lambda client: means.get(client, {})))
+        return by_metric((yield self.local_phases(server, round, lambda client: means.get(client, {}))))
 
     def hand_in(self, client, message):
         return {"weight": client.network.head.weight.detach().clone()}

@@ -1,1 +1,4 @@
-"""How messages get to clients and back; an engine is a module with `connect(federation)` -> an object with `ask`."""
+"""How messages get to clients and back; an engine is a module with `connect(federation)` -> an object with `ask`.
+
+`ask(stages)` -> [{client: reply} of each `exchange.Stage`]; a client that does not answer is in none.
+"""

@@ -2,15 +2,20 @@
 
 
 class InProcess:
-    """`ask(function, clients, message_of)` -> {client: reply}: the method's client function of that name, called for each of
-    `clients` in turn with its message."""
+    """`ask(stages)` -> [{client: reply} of each]: the method's client functions that `exchange.Stage`s name, called for one
+    client after the other, for each all of its stages in order."""
 
     def __init__(self, clients, method):
         self.clients, self.method = clients, method
 
-    def ask(self, function, clients, message_of):
-        wanted, call = set(clients), getattr(self.method, function)
-        return {client.name: call(client, message_of(client.name)) for client in self.clients if client.name in wanted}
+    def ask(self, stages):
+        replies = [{} for _ in stages]
+        for client in self.clients:
+            for stage, found in zip(stages, replies, strict=True):
+                if client.name in stage.clients:
+                    call = getattr(self.method, stage.function)
+                    found[client.name] = call(client, stage.message_of(client.name))
+        return replies
 
 
 def connect(federation):

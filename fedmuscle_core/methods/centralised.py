@@ -86,7 +86,7 @@ class Centralised(Method):
             losses = train(centre, server.seed, round)
         states = {task: flattened({part: copied(getattr(network, part)()) for part in PARTS})
                   for task, network in centre.networks.items()}
-        yield Stage("take", server.clients, lambda client: states[tasks[client]])
+        yield Stage("take", server.clients, lambda client: states[tasks[client]], ends=True)
         return {"local_loss": {client: losses[tasks[client]] for client in server.clients}}
 
     # Client functions.

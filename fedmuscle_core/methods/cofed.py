@@ -15,7 +15,7 @@ from ..aggregation import count_votes
 from ..checks import number
 from ..client import local_phase
 from ..exchange import Stage, expect
-from ..method import Method
+from ..method import Method, by_metric
 from ..network import in_batches
 from ..placement import at_work
 from ..seeds import generator
@@ -45,18 +45,22 @@ class CoFED(Method):
                 raise ValueError(f"client {client}: got votes of shape {shape} on a public sample, expected {first[task]} as "
                                  f"others of {task!r} have")
 
+    def opening(self, server, round):
+        """Votes, from the second round on."""
+        return Stage("vote", server.present(round), lambda client: {},
+                     lambda client, reply: self.check_votes(reply, server.cards[client])) if round > 1 else None
+
     def play(self, server, round):
         """Votes up, pseudo-labels down, then a local phase on private and pseudo-labelled samples together."""
         labels = {}
         if round > 1:
-            cast = yield Stage("vote", server.present(round), lambda client: {},
-                               lambda client, reply: self.check_votes(reply, server.cards[client]))
+            cast = yield self.opening(server, round)
             tasks = server.known("task")
             for task in sorted({tasks[client] for client in cast}):
                 counted = count_votes([cast[client]["votes"] for client in cast if tasks[client] == task], self.vote_share)
                 labels |= {client: counted for client in cast if tasks[client] == task}
-        return (yield from self.local_phases(server, round, lambda client: (
-            {"labels": labels[client]} if client in labels else {})))
+        return by_metric((yield self.local_phases(server, round, lambda client: (
+            {"labels": labels[client]} if client in labels else {}))))
 
     def check_votes(self, reply, card):
         """ValueError where a reply is not int16 votes on the public samples, from -1 to below the number of answers."""

@@ -10,7 +10,7 @@ from .. import checks
 from ..checks import boolean, one_of, positive_int
 from ..client import embed, public_batch, represent, step
 from ..exchange import Stage, bytes_per_step, expect
-from ..method import Method
+from ..method import Method, by_metric
 from ..peers import PEER_CHOICES, choose
 from ..placement import at_work
 from ..seeds import generator
@@ -134,47 +134,54 @@ class WithPeers(Contrastive):
         """{client: what tells distant pairs apart}."""
         return dict.fromkeys(server.clients, "")
 
+    def opening(self, server, round):
+        """With `refresh` "round" the clients that take part upload the whole public set."""
+        return self.upload(server, round, None, server.public_size) if self.refresh == "round" else None
+
+    def upload(self, server, round, number, size):
+        """The stage of representations (size, d) of the public batch of this number, or of the whole public set."""
+        return Stage("embed", server.present(round), lambda client: {"round": round, "batch": number},
+                     lambda client, reply: self.check_upload(reply, size, server.cards[client]["dim"]))
+
     def play(self, server, round):
-        """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations."""
-        aligned = yield from self.align(server, round)
-        return {"contrastive_loss": aligned, **(yield from self.local_phases(server, round))}
+        """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations.
 
-    def align(self, server, round, used=None):
-        """The contrastive phase, for the clients that take part.  Returns {client: mean loss}.
-
-        The clients embed a public batch, or with `refresh` "round" once the whole public set, and upload; the server draws each
-        one's M peers (fewer where fewer are there) and serves them; each client steps.  used: a dict to note last peers in.
+        Every batch, or with `refresh` "round" all at once: the clients upload; the server draws each one's M peers (fewer where
+        fewer are there) and serves them; each client steps.
         """
         batches, rng = self.public_batches(server.seed, server.public_size, round)
-        every, sums = list(range(len(batches))), {}
-        for numbers in [[number] for number in every] if self.refresh == "batch" else [every]:
-            takers, uploads = yield from self.gather(server, round, numbers, batches)
-            if len(uploads) < 2:
-                continue
-            replies, peers = yield from self.serve_all(server, round, numbers, takers, uploads, rng)
-            for client, reply in replies.items():
-                sums[client] = sums.get(client, 0.0) + reply["loss"]
-            if used is not None:
-                used.update({client: peers[client] for client in replies})
-        return {client: total / len(batches) for client, total in sums.items()}
+        every, sums, local = list(range(len(batches))), {}, self.local_phases(server, round)
+        if self.refresh == "round":
+            sent = by_name((yield self.opening(server, round)), "representations")
+            server.memory.uploads = server.memory.uploads | sent
+            uploads = {client: [rows[batch] for batch in batches] for client, rows in server.memory.uploads.items()}
+            stages, peers = self.serve_all(server, round, every, list(sent), uploads, rng)
+            *steps, told = yield [*stages, local]
+            add_losses(sums, steps)
+        else:
+            peers = {}
+            for number in every:
+                sent = by_name((yield self.upload(server, round, number, self.batch_size)), "representations")
+                uploads = {client: [rows] for client, rows in sent.items()}
+                stages, now = self.serve_all(server, round, [number], list(sent), uploads, rng)
+                add_losses(sums, (yield stages))
+                peers |= now
+            told = yield local
+        self.settle(server, {client: peers[client] for client in sums}, told)
+        return {"contrastive_loss": {client: total / len(batches) for client, total in sums.items()}, **by_metric(told)}
 
-    def gather(self, server, round, numbers, batches):
-        """The uploads for the public batches `numbers`: (clients that sent them, {client: representations (B, d) of each}).
-
-        With `refresh` "round" those of absent clients are of the last round they took part in."""
-        size = self.batch_size if self.refresh == "batch" else server.public_size
-        replies = yield Stage("embed", server.present(round), lambda client: {"round": round, "batches": numbers},
-                              lambda client, reply: self.check_upload(reply, size, server.cards[client]["dim"]))
-        sent = {client: reply["representations"] for client, reply in replies.items()}
-        if self.refresh == "batch":
-            return list(sent), {client: [rows] for client, rows in sent.items()}
-        server.memory.uploads = server.memory.uploads | sent
-        return list(sent), {client: [rows[batches[number]] for number in numbers]
-                            for client, rows in server.memory.uploads.items()}
+    def settle(self, server, peers, told):
+        """What the server makes of a round.  peers: {client: its peers of the last batch}; told: replies of the local
+        phases."""
 
     def serve_all(self, server, round, numbers, takers, uploads, rng):
-        """Peers are drawn for every batch, and each of `takers` steps on what it is served: ({client: reply}, {client: peers of
-        the last batch})."""
+        """The peers of every batch are drawn: ([the stage in which each of `takers` steps on what it is served], {client: its
+        peers of the last batch}); ([], {}) where fewer than two uploaded.
+
+        uploads: {client: its representations (B, d) of each batch}.
+        """
+        if len(uploads) < 2:
+            return [], {}
         tasks, kinds, places = server.known("task"), self.kinds(server), range(len(numbers))
         chosen = [choose(self.peer_choice, self.num_peers, {client: parts[place] for client, parts in uploads.items()}, rng,
                          seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains) for place in places]
@@ -186,8 +193,7 @@ class WithPeers(Contrastive):
                         for place in places]
             return {"round": round, "batches": numbers, "members": members, "kinds": own, "payloads": payloads}
 
-        replies = yield Stage("contrast", takers, message_of)
-        return replies, chosen[-1]
+        return [Stage("contrast", takers, message_of)], chosen[-1]
 
     def check_upload(self, reply, rows, dim):
         """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""
@@ -202,7 +208,7 @@ class WithPeers(Contrastive):
         """Representations of the public batch, whose graph is kept for the step, or of the whole public set."""
         if self.refresh == "round":
             return {"representations": F.normalize(represent(client, client.public).float(), dim=1)}
-        where = message["round"], message["batches"][0]
+        where = message["round"], message["batch"]
         if makes_graph_again(client):
             with at_work(client), torch.no_grad():
                 parts = [embed(client, part, *where, place) for place, part in enumerate(self.micro_batches(client, where))]
@@ -273,6 +279,18 @@ class WithPeers(Contrastive):
             return None
         each = bytes_per_step(self.batch_size, self.num_peers, work.dim, getattr(self, "protocol", "matrices"))
         return self.num_batches(work.public_size) * sum(each)
+
+
+def by_name(replies, name):
+    """{client: what its reply has under a name}."""
+    return {client: reply[name] for client, reply in replies.items()}
+
+
+def add_losses(sums, replies):
+    """Add the losses of {client: reply} of each stage to the clients' `sums`."""
+    for found in replies:
+        for client, reply in found.items():
+            sums[client] = sums.get(client, 0.0) + reply["loss"]
 
 
 def makes_graph_again(client):

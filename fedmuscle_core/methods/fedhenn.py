@@ -14,7 +14,7 @@ from ..checks import boolean, number, positive_int
 from ..client import embed, local_phase, public_batch
 from ..exchange import Stage, expect
 from ..losses import cka_loss
-from ..method import Method
+from ..method import Method, by_metric
 from ..placement import at_work
 from ..seeds import generator
 from .contrastive import check_public_size, full_batches
@@ -45,12 +45,8 @@ class FedHeNN(Method):
         """Rows of the round's public batches."""
         return full_batches(public_size, self.batch_size, generator(seed, "contrastive", round))
 
-    def play(self, server, round):
-        """All clients upload the kernels of the round's public batches and get the means back, then train locally.
-
-        As many local steps carry the term as there are public batches in an epoch (all steps, where there are fewer), spread
-        evenly: our choice, so that every method makes as many steps on public data.
-        """
+    def opening(self, server, round):
+        """The kernels of the round's public batches."""
         count, kernel = server.public_size // self.batch_size, torch.empty(self.batch_size, self.batch_size, device="meta")
 
         def check(client, reply):
@@ -61,9 +57,18 @@ class FedHeNN(Method):
             for place, one in enumerate(found):
                 expect({f"kernel {place}": one}, {f"kernel {place}": kernel})
 
-        sent = yield Stage("kernels", server.present(round), lambda client: {"round": round}, check)
-        means = [kernel_mean([sent[client]["kernels"][number] for client in sent]) for number in range(count)] if sent else []
-        return (yield from self.local_phases(server, round, lambda client: {"kernels": means} if client in sent else {}))
+        return Stage("kernels", server.present(round), lambda client: {"round": round}, check)
+
+    def play(self, server, round):
+        """All clients upload the kernels of the round's public batches and get the means back, then train locally.
+
+        As many local steps carry the term as there are public batches in an epoch (all steps, where there are fewer), spread
+        evenly: our choice, so that every method makes as many steps on public data.
+        """
+        sent = yield self.opening(server, round)
+        columns = zip(*(reply["kernels"] for reply in sent.values()), strict=True)
+        means = [kernel_mean(list(several)) for several in columns]
+        return by_metric((yield self.local_phases(server, round, lambda client: {"kernels": means} if client in sent else {})))
 
     # Client functions.
 

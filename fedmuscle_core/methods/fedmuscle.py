@@ -66,18 +66,18 @@ class Muscle(WithPeers):
     def loss(self, client, anchor, payload, members, kinds, where):
         return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting)
 
-    def play(self, server, round):
-        """As `WithPeers.play`; with a bandit the server then credits the peers of the round."""
-        used, told = {}, server.present(round) if self.peer_choice == "bandit" else []
-        aligned = yield from self.align(server, round, used)
-        local = yield from self.local_phases(server, round, lambda client: {"tell": client in told})
-        if told:
-            memory, losses = server.memory, {client: local["local_loss"][client] for client in told}
-            used = {client: peers for client, peers in used.items() if client in memory.losses}
-            if used:
-                credit(memory.gains, used, memory.losses, losses)
-            memory.losses = memory.losses | losses
-        return {"contrastive_loss": aligned, **local}
+    def local_phases(self, server, round):
+        """With a bandit, the clients that take part tell their loss."""
+        told = server.present(round) if self.peer_choice == "bandit" else []
+        return super().local_phases(server, round, lambda client: {"tell": client in told})
+
+    def settle(self, server, peers, told):
+        """With a bandit, the peers of the round are credited."""
+        memory, losses = server.memory, {client: reply["local_loss"] for client, reply in told.items() if "told" in reply}
+        used = {client: several for client, several in peers.items() if client in memory.losses and client in losses}
+        if used:
+            credit(memory.gains, used, memory.losses, losses)
+        memory.losses = memory.losses | losses
 
     def local(self, client, message):
         """A local phase; with a bandit the loss is told to the server, one number."""

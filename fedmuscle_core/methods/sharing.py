@@ -32,6 +32,10 @@ class ServerParameters:
     refused: list = field(default_factory=list)
     begun: list = field(default_factory=list)
 
+    def state_for(self, client, task):
+        """{part: state} that the client is sent."""
+        return {"encoder": self.encoders[client], "decoder": self.decoders[task]}
+
 
 @dataclass(frozen=True)
 class Sharing(Method):
@@ -89,31 +93,34 @@ class Sharing(Method):
             message = {"round": round, "rounds": server.rounds}
             if client not in present:
                 return message | {"adopt": []}
-            states = {"encoder": memory.encoders[client], "decoder": memory.decoders[tasks[client]]}
+            states = memory.state_for(client, tasks[client])
             anew = client in memory.refused
             adopt = [part for part in self.parts if anew or part not in self.personal or client not in memory.begun]
             sent = PARTS if anew else self.parts
             return message | {"adopt": list(sent) if anew else adopt, "start_anew": anew} | flattened(
                 {part: states[part] for part in sent})
 
-        replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",))
+        replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",), ends=True)
         memory.begun = sorted({*memory.begun, *present})
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
         return {"local_loss": {client: reply["local_loss"] for client, reply in replies.items()}, **agreement(gradients, tasks)}
 
+    def opening(self, server, round):
+        """From the second round on, the parameters of the clients that take part."""
+        def check(client, reply):
+            expect(reply, flattened({part: server.memory.state_for(client, server.cards[client]["task"])[part]
+                                     for part in self.parts}))
+
+        return Stage("hand_in", server.present(round), lambda client: {"parts": list(self.parts)}, check) if round > 1 else None
+
     def gather(self, server, round):
         """Clients upload; the server merges what it accepts.  Where nothing new comes, it keeps what it sent last."""
-        memory, tasks, present = server.memory, server.known("task"), server.present(round)
-
-        def check(client, reply):
-            states = {"encoder": memory.encoders[client], "decoder": memory.decoders[tasks[client]]}
-            expect(reply, flattened({part: states[part] for part in self.parts}))
-
-        replies = yield Stage("hand_in", present, lambda client: {"parts": list(self.parts)}, check)
+        memory, tasks = server.memory, server.known("task")
+        replies = yield self.opening(server, round)
         uploads = [Upload(client, tasks[client], server.cards[client]["samples"],
                           *(of_part(reply, part) if part in self.parts else None for part in PARTS))
                    for client, reply in replies.items()]
-        memory.refused = sorted(set(present) - set(replies))
+        memory.refused = sorted(set(server.present(round)) - set(replies))
         if uploads:
             encoders, decoders = self.merge(uploads, tasks)
             memory.encoders, memory.decoders = memory.encoders | encoders, memory.decoders | decoders

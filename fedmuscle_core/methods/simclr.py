@@ -20,8 +20,7 @@ class SimCLR(Contrastive):
     name, label, colour = "simclr", "SimCLR", "#059669"
 
     def play(self, server, round):
-        replies = yield Stage("learn", server.clients, lambda client: {"round": round})
-        return by_metric(replies)
+        return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, ends=True)))
 
     def learn(self, client, message):
         return {"contrastive_loss": self.contrast(client, message["round"]),

@@ -17,8 +17,8 @@ class WorldTask(Task):
     """`layout` of its scenes, empty with real data; `source` of its real data, of `sources.sources()`, empty with scenes.
 
     modality: "image", the scene or photo is read, or "text", its caption.  fine: of a dense task, see
-    `client_network.DenseClientNetwork`.  lr_scale: factor of the local learning rate (our choice: heads for pixels and models of
-    captions have further to go).
+    `client_network.DenseClientNetwork`.  lr_scale: factor of the local learning rate (our choice: heads for pixels and models
+    of captions have further to go).
     """
 
     layout: str = ""

@@ -185,6 +185,7 @@ class Federation:
         """
         memory = self.server.memory
         return {"round": self.round, "rows": self.rows, "alignment": self.alignment, "ledger": self.ledger.entries,
+                "ahead": [[*key, replies] for key, replies in self.ahead.items()],
                 "memory": memory.state() if hasattr(memory, "state") else vars(memory) if memory is not None else {},
                 "clients": {client.name: client_state(client) for client in self.clients}}
 
@@ -198,6 +199,7 @@ class Federation:
         for client in self.clients:
             load_client(client, state["clients"][client.name])
         self.round, self.alignment = state["round"], state["alignment"]
+        self.ahead = {(function, clients): replies for function, clients, replies in state["ahead"]}
         self.rows, self.ledger.entries = [tuple(row) for row in state["rows"]], dict(state["ledger"])
 
 

@@ -7,7 +7,7 @@ import torch
 from fedmuscle_core.aggregation import weighted_mean
 from fedmuscle_core.checks import number
 from fedmuscle_core.exchange import Stage
-from fedmuscle_core.method import Method
+from fedmuscle_core.method import Method, by_metric
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class HeadMean(Method):
     def play(self, server, round):
         sent = yield Stage("hand_in", server.present(round), lambda client: {})
         mean = weighted_mean(list(sent.values()), [1] * len(sent)) if sent else {}
-        return (yield from self.local_phases(server, round, lambda client: mean if client in sent else {}))
+        return by_metric((yield self.local_phases(server, round, lambda client: mean if client in sent else {})))
 
     def hand_in(self, client, message):
         return {name: value.detach().clone() for name, value in client.network.head.state_dict().items()}

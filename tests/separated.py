@@ -26,8 +26,9 @@ class Separated:
         for client in clients:
             vars(client).clear()
 
-    def ask(self, function, clients, message_of):
-        return {name: self.answer(function, name, copied(message_of(name))) for name in clients}
+    def ask(self, stages):
+        return [{name: self.answer(stage.function, name, copied(stage.message_of(name))) for name in stage.clients}
+                for stage in stages]
 
     def answer(self, function, name, message):
         client = self.clients[name]

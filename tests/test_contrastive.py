@@ -163,7 +163,7 @@ def test_dropout_repeats_when_a_graph_is_made_again():
     """What is uploaded is what the step's gradient is of."""
     found = federation(method("fedmuscle"))
     begin(found, 1)
-    client, asked = found.clients[0], {"round": 1, "batches": [0]}
+    client, asked = found.clients[0], {"round": 1, "batch": 0}
     client.micro_batch_size = 3
     state = {name: value.clone() for name, value in client.network.state_dict().items()}
     sent = found.method.embed(client, asked)["representations"]

@@ -17,11 +17,11 @@ from fedmuscle_core.methods import METHODS
 @pytest.fixture(scope="module", autouse=True)
 def extra():
     """The class, known for as long as these tests run."""
-    from extra_method import Extra
+    from drawn_together import DrawnTogether
 
-    METHODS[Extra.name] = Extra
-    yield Extra
-    del METHODS[Extra.name]
+    METHODS[DrawnTogether.name] = DrawnTogether
+    yield DrawnTogether
+    del METHODS[DrawnTogether.name]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,9 @@ def swept(extra, tmp_path_factory):
     """(settings, folder, records, history) of a sweep with two workers."""
     from conftest import TINY
 
-    folder, small = tmp_path_factory.mktemp("extra"), {"rounds": 2, "public_size": 20, "validation_size": 30, "test_size": 40}
-    wanted = [Settings.of(TINY, method, seed=seed, count=3, **small) for method in ("local", "extra") for seed in (0, 1)]
+    folder, small = tmp_path_factory.mktemp("runs"), {"rounds": 2, "public_size": 20, "validation_size": 30, "test_size": 40}
+    methods = (method for method in ("local", "drawn_together") for _ in range(2))
+    wanted = [Settings.of(TINY, method, seed=place % 2, count=3, **small) for place, method in enumerate(methods)]
     return wanted, folder, *sweep(wanted, folder, workers=2, progress=False)
 
 
@@ -38,34 +39,34 @@ def test_it_is_run_by_worker_processes_stored_and_found_again(swept, extra):
     wanted, folder, records, history = swept
     assert wanted[2].method == extra(count=3) and all(is_stored(settings, folder) for settings in wanted)
     assert Settings.of(**records[2]["settings"] | {"setup": wanted[2].setup}) == wanted[2]
-    sent = history.query("method == 'extra' and round == 1")["bytes"]
+    sent = history.query("method == 'drawn_together' and round == 1")["bytes"]
     assert set(sent) == {2 * 4 * wanted[2].dim} and not history.query("method == 'local'")["bytes"].any()
-    assert set(history.query("method == 'extra'")["metric"]) > {"local_loss"}
+    assert set(history.query("method == 'drawn_together'")["metric"]) > {"local_loss"}
     last = history.query("split == 'test'").pivot(index=["seed", "client"], columns="method", values="value")
-    assert (last["extra"] != last["local"]).any()
+    assert (last["drawn_together"] != last["local"]).any()
 
 
 def test_tables_and_plots_show_it_untuned(swept):
     history = swept[-1]
     table = tables.delta_table(history)
-    assert table["method (untuned)"].tolist() == ["Local", "Extra"]
-    assert tables.delta_sentence(history, "extra", "local").startswith("Extra (untuned) improves ")
-    assert set(plots.learning_curves(history)[1]["method"]) == {"local", "extra"}
+    assert table["method (untuned)"].tolist() == ["Local", "Drawn together"]
+    assert tables.delta_sentence(history, "drawn_together", "local").startswith("Drawn together (untuned) improves ")
+    assert set(plots.learning_curves(history)[1]["method"]) == {"local", "drawn_together"}
     plt.close("all")
-    assert plots.colour_of("extra") not in {method.colour for method in METHODS.values()}
+    assert plots.colour_of("drawn_together") not in {method.colour for method in METHODS.values()}
 
 
 def test_it_is_tuned_on_its_own_grid(tiny, tmp_path, monkeypatch, extra):
     monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned")
     monkeypatch.setattr(tuning, "FOLDER", tmp_path / "runs")
     small = {"rounds": 1, "public_size": 20, "validation_size": 30}
-    setup = dataclasses.replace(tiny().setup, settings=small, tunes=["extra"])
+    setup = dataclasses.replace(tiny().setup, settings=small, tunes=["drawn_together"])
     table = tuning.tune(setup, progress=False)
-    tried = table[table["method"] == "extra"]
+    tried = table[table["method"] == "drawn_together"]
     assert tried["strength"].tolist()[:2] == [0.1, 1.0] and tried["count"].tolist()[2:] == [2, 3] and len(table) == 8
     assert len(stored_runs(tmp_path / "runs")) == 8
     best = tried.loc[tried["delta"].idxmax()]
-    (settings,) = profile_settings("mini", setup, "extra", [0])
+    (settings,) = profile_settings("mini", setup, "drawn_together", [0])
     assert settings.method == extra(best["strength"], int(best["count"]) if best["count"] == best["count"] else extra.count)
     assert settings.training.local_lr == best["local_lr"]
     _, history = sweep([settings.replace(test_size=0)], tmp_path, progress=False)
@@ -76,9 +77,9 @@ def test_it_is_forecast_at_the_papers_scale(tmp_path, monkeypatch):
     for name in ("FEDMUSCLE_DATA", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("FEDMUSCLE_CHECKPOINTS", raising=False)
-    extra, local = (profile_settings("paper", "setup1", method, [0])[0] for method in ("extra", "local"))
+    extra, local = (profile_settings("paper", "setup1", method, [0])[0] for method in ("drawn_together", "local"))
     table = forecast.run_table([extra, local], clients := forecast.client_table(extra)).set_index("method")
     assert forecast.hours(extra, clients) > forecast.hours(local, clients)
-    assert table["MB exchanged each"].to_dict() == {"extra": f"{20 * 6 * 8 * 256 / 1e6:,.0f}", "local": "0"}
+    assert table["MB exchanged each"].to_dict() == {"drawn_together": f"{20 * 6 * 8 * 256 / 1e6:,.0f}", "local": "0"}
     said = forecast.report([extra, local])
-    assert "extra: memory of the accelerator about " in said and "2 runs, nothing is started" in said
+    assert "drawn_together: memory of the accelerator about " in said and "2 runs, nothing is started" in said

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import separated
 import torch
-from rounds import begun, fit, play
+from rounds import begin, begun, fit, play
 from small_clients import CLIENTS, TRAINING, VARIANTS, federation, make_client, method
 from small_clients import fit as small_fit
 from torch import nn
@@ -248,9 +248,10 @@ def test_a_stage_asks_its_clients_counts_both_ways_and_hands_replies_back():
     found, asked = federation(method("local")), []
 
     class Engine:
-        def ask(self, function, clients, message_of):
-            asked.append((function, clients, [message_of(client) for client in clients]))
-            return {client: {"sum": torch.ones(client), "gradient": torch.ones(9)} for client in clients if client != 3}
+        def ask(self, stages):
+            asked.extend((stage.function, stage.clients, list(map(stage.message_of, stage.clients))) for stage in stages)
+            return [{client: {"sum": torch.ones(client), "gradient": torch.ones(9)} for client in stage.clients if client != 3}
+                    for stage in stages]
 
     def stages():
         replies = yield Stage("add", [1, 3, 4], lambda client: {"term": torch.ones(2)}, uncounted=("gradient",))
@@ -261,6 +262,22 @@ def test_a_stage_asks_its_clients_counts_both_ways_and_hands_replies_back():
     assert [call[:2] for call in asked] == [("add", [1, 3, 4])]
     down = {(5, client, "down"): 8 for client in (1, 3, 4)}
     assert found.ledger.entries == down | {(5, 1, "up"): 4, (5, 4, "up"): 16}
+
+
+@pytest.mark.parametrize(("name", "changes", "functions"), [
+    ("local", {}, ["local", "score"]), ("simclr", {}, ["learn", "score"]), ("cofed", {}, ["local", "score", "vote"]),
+    ("fedhenn", {}, ["local", "score", "kernels"]), ("mfed", {}, ["train", "score", "hand_in"]),
+    ("fedmuscle", {"refresh": "round"}, ["contrast", "local", "score", "embed"])])
+def test_a_round_takes_one_message_a_client(name, changes, functions):
+    """What ends a round, the scores after it and what the next one opens with go together; the last round has no next."""
+    found, calls = begin(federation(method(name, **changes)), 3), []
+    ask = found.engine.ask
+    found.engine.ask = lambda stages: calls.append([stage.function for stage in stages]) or ask(stages)
+    small_fit(found, 3)
+    rounds = [call for call in calls if "score" in call and len(call) > 1]
+    assert rounds == [functions, functions, functions[:functions.index("score") + 1]] and not found.ahead
+    openings = [call for call in calls if call not in rounds and call != ["score"] and call != ["represent"]]
+    assert len(openings) == (name in ("fedhenn", "fedmuscle"))                 # of the first round alone
 
 
 def test_a_client_without_splits_or_public_data_is_not_scored_or_measured():
@@ -375,7 +392,7 @@ def test_the_contrastive_phase_leaves_the_heads_alone_and_lowers_the_loss(tiny, 
 
 
 def test_alignment_makes_representations_of_the_same_scene_find_each_other(tiny):
-    _, found = fit(tiny(public_size=128, contrastive_epochs=3, rounds=1, test_size=0))
+    _, found = fit(tiny(public_size=128, contrastive_epochs=3, rounds=2, test_size=0))
     before, after = (found.alignment[when]["retrieval"] for when in ("before", "after"))
     for n, m in [(0, 1), (1, 2), (2, 0)]:
         assert after[n][m] > before[n][m] + 0.02

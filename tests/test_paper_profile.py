@@ -316,6 +316,8 @@ from fedmuscle_core.tasks import accuracy
 from fedmuscle_core.world import tasks
 from fedmuscle_core.world.real import splits
 ablations.EXCHANGED = (("setup1", 4, 1), ("setup1", 4, 2), ("setup2", 3, 2))
+ablations.PEER_COUNTS, ablations.CHOICES = {{"setup1": (1, 5), "setup2": (1, 9)}}, ("random", "bandit")
+ablations.ABSENCES, ablations.CONCENTRATIONS = ((0.0, "batch"), (0.5, "round"), (0.5, "batch")), (0.1, "IID")
 splits.deal = lambda classes, shares, order: [torch.arange(len(classes))] * shares.shape[1]       # too few to be shared out
 for kind in ("class", "text"):                         # one point more: a score of 0 has no relative change, and noise scores 0
     make, more = tasks.REAL_KINDS[kind]
@@ -333,7 +335,7 @@ def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, caps
     """Through `fedmuscle reproduce`, in kernels that begin with smaller sets and fewer rounds."""
     for path in ("startup", "none"):
         (tmp_path / "profile_default" / path).mkdir(parents=True)
-    startup = STARTUP.format(small=SMALL, names=list(PAPER.values()))
+    startup = STARTUP.format(small=SMALL | {"rounds": 1, "public_size": 8}, names=list(PAPER.values()))
     (tmp_path / "profile_default" / "startup" / "small.py").write_text(startup)
     for variable, value in (("IPYTHONDIR", tmp_path), ("FEDMUSCLE_RUNS", tmp_path / "runs"), ("FEDMUSCLE_DATA", world[0]),
                             ("FEDMUSCLE_CHECKPOINTS", world[1]), ("OMP_NUM_THREADS", 1)):

@@ -5,8 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
+from fedmuscle_core.experiments.runs import one_thread
 from fedmuscle_core.paths import BACKBONES
 from fedmuscle_core.pretraining import images
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """As pretraining computes."""
+    with one_thread():
+        yield
 
 
 def test_the_stored_probe_covers_every_backbone_and_each_is_worth_its_place():

@@ -54,10 +54,16 @@ class Federation:
         history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every
         round (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats;
         bytes: up and down of that client and round.
-        engine: name of a module of `engines`, which moves the messages.  after_round: function(federation), called after each
-        round, e.g. to keep `state()`.
+        engine: name of a module of `engines`, which moves the messages, or an engine of one's own.  after_round:
+        function(federation), called after each round, e.g. to keep `state()`.
         """
         positive_int("rounds", rounds)
+        try:
+            return self._fit(rounds, engine, progress, after_round)
+        finally:
+            self.disconnect()
+
+    def _fit(self, rounds, engine, progress, after_round):
         self.connect(engine)
         self.server.rounds = rounds
         if not self.rows:
@@ -84,11 +90,19 @@ class Federation:
         """Reach the clients and register them, once."""
         if self.engine is not None:
             return
-        self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self)
+        self.engine = engine
+        if isinstance(engine, str):
+            self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self)
+        names = self.engine.names()
         if not self.server.cards:
-            names = [client.name for client in self.clients]
             (self.server.cards,) = self.exchange([Stage("register", names, lambda client: {})], 0)
             check_cards(self.server, self.method)
+
+    def disconnect(self):
+        """Let an engine end that has something to end."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
+            self.engine = None
 
     def begin(self):
         """Let the method learn what it must know before the first round, once; its bytes are those of round 0."""

@@ -1,7 +1,7 @@
 """Every method's short histories are those of the engine before messages (version 0.5.0), stored in `engine_histories/`.
 
-To the bit on the processor and with the versions they were stored with, else within rounding.  `python tests/test_engine_histories.py`
-says it case by case.
+To the bit on the processor and with the versions they were stored with, else within rounding.  `python
+tests/test_engine_histories.py` says it case by case.
 """
 
 import platform

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import pickle
 
 import pytest
@@ -157,3 +158,22 @@ def test_profiles():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().rounds = 3
+
+
+def test_a_value_of_several_numbers_is_stored_as_a_list_and_comes_back():
+    from dataclasses import dataclass, replace
+
+    from fedmuscle_core import Local
+    from fedmuscle_core.method import METHODS
+
+    @dataclass(frozen=True)
+    class Several(Local):
+        name, label = "several", "Several"
+        rates: tuple = (1.0, 2.0)
+    try:
+        settings = Settings.of("setup1", Several(rates=(3.0, 4.0)))
+        again = Settings.of(**json.loads(json.dumps(settings.flat())))
+        assert again == settings and hash(again) == hash(settings) and settings.flat()["rates"] == [3.0, 4.0]
+        assert settings.key() != settings.replace(rates=(1.0, 2.0)).key() and replace(settings, seed=1).run() != settings.run()
+    finally:
+        del METHODS["several"]

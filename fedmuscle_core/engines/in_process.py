@@ -8,6 +8,9 @@ class InProcess:
     def __init__(self, clients, method):
         self.clients, self.method = clients, method
 
+    def names(self):
+        return [client.name for client in self.clients]
+
     def ask(self, stages):
         replies = [{} for _ in stages]
         for client in self.clients:

@@ -46,6 +46,11 @@ def tuned(setup, method, **fixed):
     return {name: int(value) if name in whole else value for name, value in best.items()}
 
 
+def methods_tried(setup):
+    """Names of the methods in the stored table of a setup's name."""
+    return set(pd.read_csv(table_path(setup))["method"])
+
+
 def tried_fields(table):
     """The columns of a tuning table that are values of settings."""
     return [name for name in table.columns if name not in ("method", "seeds", "delta")]

@@ -5,6 +5,7 @@ seeds: None or empty for those of the profile: all of them for notebooks 02 and 
 
 from ..methods import of_group
 from . import ablations
+from .choices import methods_tried
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
@@ -21,9 +22,14 @@ def setup1(profile, seeds=None):
     return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
 
 
+def tabled(setup):
+    """Names of the aligning methods that were tuned for a setup, in the order of tables."""
+    return [name for name in of_group("aligning") if name in methods_tried(setup)]
+
+
 def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=None):
     """Every aligning method, as tuned, with every public domain; Local once, as it reads none."""
-    return [settings for domain in domains for method in methods or of_group("aligning")
+    return [settings for domain in domains for method in methods or tabled("setup1")
             for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
                                              public_domain=domain)]
 
@@ -47,7 +53,7 @@ def notebook_04(profile, seeds=None):
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
     seeds = table_seeds(profile, seeds)
-    return [settings for method in of_group("aligning") for settings in profile_settings(profile, "setup2", method, seeds)]
+    return [settings for method in tabled("setup2") for settings in profile_settings(profile, "setup2", method, seeds)]
 
 
 def loss_table(profile, seeds=None):

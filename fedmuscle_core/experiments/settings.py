@@ -112,7 +112,8 @@ class Settings:
         own = {name: getattr(self, name) for name in field_names(Settings) - {"setup", "method", "training", "compute"}}
         groups = [vars(group) for group in (self.training, self.method, self.compute)]
         both = {name: value for group in (own, *groups) for name, value in group.items()}
-        return {"setup": self.setup.name, "method": self.method.name, **dict(sorted(both.items()))}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in sorted(both.items())}
+        return {"setup": self.setup.name, "method": self.method.name, **plain}
 
     def canonical(self):
         """The same settings with what the method does not use at its default: equal results share one stored run."""
@@ -144,5 +145,6 @@ def field_names(group):
 
 
 def with_values(group, values):
-    """A copy of a dataclass with those of `values` that it has."""
-    return dataclasses.replace(group, **{name: value for name, value in values.items() if name in field_names(type(group))})
+    """A copy of a dataclass with those of `values` that it has, lists as the tuples they were before they were stored."""
+    return dataclasses.replace(group, **{name: tuple(value) if isinstance(value, list) else value
+                                         for name, value in values.items() if name in field_names(type(group))})

@@ -45,7 +45,7 @@ class Centralised(Method):
     """No hyperparameters.  Needs all clients in one process: networks do not travel."""
 
     name, label, colour = "centralised", "Centralised", "#000000"
-    group, ceiling = "sharing", True
+    group, ceiling, stays = "sharing", True, "whole networks go to the server"
     exchanges, needs = "private data up, the model down", "all private data in one place"
     grid: ClassVar[tuple] = (LOCAL_GRID, [])
 

@@ -118,6 +118,10 @@ class WithPeers(Contrastive):
             least = f"1 to {num_clients - 1}" if num_clients > 1 else "more clients"
             raise ValueError(f"num_peers: got {self.num_peers}, expected {least}: there are {num_clients} clients")
 
+    @property
+    def stays(self):
+        return "refresh is 'batch', expected 'round': a graph waits for each batch's peers" if self.refresh == "batch" else ""
+
     def memory(self):
         return PeerMemory()
 

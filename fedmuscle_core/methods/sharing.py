@@ -55,6 +55,10 @@ class Sharing(Method):
     def check_cards(self, cards):
         check_architectures(cards, self.label)
 
+    @property
+    def stays(self):
+        return "measure_gradients is True: whole gradients are compared" if self.measure_gradients else ""
+
     def memory(self):
         return ServerParameters()
 

@@ -4,12 +4,14 @@ from functools import partial
 os.environ.setdefault("HF_HUB_OFFLINE", "1")    # read when transformers is imported: no test waits for a network
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 from fedmuscle_core.experiments.settings import Settings  # noqa: E402
 from fedmuscle_core.experiments.setups import Setup, with_tasks  # noqa: E402
 
 TINY = Setup("tiny", (("mlc", "resnet_small", 64), ("ic100", "resnet_small", 48), ("ic10", "vit_small", 24)))
 SHARED = Setup("tiny_shared", with_tasks({"edges": (24, 10), "saliency": (16, 12)}))
+torch.set_num_threads(1)                        # networks of tests are small: more threads only wait for one another
 
 
 @pytest.fixture

@@ -93,7 +93,8 @@ def test_tensors_datasets_and_loaders_give_the_same_run():
     found = []
     for wrap in (lambda data: data, lambda data: TensorDataset(*data),
                  lambda data: DataLoader(TensorDataset(*data), batch_size=7, shuffle=True)):
-        clients = [client(name, train=wrap(draw(name, 30, 1)), validation=wrap(draw(name, 50, 2))) for name in ("birds", "news")]
+        clients = [client(name, train=wrap(draw(name, 30, 1)), validation=wrap(draw(name, 50, 2)))
+                   for name in ("birds", "news")]
         found.append(fit(clients, FedMuscle(num_peers=1, batch_size=16))[1])
     lazy = [client(name, train=Reading(name, 30, 1), validation=Reading(name, 50, 2)) for name in ("birds", "news")]
     before = lazy[0].data["train"].dataset.reads
@@ -151,7 +152,8 @@ def test_labels_and_pixels_of_ones_own():
             return self.head(features).view(-1, 2, 8, 8)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
     pixels = Client("pixels", Dense(encoder, nn.Linear(8, 128)), None, segmentation(2),
-                    train=(inputs, torch.randint(2, (12, 8, 8))), validation=(inputs, torch.full((12, 8, 8), 255)), public=inputs)
+                    train=(inputs, torch.randint(2, (12, 8, 8))), validation=(inputs, torch.full((12, 8, 8), 255)),
+                    public=inputs)
     _, history = fit([several, pixels], SimCLR(batch_size=4))
     assert set(history["metric"]) >= {"mAP", "mIoU", "contrastive_loss"}
 
@@ -164,7 +166,8 @@ def bad_network():
 REFUSED = {
     "a head that does not fit the representations": (
         {"head": nn.Linear(9, 4)}, r"client birds: head: failed on one train sample of shape \(1, 20\)"),
-    "a head of other outputs": ({"head": nn.Linear(8, 5)}, r"client birds: head: got outputs of shape \(1, 5\).*\(1, 4\) for acc"),
+    "a head of other outputs": ({"head": nn.Linear(8, 5)},
+                                r"client birds: head: got outputs of shape \(1, 5\).*\(1, 4\) for acc"),
     "an encoder for other inputs": (
         {"encoder": modules("news")[0]}, r"client birds: encoder: failed on one train sample of shape \(1, 20\)"),
     "an encoder of feature maps": ({"encoder": nn.Unflatten(1, (2, 10)), "head": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},

@@ -1,4 +1,5 @@
-"""Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
+"""Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.  A
+notebook's plan is the function `notebook_NN` here.
 
 seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
 """
@@ -169,6 +170,5 @@ def notebook_15(profile, seeds=None):
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
-PLANS = {"02": setup1, "03": notebook_03, "04": notebook_04, "05": table2, "06": loss_table, "07": notebook_07,
-         "08": notebook_08, "09": notebook_09, "10": notebook_10, "11": notebook_11, "12": notebook_12,
-         "13": notebook_13, "14": notebook_14, "15": notebook_15}
+notebook_02, notebook_05, notebook_06 = setup1, table2, loss_table
+PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

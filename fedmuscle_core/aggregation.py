@@ -26,10 +26,10 @@ def weighted_mean(states, weights):
     rounded."""
     total = sum(weights)
     pairs = [(state, weight / total) for state, weight in zip(states, weights, strict=True)]
-    return {name: like(states[0][name], sum(share * state[name] for state, share in pairs)) for name in states[0]}
+    return {name: of_type(states[0][name], sum(share * state[name] for state, share in pairs)) for name in states[0]}
 
 
-def like(first, mean):
+def of_type(first, mean):
     """`mean` in the type of `first`."""
     return mean if mean.dtype == first.dtype else mean.round().to(first.dtype)
 

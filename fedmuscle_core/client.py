@@ -14,7 +14,7 @@ from .network import Network, in_batches
 from .placement import at_work, flat_optimizers, move
 from .seeds import generator, seeded
 
-HELD_OUT = 256
+HELD_OUT = 256          # public samples that tell how alike representations are
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import torch
 
 from .checks import number, one_of
-from .exchange import expect
 from .seeds import generator
 
 BAD_UPLOADS = ("raise", "skip")
@@ -68,8 +67,3 @@ class Server:
                 warnings.warn(f"client {client} is left out of {stage.function!r}: {error}", stacklevel=2)
                 self.left_out[client] = self.left_out.get(client, 0) + 1
         return good
-
-
-def expect_tensors(like_of):
-    """The `check` of a stage whose replies hold exactly the tensors `like_of(client)`, see `exchange.expect`."""
-    return lambda client, reply: expect(reply, like_of(client))

@@ -43,7 +43,7 @@ class Nodes(flower.Grid):
 
     def answer(self, name, record):
         fresh = make_client(name).join(0, TRAINING, self.method.contrastive_lr)
-        return flower.unpacked(flower.answer(fresh, self.method, self.folder, record))
+        return flower.unpacked(flower.reply_to(fresh, self.method, self.folder, record))
 
 
 @pytest.mark.parametrize(("name", "changes"), TRAVELLING)
@@ -91,11 +91,11 @@ def test_a_late_message_is_refused_and_changes_nothing(tmp_path):
     found, client = method("local"), make_client(1)
     client.join(0, TRAINING)
     ask = flower.packed([5, [["local", {"round": 1}]]])
-    first = flower.unpacked(flower.answer(client, found, tmp_path, ask))
+    first = flower.unpacked(flower.reply_to(client, found, tmp_path, ask))
     state = flower.state_path(tmp_path, client).read_bytes()
     for late in (ask, flower.packed([4, [["local", {"round": 1}]]])):
         with pytest.raises(ValueError, match="client 1: got message [45], expected one after 5: it came late"):
-            flower.answer(client, found, tmp_path, late)
+            flower.reply_to(client, found, tmp_path, late)
     assert flower.state_path(tmp_path, client).read_bytes() == state and first[0]["local_loss"] > 0
 
 

@@ -61,7 +61,7 @@ def test_image_folder(tmp_path):
         for index in range(number):
             write_image(tmp_path / split / name / f"{index}.png")
     table = layouts.image_folder(tmp_path)
-    assert list(table.columns) == layouts.COLUMNS and table.attrs["classes"] == ("cat", "dog")
+    assert list(table.columns) == layouts.SAMPLE_COLUMNS and table.attrs["classes"] == ("cat", "dog")
     assert table[["split", "label"]].values.tolist() == [["train", 0], ["train", 1], ["train", 1], ["test", 0], ["test", 1]]
     assert photos.check_samples(table, 2) == 5
     (tmp_path / "test" / "empty").mkdir()

@@ -47,7 +47,7 @@ def excerpts(tmp_path, monkeypatch):
 def test_they_learn_from_reserved_photos_only(excerpts):
     images, classes = photos.labelled_photos()
     assert len(images) == 150 + 150 and classes.min() == 0 and classes.max() == 109 and images.max() <= 1
-    for source in photos.SOURCES:
+    for source in photos.PHOTO_SOURCES:
         parts = splits.split_rows(source)
         others = set(torch.cat([parts[part] for part in ("validation", "pool", "test")]).tolist())
         assert not others & set(parts["reserved"].tolist()) and len(parts["reserved"]) == 150
@@ -91,7 +91,7 @@ def test_both_kinds_are_made_and_load(excerpts):
     probes = photos.probe_table(["photo_resnet_small", "photo_bert_small"])
     assert pd.read_csv(photos.PROBE_TABLE)["accuracy"].tolist() == probes["accuracy"].tolist()
     assert {tuple(row) for row in probes[["backbone", "weights", "source"]].to_numpy()} == {
-        (name, weights, source) for name, sources in [("photo_resnet_small", photos.SOURCES),
+        (name, weights, source) for name, sources in [("photo_resnet_small", photos.PHOTO_SOURCES),
                                                       ("photo_bert_small", ("ag_news_excerpt", "trec"))]
         for weights in ("pretrained", "untrained") for source in sources}
     before = {name: value.clone() for name, value in vision.state_dict().items()}
@@ -120,8 +120,8 @@ def test_a_probe_reads_the_features_and_learns_from_the_pool_alone(excerpts, mon
         return images, labels
 
     monkeypatch.setattr(photos, "task_samples", samples)
-    assert photos.probe("telling", Telling()) == dict.fromkeys(photos.SOURCES, 1.0)
-    parts = {source: splits.split_rows(source) for source in photos.SOURCES}
+    assert photos.probe("telling", Telling()) == dict.fromkeys(photos.PHOTO_SOURCES, 1.0)
+    parts = {source: splits.split_rows(source) for source in photos.PHOTO_SOURCES}
     assert all(torch.equal(rows, parts[source][part]) for (source, rows), part in
                zip(asked, ["pool", "validation"] * 2, strict=True))
 

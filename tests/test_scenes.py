@@ -6,7 +6,7 @@ from fedmuscle_core.world.glyphs import DIGIT_POOLS, LETTERS, digit_indices, dig
 from fedmuscle_core.world.scenes import (
     CAPTIONED_DOMAIN,
     LAYOUTS,
-    PUBLIC_DOMAINS,
+    SCENE_DOMAINS,
     compose,
     digit_scenes,
     held_out_pairs,
@@ -66,7 +66,7 @@ def test_scenes_depend_on_their_stream_alone():
 
 
 def test_public_domains():
-    images = {domain: public_scenes(domain, 64, 0) for domain in PUBLIC_DOMAINS}
+    images = {domain: public_scenes(domain, 64, 0) for domain in SCENE_DOMAINS}
     for one in images.values():
         assert one.shape == (64, 3, 32, 32) and one.amin() >= 0 and one.amax() <= 1
     flattened = torch.stack([one.flatten() for one in images.values()])

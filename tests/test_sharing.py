@@ -235,7 +235,7 @@ def test_who_was_absent_at_first_takes_over_its_own_decoder_when_it_comes(untrai
 def test_how_gradients_agree_where_the_answer_is_known():
     gradients = {1: torch.tensor([3.0, 4]), 2: torch.tensor([6.0, 8]), 3: torch.tensor([-4.0, 3]),
                  4: torch.tensor([torch.nan, 1]), 5: torch.zeros(2), 6: None}
-    found = sharing.agreement(gradients, {1: "edges", 2: "edges", 3: "parts", 4: "edges", 5: "parts", 6: "edges"})
+    found = sharing.gradient_agreement(gradients, {1: "edges", 2: "edges", 3: "parts", 4: "edges", 5: "parts", 6: "edges"})
     assert found["gradient_norm"] == {1: 5.0, 2: 10.0, 3: 5.0}
     assert found["gradient_cosine_same"] == pytest.approx({1: 1.0, 2: 1.0})     # client 3 has nobody of its task left
     assert found["gradient_cosine_other"] == pytest.approx({1: 0.0, 2: 0.0, 3: 0.0}, abs=1e-7)

@@ -15,7 +15,7 @@ from fedmuscle_core.world.real import photos, splits
 from fedmuscle_core.world.real.sources import source_table
 from fedmuscle_core.world.scenes import (
     CAPTIONED_DOMAIN,
-    PUBLIC_DOMAINS,
+    SCENE_DOMAINS,
     digit_scenes,
     held_out_pairs,
     public_pairs,
@@ -150,7 +150,7 @@ def test_public_pairs_belong_together_and_to_their_seed():
     assert pairs.captions == public_data(CAPTIONED_DOMAIN, 16, 3).captions != scenes(seed=4).public().captions
 
 
-@pytest.mark.parametrize("domain", PUBLIC_DOMAINS)
+@pytest.mark.parametrize("domain", SCENE_DOMAINS)
 def test_public_scenes_are_those_of_the_domain_and_only_one_has_captions(domain):
     pairs = scenes(("ic10",), public_domain=domain).public()
     assert torch.equal(pairs.images, public_scenes(domain, 16, 0)) and (pairs.captions is None) == (domain != "pairs")

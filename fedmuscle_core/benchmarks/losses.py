@@ -15,7 +15,7 @@ from ..experiments.store import environment, now, write_atomically
 from ..losses import gramian_loss, muscle_loss, nt_xent
 from ..seeds import generator
 
-LOSSES = {
+TIMED = {
     "fedmuscle": lambda anchor, peers: muscle_loss(anchor, peers),
     "pairwise": lambda anchor, peers: muscle_loss(anchor, peers, weighting="uniform"),
     "gramian": lambda anchor, peers: gramian_loss(anchor, peers),
@@ -28,9 +28,9 @@ def measure(repeats, batch_size=32, dim=64, num_peers=3):
     rng = generator(0, "benchmark losses")
     anchor = torch.randn(batch_size, dim, generator=rng, requires_grad=True)
     peers = torch.randn(num_peers, batch_size, dim, generator=rng)
-    seconds = {name: [] for name in LOSSES}
+    seconds = {name: [] for name in TIMED}
     for turn in range(repeats + 5):                                           # the first five warm up
-        for name, loss in LOSSES.items():
+        for name, loss in TIMED.items():
             begun = time.perf_counter()
             loss(anchor, peers).backward()
             if turn >= 5:

@@ -16,7 +16,7 @@ from ..losses import muscle_loss
 from .loss import literal, measure, peak_memory, sampled
 
 BATCH_SIZES = (8, 16, 32, 64)
-PEER_COUNTS = range(1, 10)
+TIMED_COUNTS = range(1, 10)
 EVALUATIONS = {"literal": literal, "factored": muscle_loss, "sampled": sampled}
 LIMITS = {"literal": 2 ** 20, "factored": 2 ** 32, "sampled": 2 ** 62}        # tuples written out; multiply-adds; none
 
@@ -26,7 +26,7 @@ def cases(quick=False):
     size = {"literal": 0, "factored": 1, "sampled": 1}
     return [(evaluation, batch_size, num_peers) for evaluation in EVALUATIONS
             for batch_size in (BATCH_SIZES[:1] if quick else BATCH_SIZES)
-            for num_peers in (PEER_COUNTS[:3] if quick else PEER_COUNTS)
+            for num_peers in (TIMED_COUNTS[:3] if quick else TIMED_COUNTS)
             if batch_size ** (num_peers + size[evaluation]) <= LIMITS[evaluation]]
 
 

@@ -60,7 +60,7 @@ def unpacked(record):
     return whole(json.loads(record["message"]["json"]))
 
 
-def answer(client, method, folder, record):
+def reply_to(client, method, folder, record):
     """The replies of a client to a packed list of calls, [number, [[function, message], ..]]; its state is loaded from and kept
     in `folder`, whole or not at all.
 
@@ -150,7 +150,7 @@ def client_app(client_of, method, folder):
         client = client_of(context)
         if unpacked(message.content)[1][0][0] == "introduce":
             return Message(packed([{"name": client.name}]), reply_to=message)
-        return Message(answer(client, method, folder, message.content), reply_to=message)
+        return Message(reply_to(client, method, folder, message.content), reply_to=message)
 
     return app
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..client import Client
+from ..client import HELD_OUT, Client
 from ..federation import Federation
 from ..network import in_batches
 from ..networks.adaptation import adapt
@@ -14,8 +14,6 @@ from ..seeds import seeded
 from ..world.tasks import task_named
 from ..world.worlds import world_of
 from .parked import ParkedClients
-
-HELD_OUT = 256      # public samples that nobody trains on, to tell how alike representations are
 
 
 def world_for(settings):

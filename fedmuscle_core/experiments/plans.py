@@ -1,5 +1,5 @@
-"""Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.  A
-notebook's plan is the function `notebook_NN` here.
+"""Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
+A notebook's plan is the function `notebook_NN` here.
 
 seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
 """

@@ -47,7 +47,7 @@ class Settings:
     """Settings of one run.  Symbols of the paper in brackets; what the papers leave open is our choice.
 
     setup: a name of `setups.SETUPS` or a `Setup`.  method: a `Method`, or its name for one with its defaults.  rounds [R];
-    dim [d].  public_domain, public_size: the public data, a domain of `world.scenes.PUBLIC_DOMAINS` or a real source.
+    dim [d].  public_domain, public_size: the public data, a domain of `world.scenes.SCENE_DOMAINS` or a real source.
     dirichlet: concentration of the clients' shares of each class, see `world.partition`; None: every client has all alike.
     absence, bad_uploads: see `server.Server`.  validation_size, test_size: samples each client is scored on, every round and at
     the end (0: no test).  training: of the local phase, see `client.Training`.

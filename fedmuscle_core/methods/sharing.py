@@ -40,7 +40,8 @@ class ServerParameters:
 @dataclass(frozen=True)
 class Sharing(Method):
     """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of
-    each local phase, which the server compares, see `agreement`; not counted as exchanged, as the method does not need it."""
+    each local phase, which the server compares, see `gradient_agreement`; not counted as exchanged, as the method does not need
+    it."""
 
     group: ClassVar[str] = "sharing"
     grid: ClassVar[tuple] = (LOCAL_GRID, [])
@@ -88,7 +89,7 @@ class Sharing(Method):
         memory.decoders = {task: of_part(handed[client], "decoder") for task, client in owners.items()}
 
     def play(self, server, round):
-        """One round.  Returns the local loss and the encoders' gradients, see `agreement`."""
+        """One round.  Returns the local loss and the encoders' gradients, see `gradient_agreement`."""
         if round > 1:
             yield from self.gather(server, round)
         memory, tasks, present = server.memory, server.known("task"), server.present(round)
@@ -107,7 +108,8 @@ class Sharing(Method):
         replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",), ends=True)
         memory.begun = sorted({*memory.begun, *present})
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
-        return {"local_loss": {client: reply["local_loss"] for client, reply in replies.items()}, **agreement(gradients, tasks)}
+        losses = {client: reply["local_loss"] for client, reply in replies.items()}
+        return {"local_loss": losses, **gradient_agreement(gradients, tasks)}
 
     def opening(self, server, round):
         """From the second round on, the parameters of the clients that take part."""
@@ -197,7 +199,7 @@ def encoder_gradient(client):
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
 
 
-def agreement(gradients, tasks):
+def gradient_agreement(gradients, tasks):
     """How long the clients' encoder gradients are and how they agree, from {client: vector or None}: {metric: {client: value}}.
 
     gradient_norm: Euclidean length.  gradient_cosine_same, gradient_cosine_other: mean cosine to the other clients of the same

@@ -38,7 +38,7 @@ from . import images as vision
 from . import texts as language
 
 SEED = 0
-SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
+PHOTO_SOURCES = ("cifar10_excerpt", "cifar100_excerpt")
 TEXTS, CAPTIONS = ("ag_news_excerpt", "trec"), "coco_small"
 EPOCHS = {"resnet_medium": 60, "resnet_small": 60, "segformer_medium": 60, "vit_medium": 60, "vit_small": 60,
           "bert_small": 16, "distilbert_small": 16}
@@ -53,7 +53,7 @@ PROBE_TABLE = BACKBONES / "probe_photos.csv"
 def labelled_photos(part="reserved"):
     """(images (n, 3, 32, 32) in [0, 1], classes (n,) from 0 to 109) of a part of both CIFAR excerpts."""
     images, classes, first = [], [], 0
-    for source in SOURCES:
+    for source in PHOTO_SOURCES:
         task = task_named(f"class@{source}")
         found, labels = task_samples(task, split_rows(source)[part])
         images.append(found)

@@ -14,13 +14,13 @@ MENTION = 0.7       # how often a caption tells the size, the colour, the positi
 UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-SIZES = (("small", "little", "tiny"), ("medium", "average"), ("large", "big", "huge"))
+SIZE_WORDS = (("small", "little", "tiny"), ("medium", "average"), ("large", "big", "huge"))
 SIZE_BOUNDS = {1: (0.50, 0.62), 2: (0.394, 0.427)}      # side at which small and medium end: of one digit, of several
 COLOURS = (("red", "reddish", "rosy"), ("green", "greenish", "emerald"), ("blue", "bluish", "azure"), ("pale", "whitish"))
 PALE = 0.08         # channels of the ink no further apart than this
 VERTICAL, HORIZONTAL = (("upper", "top"), ("lower", "bottom")), ("left", "right")
 PLACES = ("in the {} {}", "at the {} {}", "in the {} {} corner", "near the {} {} corner")
-KINDS = ("digit", "number", "figure")
+DIGIT_WORDS = ("digit", "number", "figure")
 RELATIONS = (       # wording, offsets of the numbers it names
     ("after {}", (-1,)), ("following {}", (-1,)), ("before {}", (1,)), ("between {} and {}", (-1, 1)),
     ("one less than {}", (1,)), ("one more than {}", (-1,)), ("two less than {}", (2,)), ("two more than {}", (-2,)))
@@ -43,7 +43,7 @@ TWO_PLACED = (
 
 
 class Digit(NamedTuple):
-    """One digit of a scene: its value, and the indices of its words in `SIZES`, `COLOURS`, `VERTICAL`, `HORIZONTAL`."""
+    """One digit of a scene: its value, and the indices of its words in `SIZE_WORDS`, `COLOURS`, `VERTICAL`, `HORIZONTAL`."""
 
     value: int
     size: int
@@ -153,15 +153,15 @@ def _thing(digit, told, draw):
     adjectives = _adjectives(digit, told._replace(colour=told.colour and not by_ink), draw)
     form = draw.random()
     if form < 0.4:
-        return " ".join(["the", *adjectives, draw.choice(KINDS), _reckoned(digit.value, draw)]) + ink
+        return " ".join(["the", *adjectives, draw.choice(DIGIT_WORDS), _reckoned(digit.value, draw)]) + ink
     if form < 0.6:
-        return " ".join(["the", *adjectives, draw.choice(KINDS), _spelt(digit.value, draw)]) + ink
+        return " ".join(["the", *adjectives, draw.choice(DIGIT_WORDS), _spelt(digit.value, draw)]) + ink
     return _with_article([*adjectives, _spelt(digit.value, draw)]) + ink
 
 
 def _adjectives(digit, told, draw):
     return [draw.choice(words[index]) for words, index, wanted in
-            ((SIZES, digit.size, told.size), (COLOURS, digit.colour, told.colour)) if wanted]
+            ((SIZE_WORDS, digit.size, told.size), (COLOURS, digit.colour, told.colour)) if wanted]
 
 
 def _place(digit, draw, places=PLACES):

@@ -13,7 +13,7 @@ SIZE = 32
 SLOTS = 4
 LAYOUTS = ("single", "number", "multi")  # one glyph; two side by side; one to four on a 2x2 grid
 CAPTIONED_DOMAIN = "pairs"               # single digits with captions, see `public_pairs`
-PUBLIC_DOMAINS = ("scenes", "single", "letters", "textures", "noise", CAPTIONED_DOMAIN)    # most to least to see in one first
+SCENE_DOMAINS = ("scenes", "single", "letters", "textures", "noise", CAPTIONED_DOMAIN)    # most to least to see in one first
 
 
 class Scenes(NamedTuple):
@@ -51,7 +51,7 @@ def public_scenes(domain, n, seed):
         return textures(n, rng)
     if domain == "noise":
         return torch.rand(n, 3, SIZE, SIZE, generator=rng)
-    raise ValueError(f"domain: got {domain!r}, expected one of {PUBLIC_DOMAINS}")
+    raise ValueError(f"domain: got {domain!r}, expected one of {SCENE_DOMAINS}")
 
 
 @lru_cache(maxsize=16)

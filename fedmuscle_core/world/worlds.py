@@ -15,7 +15,7 @@ from .captions import captions
 from .partition import NUM_CLASSES, first_digits, like, split_by_class
 from .real import splits
 from .real.sources import source_folder, source_named, sources
-from .scenes import CAPTIONED_DOMAIN, PUBLIC_DOMAINS, digit_scenes, held_out_pairs, public_pairs, public_scenes
+from .scenes import CAPTIONED_DOMAIN, SCENE_DOMAINS, digit_scenes, held_out_pairs, public_pairs, public_scenes
 from .tasks import targets, task_named
 
 
@@ -124,7 +124,7 @@ class SceneWorld(World):
 
     def domains(self):
         """The public domains there are."""
-        return PUBLIC_DOMAINS
+        return SCENE_DOMAINS
 
     def _check_kind(self):
         texts = [client for client, name in enumerate(self.tasks, 1) if task_named(name).modality == "text"]

@@ -1,6 +1,7 @@
 """Real data in the layouts they come in, as tables: one row a sample, nothing opened yet.
 
-Every reader returns a DataFrame with the columns COLUMNS.  split: "train", "val" or "test", as the folder names it.  image,
+Every reader returns a DataFrame with the columns SAMPLE_COLUMNS.  split: "train", "val" or "test", as the folder names it.
+image,
 mask: paths, None where a sample has none.  label: a class, a tuple of 0 and 1, or None.  texts: a tuple, empty where there are
 none.  Its `attrs["classes"]` names the classes.  Samples are in a fixed order.  A file or folder that is missing, or holds
 what it should not, is a ValueError that names it.
@@ -13,7 +14,7 @@ import pandas as pd
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-COLUMNS = ["split", "image", "mask", "label", "texts"]
+SAMPLE_COLUMNS = ["split", "image", "mask", "label", "texts"]
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
                "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 
@@ -205,7 +206,7 @@ def _class(path, line, given, count, first):
 
 
 def _table(rows, classes):
-    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    table = pd.DataFrame(rows, columns=SAMPLE_COLUMNS, dtype=object)
     table.attrs["classes"] = classes
     return table
 

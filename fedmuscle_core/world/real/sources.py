@@ -51,7 +51,7 @@ class Source(NamedTuple):
 TORONTO, COCO = "https://www.cs.toronto.edu/~kriz", "http://images.cocodataset.org"
 AG_NEWS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 TREC = partial(layouts.labelled_lines, train="TREC.train.all", test="TREC.test.all", num_classes=6)
-LAYOUTS = {"image_folder": layouts.image_folder, "flat_folder": layouts.flat_folder, "voc": layouts.voc, "coco": layouts.coco,
+READERS = {"image_folder": layouts.image_folder, "flat_folder": layouts.flat_folder, "voc": layouts.voc, "coco": layouts.coco,
            "flickr_captions": layouts.flickr_captions, "ag_news": layouts.ag_news, "csv": layouts.csv_table}
 
 SOURCES = {
@@ -115,7 +115,7 @@ def _local(name, entry, path):
     wrong = [key for key, value in entry.items() if not isinstance(value, known.get(key, ()))]
     if wrong or not {"folder", "layout"} <= set(entry):
         raise ValueError(f"{path}: [{name}]: got {entry}, expected folder and layout, and any of classes, size, test")
-    read = LAYOUTS[one_of(f"{path}: [{name}]: layout", entry["layout"], LAYOUTS)]
+    read = READERS[one_of(f"{path}: [{name}]: layout", entry["layout"], READERS)]
     before = SOURCES.get(name, SOURCES["photos"]._replace(test="val" if entry["layout"] in ("voc", "coco") else "test"))
     return before._replace(about=f"local data in the layout {entry['layout']}", terms="your own", read=read, files=(),
                            num_classes=entry.get("classes"), folder=str(path.parent / entry["folder"]),

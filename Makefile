@@ -6,7 +6,9 @@ INSTALLED := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup reproduce test lint mini notebooks backbones lock python
+FLOWER := .venv-flower
+
+.PHONY: setup reproduce test test-flower lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -15,6 +17,9 @@ reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/r
 test: setup lint  ## every test, then the committed notebooks under nbval
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
+
+test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose packages do not go with the others: a .venv-flower of its own
+	$(FLOWER)/bin/python -m pytest tests/test_flower.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,6 +46,12 @@ $(INSTALLED): requirements.lock pyproject.toml | python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+$(FLOWER)/.installed: requirements-flower.lock pyproject.toml | python
+	@test -x $(FLOWER)/bin/pip || "$(PYTHON)" -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-flower.lock
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	    { echo "PYTHON: got '$(PYTHON)', expected Python 3.11, 3.12 or 3.13, e.g. make PYTHON=/path/to/python3.12"; exit 1; }
@@ -52,5 +63,9 @@ lock:  ## resolve pyproject.toml into requirements.lock and environment.yml, pin
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate --quiet \
 	    $(UPGRADE) --output-file .requirements.lock
 	{ sed '/- pip:/q' environment.yml; sed "s/.*/      - \"&\"/" .requirements.lock; echo '      - "-e ."'; } > .environment.yml
+	cp requirements-flower.lock .requirements-flower.lock
+	uv pip compile pyproject.toml --extra dev --extra flower --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	    $(UPGRADE) --output-file .requirements-flower.lock
+	mv .requirements-flower.lock requirements-flower.lock
 	mv .requirements.lock requirements.lock
 	mv .environment.yml environment.yml

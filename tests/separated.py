@@ -1,6 +1,8 @@
-"""An engine whose clients are apart, and what may pass between them and the server."""
+"""Engines: one whose clients are apart, so that nothing but what may pass passes, and one that does not reach them all."""
 
 import torch
+
+from fedmuscle_core.engines.in_process import InProcess
 
 
 def copied(value):
@@ -26,9 +28,14 @@ class Separated:
         for client in clients:
             vars(client).clear()
 
+    def names(self):
+        return list(self.clients)
+
     def ask(self, stages):
-        return [{name: self.answer(stage.function, name, copied(stage.message_of(name))) for name in stage.clients}
-                for stage in stages]
+        """All messages are written before any client reads one: what goes along cannot depend on a reply of the same go."""
+        written = [(stage, {name: copied(stage.message_of(name)) for name in stage.clients}) for stage in stages]
+        return [{name: self.answer(stage.function, name, message) for name, message in messages.items()}
+                for stage, messages in written]
 
     def answer(self, function, name, message):
         client = self.clients[name]
@@ -37,6 +44,20 @@ class Separated:
         self.kept[name] = dict(vars(client))
         vars(client).clear()
         return reply if function in self.whole else copied(reply)
+
+
+class Losing(InProcess):
+    """After round `done` and until the next one ends the clients `lost` get no message and do not answer."""
+
+    def __init__(self, federation, lost, done=1):
+        super().__init__(federation.clients, federation.method)
+        self.federation, self.lost, self.done = federation, lost, done
+
+    def ask(self, stages):
+        if self.federation.round == self.done and self.federation.begun:
+            stages = [stage._replace(clients=[client for client in stage.clients if client not in self.lost])
+                      for stage in stages]
+        return super().ask(stages)
 
 
 def connect(federation):

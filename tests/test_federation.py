@@ -85,14 +85,20 @@ def test_a_killed_run_goes_on_from_its_state_to_the_same_end(tmp_path, name, cha
     same(whole, resumed)
 
 
-def test_to_fit_again_goes_on():
-    once, twice = federation(method("fedmuscle")), federation(method("fedmuscle"))
+@every_variant
+def test_to_fit_again_goes_on(name, changes):
+    once, twice = federation(method(name, **changes)), federation(method(name, **changes))
     small_fit(once)
     small_fit(twice, 1)
-    history = small_fit(twice)
-    assert history[history["split"] != "test"].reset_index(drop=True).equals(
-        once.history()[once.history()["split"] != "test"].reset_index(drop=True))
-    assert history[history["split"] == "test"].groupby("client")["round"].apply(list).tolist() == [[1, 3]] * 4
+    small_fit(twice)
+    one, other = (found.history()[found.history()["split"] != "test"].reset_index(drop=True) for found in (once, twice))
+    if "distance" in changes.values():                                          # its weight is that of the round among all
+        assert not one.equals(other)
+        return
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert once.ledger.entries == twice.ledger.entries and once.alignment["after"] == twice.alignment["after"]
+    tested = twice.history().query("split == 'test'").groupby("client")["round"].apply(list)
+    assert tested.tolist() == [[1, 3]] * 4
 
 
 @every_variant
@@ -120,6 +126,33 @@ def test_with_everybody_absent_every_method_is_local(name):
     history, local = (small_fit(federation(method(one), absence=0.999)) for one in (name, "local"))
     scores = [table[table["split"] != "train"]["value"].tolist() for table in (history, local)]
     assert (scores[0] == scores[1]) == (name != "simclr")
+
+
+@every_variant
+def test_a_client_that_is_not_reached_is_absent_and_comes_back(name, changes):
+    """For one round: no losses, no scores, and nothing goes down to it, if what opens the round was there before; nobody else
+    stops."""
+    found = federation(method(name, **changes))
+    history = small_fit(found, 4, engine=separated.Losing(found, [3]))
+    assert history["value"].notna().all()
+    trains = METHODS[name].ceiling                                              # at the centre, which has its data
+    for round in range(1, 5):
+        everybody = set(CLIENTS) if round != 2 or trains else set(CLIENTS) - {3}
+        assert set(losses(history, "local_loss", round)) == everybody
+    scored = history[history["split"] == "validation"].groupby("round")["client"].apply(list)
+    assert scored.tolist() == [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4]]
+    assert (2, 3, "down") not in found.ledger.entries and "left_out" not in set(history["metric"])
+    if METHODS[name].exchanges != "nothing":
+        assert found.ledger.total(4, 3) > 0
+
+
+@every_variant
+def test_a_round_in_which_nobody_is_reached_is_lost_alone(name, changes):
+    found = federation(method(name, **changes))
+    history = small_fit(found, 4, engine=separated.Losing(found, CLIENTS))
+    assert [set(losses(history, "local_loss", round)) for round in (1, 3, 4)] == [set(CLIENTS)] * 3
+    assert history["value"].notna().all()
+    assert not {(2, client, "down") for client in CLIENTS} & set(found.ledger.entries)
 
 
 SPOILED = {

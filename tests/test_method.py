@@ -74,6 +74,12 @@ def test_people_can_tell_them_apart():
     assert [name for name, kind in METHODS.items() if kind.ceiling] == ["centralised"]
 
 
+def test_what_cannot_leave_the_process_says_why():
+    assert {name for name, kind in METHODS.items() if kind().stays} == set(of_group("sharing"))
+    travelling = [name for name in of_group("sharing") if "measure_gradients" in FIELDS[name]]
+    assert len(travelling) == 5 and not any(METHODS[name](measure_gradients=False).stays for name in travelling)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_what_it_says_of_its_exchange_and_its_public_data_is_so(name):
     kind = METHODS[name]

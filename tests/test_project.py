@@ -7,6 +7,7 @@ import tomllib
 from functools import partial
 
 import pandas as pd
+import pytest
 import yaml
 
 from fedmuscle_core.analysis import effects
@@ -24,14 +25,17 @@ def test_environment_yml_has_the_pins_of_the_lock():
     assert environment["channels"] == ["conda-forge"] and "python>=3.11,<3.14" in environment["dependencies"]
 
 
-def test_the_lock_pins_everything_the_project_depends_on_and_no_index():
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize(("lock", "extras"), [("requirements.lock", ["reproduce", "dev"]),
+                                              ("requirements-flower.lock", ["reproduce", "dev", "flower"])])
+def test_a_lock_pins_everything_the_project_depends_on_and_no_index(lock, extras):
+    lines = (ROOT / lock).read_text().splitlines()
     assert all(re.fullmatch(r"[a-z0-9._-]+==[^\s;]+( ; .+)?", line) for line in lines)
     pinned = {line.split("==")[0] for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    for requirement in project["dependencies"] + extras["reproduce"] + extras["dev"]:
-        assert re.split(r"[><=]", requirement)[0] in pinned | {"fedmuscle-core[reproduce]"}
+    wanted = project["dependencies"] + [name for extra in extras for name in project["optional-dependencies"][extra]]
+    for requirement in wanted:
+        assert re.split(r"[><=]", requirement)[0] in pinned | {"fedmuscle-core[reproduce]", "flwr[simulation]"}
+    assert ("flwr" in pinned) == ("flower" in extras)
 
 
 BEFORE = {"": [], "methods": [""], "engines": ["", "methods"], "networks": [""], "world": [""],

@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import separated
 import torch
 from literal import mean_by_loops, soft_groups_by_loops
 from rounds import begin, begun, equal, play, states, vector
@@ -211,6 +212,30 @@ def test_where_nothing_new_comes_the_server_keeps_what_it_sent_last(untrained, m
         play(found, 2)
     assert all(equal(found.server.memory.encoders[client], before[client]) for client in CLIENTS)
     assert found.server.memory.refused == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", FEDERATED)
+def test_who_was_not_reached_keeps_what_is_its_own(untrained, name):
+    """Unlike one whose upload was bad."""
+    found = federation(method(name), plain=True)
+    found.connect(separated.Losing(found, [2]))
+    begin(found, 3)
+    for round in (1, 2):
+        play(found, round)
+        found.round = round
+    scramble(found, 2)
+    own = states(found.clients, "decoder")[2]
+    assert found.server.memory.refused == []
+    play(found, 3)
+    assert equal(states(found.clients, "decoder")[2], own) == (name in ("encoder_only", "matfl", "mfed"))
+
+
+def test_who_was_not_reached_has_not_begun(untrained):
+    found = federation(method("mfed"), plain=True)
+    found.connect(separated.Losing(found, [2], done=0))
+    begin(found, 3)
+    play(found, 1)
+    assert found.server.memory.begun == [1, 3, 4]
 
 
 def test_who_was_absent_at_first_takes_over_its_own_decoder_when_it_comes(untrained):

@@ -106,7 +106,7 @@ class Sharing(Method):
                 {part: states[part] for part in sent})
 
         replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",), ends=True)
-        memory.begun = sorted({*memory.begun, *present})
+        memory.begun = sorted({*memory.begun, *(client for client in replies if client in present)})
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
         losses = {client: reply["local_loss"] for client, reply in replies.items()}
         return {"local_loss": losses, **gradient_agreement(gradients, tasks)}
@@ -126,7 +126,7 @@ class Sharing(Method):
         uploads = [Upload(client, tasks[client], server.cards[client]["samples"],
                           *(of_part(reply, part) if part in self.parts else None for part in PARTS))
                    for client, reply in replies.items()]
-        memory.refused = sorted(set(server.present(round)) - set(replies))
+        memory.refused = sorted(set(server.left_out) - set(replies))            # not those who did not answer
         if uploads:
             encoders, decoders = self.merge(uploads, tasks)
             memory.encoders, memory.decoders = memory.encoders | encoders, memory.decoders | decoders

@@ -1,7 +1,7 @@
 """The real data sets: what they are, where they come from, under which terms, how big; and how `layouts` reads them.
 
 `fedmuscle data` shows this table, fetches and checks.  A folder named as a source that already lies in the data folder serves
-as well, whoever put it there.  Data of one's own, in any of `LAYOUTS`, take a role by a file sources.toml in the data folder:
+as well, whoever put it there.  Data of one's own, in any of `READERS`, take a role by a file sources.toml in the data folder:
 
     [cifar10]                      # this role of the setups, or any other name
     folder = "/photos/birds"       # or relative to the file

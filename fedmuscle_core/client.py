@@ -1,5 +1,6 @@
 """One client: its private data, its network, what it does in a local and in a contrastive phase."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,8 +108,13 @@ def embed(client, inputs, *stream):
     """Unit-length representations (B, d) of public inputs, with their graph; `stream` names the dropout's randomness."""
     if not client.network.training:
         client.network.train()
-    with seeded(client.seed, "client", client.name, "embed", *stream):
+    with own_randomness(client, "embed", *stream):
         return F.normalize(client.network.representation(inputs), dim=1)
+
+
+def own_randomness(client, *stream):
+    """Context in which the client's network draws from a stream of its own, so that the order of clients does not matter."""
+    return seeded(client.seed, "client", client.name, *stream) if client.network.draws else contextlib.nullcontext()
 
 
 def represent(client, inputs):
@@ -151,7 +157,7 @@ def local_phase(client, round, extend=None):
     order = generator(client.seed, "client", client.name, "local", round)
     passes, total = local_steps(client.training, data.size)
     client.network.train()
-    with at_work(client), seeded(client.seed, "client", client.name, "local dropout", round):
+    with at_work(client), own_randomness(client, "local dropout", round):
         for _ in range(passes):
             for rows in torch.randperm(data.size, generator=order).split(client.training.local_batch_size):
                 inputs, wanted = (part.to(client.device) for part in data.take(rows))

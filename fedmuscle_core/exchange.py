@@ -39,9 +39,9 @@ class Stage(NamedTuple):
     ends: bool = False
 
 
-def expect(reply, like):
-    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, and finite
-    values."""
+def expect(reply, like, finite=True):
+    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, and, with
+    `finite`, finite values."""
     sent = {name: value for name, value in reply.items() if isinstance(value, torch.Tensor)}
     for name in sorted(like.keys() - sent.keys()):
         raise ValueError(f"got {type(reply[name]).__name__ if name in reply else 'nothing'} as {name!r}, expected "
@@ -51,7 +51,7 @@ def expect(reply, like):
             raise ValueError(f"got a tensor {name!r} of shape {tuple(value.shape)}, expected no such tensor")
         if value.shape != like[name].shape or value.dtype != like[name].dtype:
             raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(like[name])}")
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if finite and value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"got NaN or infinity in {name!r}, expected finite numbers")
 
 

@@ -65,7 +65,7 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
         log_alpha = pair_log_alpha(peers, tau, tau_prev)                      # (M, M, B, B)
         evaluate = exact if estimator == "exact" else partial(sampled, num_samples=num_samples, generator=generator)
         own = log_alpha.diagonal(dim1=2, dim2=3).sum((0, 1))                  # log alpha of the tuple (i, .., i)
-        loss = TupleLogSum.apply(logits, log_alpha, evaluate)[0] - positive - own
+        loss = TupleLogSum.apply(logits, log_alpha, evaluate) - positive - own
     return loss.mean() if reduction == "mean" else loss
 
 

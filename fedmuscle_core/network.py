@@ -9,7 +9,10 @@ class Network(nn.Module):
 
     As an encoder and a decoder, for methods that share parameters: outputs = decode(encode(inputs)).  Here the encoder is the
     representation model and the decoder the head; a subclass may cut elsewhere, e.g. where a head reads feature maps.
+    draws: whether training passes may draw random numbers, as dropout does.
     """
+
+    draws = True
 
     def __init__(self, representation, head):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import contextlib
 import zlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,10 +22,16 @@ def generator(seed, *names):
     return torch.Generator().manual_seed(stream_seed(seed, *names))
 
 
+@cache
+def accelerators():
+    """Indices of the CUDA devices; asking for their number takes as long as a small step."""
+    return range(torch.cuda.device_count())
+
+
 @contextlib.contextmanager
 def seeded(seed, *names):
     """Run a block whose global torch randomness (initial weights, dropout) comes from one named stream."""
-    chosen, devices = stream_seed(seed, *names), range(torch.cuda.device_count())
+    chosen, devices = stream_seed(seed, *names), accelerators()
     with torch.random.fork_rng(devices=devices) if devices else contextlib.nullcontext():
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(chosen)

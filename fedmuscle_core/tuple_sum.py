@@ -16,24 +16,21 @@ FLOAT64_RANGE = 700.0
 
 
 class TupleLogSum(torch.autograd.Function):
-    """(log_sum (B,), marginals (M, B, B)) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below.
+    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below.
 
-    Gradients flow from log_sum to the logits.  Second derivatives: of `exact`, with all B^M numbers in memory; of `sampled`,
-    whose draws depend on the logits, a NotImplementedError.
+    Second derivatives: of `exact`, with all B^M numbers in memory; of `sampled`, whose draws depend on the logits, a
+    NotImplementedError.
     """
 
     @staticmethod
-    def forward(logits, log_alpha, evaluate):
-        return evaluate(logits.detach(), log_alpha)
+    def forward(ctx, logits, log_alpha, evaluate):
+        log_sum, marginals = evaluate(logits.detach(), log_alpha)
+        ctx.save_for_backward(logits, log_alpha, marginals)
+        ctx.evaluate = evaluate
+        return log_sum
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        logits, log_alpha, ctx.evaluate = inputs
-        ctx.save_for_backward(logits, log_alpha, output[1])
-        ctx.mark_non_differentiable(output[1])
-
-    @staticmethod
-    def backward(ctx, grad, _):
+    def backward(ctx, grad):
         logits, log_alpha, marginals = ctx.saved_tensors
         if not torch.is_grad_enabled():                                       # else with create_graph=True
             return grad[:, None] * marginals, None, None

@@ -17,7 +17,8 @@ def needed(find_requires=requires):
         lines = find_requires("fedmuscle-core") or []
     except PackageNotFoundError:
         return ["fedmuscle-core"]
-    return sorted(re.match(r"[\w.-]+", line)[0] for line in lines if not re.search(r"extra == .dev", line))
+    return sorted(re.match(r"[\w.-]+", line)[0] for line in lines
+                  if "extra ==" not in line or re.search(r"extra == .reproduce", line))
 
 
 def problem(find_version=version, find_requires=requires):

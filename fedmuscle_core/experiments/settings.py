@@ -120,7 +120,7 @@ class Settings:
         unread = {}
         if not self.method.uses_public:
             unread |= {"public_domain": Settings.public_domain, "public_size": Settings.public_size}
-        if self.method.exchanges == "nothing":
+        if self.method.exchanges == "nothing" or self.method.ceiling:
             unread |= {"absence": Settings.absence, "bad_uploads": Settings.bad_uploads}
         return self.replace(**unread)
 

@@ -201,9 +201,10 @@ class WithPeers(Contrastive):
 
     def check_upload(self, reply, rows, dim):
         """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""
-        expect(reply, {"representations": torch.empty(rows, dim, device="meta")})
-        lengths = reply["representations"].norm(dim=1)
-        if ((lengths - 1).abs() > UNIT).any():
+        expect(reply, {"representations": torch.empty(rows, dim, device="meta")}, finite=False)
+        lengths = torch.linalg.vector_norm(reply["representations"], dim=1)
+        if not ((lengths - 1).abs() <= UNIT).all():                           # as with NaN
+            expect(reply, {"representations": reply["representations"]})
             raise ValueError(f"got representations of lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1")
 
     # Client functions.

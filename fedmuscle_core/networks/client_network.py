@@ -72,6 +72,7 @@ class ClientNetwork(Network):
     def __init__(self, backbone, dim, num_outputs, text=False, scale=PIXELS):
         representation = (TextRepresentationModel if text else RepresentationModel)(backbone, dim, scale)
         super().__init__(representation, nn.Linear(dim, num_outputs))
+        self.draws = any(value for name, value in backbone.config.to_dict().items() if "drop" in name)
         self.train()                                                          # from_pretrained leaves a backbone in eval mode
 
     def encode(self, inputs):

@@ -1,5 +1,7 @@
 """Checks of arguments.  Every failure is a ValueError: which argument, what came, what was expected."""
 
+from functools import lru_cache
+
 import torch
 
 
@@ -38,7 +40,7 @@ def peer_stack(peers, anchor):
         embeddings("peers[0]", peers[0], like=anchor)
     else:
         peers = torch.stack([embeddings(f"peers[{m}]", peer, like=anchor).to(anchor.dtype) for m, peer in enumerate(peers)])
-    return finite("peers", peers.detach().to(anchor.dtype))
+    return peers.detach().to(anchor.dtype)
 
 
 def temperature(name, value, size, like):
@@ -71,7 +73,7 @@ def temperature(name, value, size, like):
 def temperatures(tau, tau_prev, num_peers, like):
     """`tau` as (M+1, M+1) and `tau_prev` as (M, M), see `temperature`; every pair of peers needs tau_prev <= tau."""
     if isinstance(tau, (int, float)) and isinstance(tau_prev, (int, float)) and 0 < tau_prev <= tau < float("inf"):
-        return (temperature("tau", tau, num_peers + 1, like), temperature("tau_prev", tau_prev, num_peers, like))
+        return _usual_temperatures(tau, tau_prev, num_peers, like.device)
     is_number = isinstance(tau_prev, (int, float)) or torch.as_tensor(tau_prev).ndim == 0
     tau = temperature("tau", tau, num_peers + 1, like)
     tau_prev = temperature("tau_prev", tau_prev, num_peers, like)
@@ -84,6 +86,12 @@ def temperatures(tau, tau_prev, num_peers, like):
         raise ValueError(f"tau_prev: got {tau_prev[too_high][0]:.4g} above tau = {of_peers[too_high][0]:.4g}, "
                          "expected at most the tau of the same pair, so that gamma = 1/tau_prev - 1/tau >= 0")
     return tau, tau_prev
+
+
+@lru_cache(maxsize=64)
+def _usual_temperatures(tau, tau_prev, num_peers, device):
+    return tuple(torch.full((size, size), float(value), dtype=torch.float64, device=device)
+                 for size, value in ((num_peers + 1, tau), (num_peers, tau_prev)))
 
 
 def no_zero_row(name, value):

@@ -51,13 +51,16 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     checks.one_of("estimator", estimator, ("exact", "sampled"))
     checks.one_of("reduction", reduction, ("mean", "none"))
     checks.positive_int("num_samples", num_samples)
-    anchor, peers = _prepare(anchor, peers, normalize)
+    given, peers_given = _checked(anchor, peers)
+    anchor, peers = _unit(given, peers_given) if normalize else (given, peers_given)
     if weighting == "learned":
         tau, tau_prev = checks.temperatures(tau, tau_prev, len(peers), like=anchor)
     else:
         checks.temperature("tau_prev", tau_prev, len(peers), like=anchor)
         tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
     logits = anchor @ peers.mT / tau[0, 1:, None, None].to(anchor)            # (M, B, B)
+    if not torch.isfinite(logits).all():
+        _check_finite(given, peers_given)
     positive = logits.diagonal(dim1=1, dim2=2).sum(0)                         # (B,)
     if weighting == "uniform":
         loss = logits.logsumexp(2).sum(0) - positive
@@ -93,7 +96,9 @@ def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction=
     checks.one_of("reduction", reduction, ("mean", "none"))
     if not (isinstance(eps, (int, float)) and eps > 0):
         raise ValueError(f"eps: got {eps!r}, expected a number above 0")
-    anchor, peers = _prepare(anchor, peers, normalize)
+    anchor, peers = _checked(anchor, peers)
+    _check_finite(anchor, peers)
+    anchor, peers = _unit(anchor, peers) if normalize else (anchor, peers)
     tau = checks.temperature("tau", tau, 1, like=anchor).to(anchor)
     num_peers, batch_size, _ = peers.shape
     among = torch.einsum("mjd,kjd->jmk", peers, peers)                        # (B, M, M)
@@ -155,13 +160,20 @@ def mi_lower_bound(loss, batch_size, num_peers):
     return num_peers * math.log(batch_size) - mean
 
 
-def _prepare(anchor, peers, normalize):
-    anchor = checks.finite("anchor", checks.embeddings("anchor", anchor))
+def _checked(anchor, peers):
+    """Anchor (B, d) and peers (M, B, d) of one floating-point type of at least 32 bits."""
+    anchor = checks.embeddings("anchor", anchor)
     if anchor.dtype in (torch.float16, torch.bfloat16):
         anchor = anchor.float()
-    peers = checks.peer_stack(peers, anchor)
-    if not normalize:
-        return anchor, peers
+    return anchor, checks.peer_stack(peers, anchor)
+
+
+def _check_finite(anchor, peers):
+    checks.finite("anchor", anchor)
+    checks.finite("peers", peers)
+
+
+def _unit(anchor, peers):
     checks.no_zero_row("anchor", anchor)
     checks.no_zero_row("peers", peers)
     return F.normalize(anchor, dim=1), F.normalize(peers, dim=2)

@@ -31,6 +31,7 @@ class Federation:
 
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise"):
         positive_int("seed", seed, least=0)
+        clients = list(clients) if isinstance(clients, tuple) and clients else clients
         self.clients, self.method, self.seed = clients, method, seed
         self.training = training or Training()
         self.server, self.ledger = Server(seed, absence, bad_uploads), Ledger()

@@ -23,7 +23,8 @@ class Method:
     of clients and server.  uses_public: whether clients need public data.  contrastive_lr: rate of an optimiser for the
     representation model alone, None where none is needed.  grid: for tuning, values of the first hyperparameter and further
     ones at its best; around: (field, factors) to tune around what was chosen elsewhere.  ceiling: not federated, a bound for
-    the others.  stays: why its messages cannot leave this process, empty if they can.
+    the others.  stays: why its messages cannot leave this process, empty if they can.  changes_public: whether it augments
+    public samples.
     """
 
     name: ClassVar[str] = ""
@@ -35,6 +36,7 @@ class Method:
     uses_public: ClassVar[bool] = False
     ceiling: ClassVar[bool] = False
     stays: ClassVar[str] = ""
+    changes_public: ClassVar[bool] = False
     grid: ClassVar[tuple] = ([], [])
     around: ClassVar[tuple] = ("local_lr", (0.5, 2.0))
     contrastive_lr: ClassVar[float | None] = None

@@ -177,3 +177,17 @@ def test_committed_runs_of_setup_1_took_at_most_90_seconds_on_one_core():
     """By the median: some were computed while other work shared the machine."""
     seconds = [record["wall_seconds"] for record, _ in stored_runs(results("mini")) if record["settings"]["setup"] == "setup1"]
     assert len(seconds) >= 15 and statistics.median(seconds) <= 90
+
+
+def test_two_setups_of_one_name_and_methods_of_a_notebook_with_workers_are_refused(tiny, tmp_path, monkeypatch):
+    settings = tiny(method="local")
+    other = dataclasses.replace(settings.setup, clients=settings.setup.clients[::-1])
+    with pytest.raises(ValueError, match="setup: got another setup named 'tiny', expected a name of its own"):
+        runs.sweep([settings, settings.replace(setup=other)], tmp_path)
+    with pytest.raises(ValueError, match="setup: got another setup named 'setup1'"):
+        runs.sweep([settings.replace(setup=dataclasses.replace(other, name="setup1"))], tmp_path)
+    monkeypatch.setattr(type(settings.method), "__module__", "__main__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    with pytest.raises(ValueError, match="workers: got 2, expected 1 with Local, defined in a notebook"):
+        runs.sweep([settings], tmp_path, workers=2)
+    assert not list(tmp_path.iterdir())

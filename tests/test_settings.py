@@ -177,3 +177,27 @@ def test_a_value_of_several_numbers_is_stored_as_a_list_and_comes_back():
         assert settings.key() != settings.replace(rates=(1.0, 2.0)).key() and replace(settings, seed=1).run() != settings.run()
     finally:
         del METHODS["several"]
+
+
+def test_a_method_without_a_name_of_its_own_or_with_shared_names_is_refused():
+    from dataclasses import dataclass
+
+    from fedmuscle_core import FedMuscle, Local
+    from fedmuscle_core.method import METHODS
+
+    @dataclass(frozen=True)
+    class Mine(FedMuscle):
+        def loss(self, *arguments):
+            return 0.0
+
+    with pytest.raises(ValueError, match="method: got Mine, named 'fedmuscle', expected a `name` that no other method has"):
+        Settings("setup1", Mine())
+    for name, fields, message in (("taken", {"rounds": 3}, r"got hyperparameters \['rounds'\] of taken, expected other names"),
+                                  ("My method", {}, "got the name 'My method', expected lower-case letters")):
+        kind = dataclass(frozen=True)(type("Own", (Local,), {"name": name, "label": "Own", **fields,
+                                                             "__annotations__": dict.fromkeys(fields, int)}))
+        try:
+            with pytest.raises(ValueError, match=message):
+                Settings("setup1", kind())
+        finally:
+            del METHODS[name]

@@ -78,8 +78,7 @@ def make_client(index, settings, world, public, held_out, device="cpu"):
               for name, pairs in (("public", public), ("held_out", held_out))}
     client = Client(index, network, None, task, **data, **shared, lr_scale=task.lr_scale, works_on=device,
                     micro_batch_size=compute.micro_batch_size, offload=compute.offload)
-    changing = getattr(settings.method, "augment", False) or settings.method.name == "simclr"
-    if compute.adaptation == "frozen" and not (task.dense or changing):
+    if compute.adaptation == "frozen" and not (task.dense or settings.method.changes_public):
         keep_features(client)
     return client
 

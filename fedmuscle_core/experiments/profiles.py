@@ -2,7 +2,7 @@
 
 from ..checks import one_of
 from .choices import tuned, tuned_as
-from .settings import Settings
+from .settings import Settings, field_names
 from .setups import SETUPS, setup_named
 
 PROFILES = {
@@ -38,8 +38,13 @@ def profile_settings(profile, setup, method, seeds, **changes):
         raise ValueError("seeds: got none, expected at least one")
     if profile == "paper":
         setup, changes = paper_version(setup, changes)
-    chosen = tuned(tuned_as(setup), method, **changes) if isinstance(method, str) else {}
-    settings = Settings.of(setup, method).replace(**{**setup.settings, **chosen, **scale, **changes})
+    needed = setup.settings
+    scale = {name: min(value, needed.get(name, value)) if isinstance(value, int) else value for name, value in scale.items()}
+    if isinstance(method, str):
+        chosen = tuned(tuned_as(setup), method, **changes)
+    else:
+        chosen, needed = {}, {name: value for name, value in needed.items() if name not in field_names(type(method))}
+    settings = Settings.of(setup, method).replace(**{**chosen, **needed, **scale, **changes})
     return [settings.replace(seed=seed) for seed in seeds]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from . import build as building
 from .choices import is_tuned
 from .processes import in_processes
 from .resume import State
+from .setups import SETUPS
 from .store import append_run, environment, find_run, now
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
@@ -128,6 +130,7 @@ def fingerprint(setup):
     digest = hashlib.sha256(repr(setup.clients).encode())
     scaled = sorted({(task.name, task.lr_scale) for spec in setup.clients if (task := task_named(spec.task)).lr_scale != 1})
     digest.update(repr(scaled).encode() if scaled else b"")
+    digest.update(b"one start" if setup.one_start else b"")
     for name in sorted({spec.backbone for spec in setup.clients}):
         for path in sorted((BACKBONES / name).glob("*.safetensors")) + sorted((BACKBONES / name).glob("tokenizer.json")):
             digest.update(path.read_bytes())
@@ -148,11 +151,30 @@ def sweep(settings_list, folder, workers=1, progress=True):
     With more than one worker a script must call this under `if __name__ == "__main__":`, as each worker imports the script.
     """
     positive_int("workers", workers)
+    check_names(settings_list)
+    check_modules(settings_list, workers)
     wanted = list(dict.fromkeys(building.check(settings).canonical() for settings in settings_list))
     missing = missing_runs(wanted, folder)
     if missing:
         _compute(missing, folder, min(workers, len(missing)), progress)
     return _load(wanted, folder)
+
+
+def check_names(settings_list):
+    """ValueError where two setups of one name would share stored runs."""
+    known = dict(SETUPS)
+    for settings in settings_list:
+        if known.setdefault(settings.setup.name, settings.setup) != settings.setup:
+            raise ValueError(f"setup: got another setup named {settings.setup.name!r}, expected a name of its own: runs are "
+                             "stored by it")
+
+
+def check_modules(settings_list, workers):
+    """ValueError where other processes cannot import a method, as it is defined in a notebook."""
+    here = {type(settings.method).__name__ for settings in settings_list if type(settings.method).__module__ == "__main__"}
+    if workers > 1 and here and not hasattr(sys.modules["__main__"], "__file__"):
+        raise ValueError(f"workers: got {workers}, expected 1 with {', '.join(sorted(here))}, defined in a notebook: other "
+                         "processes can only import what is in a file")
 
 
 def sweep_groups(groups, folder, workers=1):
@@ -164,9 +186,14 @@ def sweep_groups(groups, folder, workers=1):
 def stored(settings_list, folder):
     """(records, history) as `sweep` gives them, of runs that are there already; ValueError naming those that are not."""
     wanted = list(dict.fromkeys(settings.canonical() for settings in settings_list))
-    if absent := [settings.describe() for settings in wanted if find_run(folder, settings.setup.name, settings.run()) is None]:
+    if absent := [settings.describe() for settings in wanted if not _is_there(settings, folder)]:
         raise ValueError(f"{folder}: got no stored run of {', '.join(absent)}; profile 'mini' computes them")
     return _load(wanted, folder)
+
+
+def _is_there(settings, folder):
+    found = find_run(folder, settings.setup.name, settings.run())
+    return found is not None and found[0]["fingerprint"] == fingerprint(settings.setup)
 
 
 def _load(wanted, folder):
@@ -182,16 +209,17 @@ def _compute(missing, folder, workers, progress):
         for (settings, _), error in in_processes(_attempt, [(settings, folder) for settings in missing], workers):
             bar.update()
             if error is not None:
-                failed[settings.describe()] = error
+                failed[settings] = error
     if failed:
-        first = next(iter(failed.values()))
-        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(failed)}); the others are stored; "
+        first, names = next(iter(failed.values())), dict.fromkeys(settings.describe() for settings in failed)
+        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(names)}); the others are stored; "
                            f"the first error: {first}") from first
 
 
 def _attempt(settings, folder):
     try:
-        run(settings, folder, progress=False)
+        if not is_stored(settings, folder):                                   # by another sweep, meanwhile
+            run(settings, folder, progress=False)
     except Exception as error:   # noqa: BLE001 - reported by the caller once the other runs are stored
         return error
     return None

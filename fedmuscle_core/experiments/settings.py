@@ -6,6 +6,7 @@ With the seed, the setup's fingerprint and the code it decides the result.
 import dataclasses
 import hashlib
 import json
+import re
 
 from ..checks import boolean, number, one_of, positive_int
 from ..client import Training
@@ -75,6 +76,7 @@ class Settings:
             object.__setattr__(self, "method", method_named(self.method)())
         if not isinstance(self.method, Method):
             raise ValueError(f"method: got {self.method!r}, expected a method such as FedMuscle(), or its name")
+        check_method(type(self.method))
         for name in ("rounds", "dim", "public_size", "validation_size"):
             positive_int(name, getattr(self, name))
         for name in ("seed", "test_size"):
@@ -137,6 +139,17 @@ class Settings:
     def describe(self):
         """The run for people."""
         return f"{self.setup.name} {self.method.name} seed {self.seed}"
+
+
+def check_method(method):
+    """ValueError where a method's class has no name of its own, or hyperparameters called as something all runs share."""
+    if METHODS.get(method.name, method) is not method:
+        raise ValueError(f"method: got {method.__name__}, named {method.name!r}, expected a `name` that no other method has")
+    if not re.fullmatch(r"[a-z0-9_]+", method.name):
+        raise ValueError(f"method: got the name {method.name!r}, expected lower-case letters, digits and _")
+    if both := field_names(method) & set.union(*(field_names(group) for group in (Settings, Training, Compute))):
+        raise ValueError(f"method: got hyperparameters {sorted(both)} of {method.name}, expected other names: all runs have "
+                         "these")
 
 
 def field_names(group):

@@ -63,7 +63,12 @@ class Setup:
 
 def setup_named(setup):
     """A `Setup` as it is, or the one of SETUPS that has this name; ValueError for an unknown one."""
-    return setup if isinstance(setup, Setup) else SETUPS[one_of("setup", setup, SETUPS)]
+    if not isinstance(setup, Setup):
+        return SETUPS[one_of("setup", setup, SETUPS)]
+    for name in ("tuned_as", "builds_on", "paper"):
+        if getattr(setup, name):
+            one_of(f"setup {setup.name}: {name}", getattr(setup, name), SETUPS)
+    return setup
 
 
 def with_backbones(specs, *backbones):

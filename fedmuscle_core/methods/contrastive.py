@@ -119,6 +119,10 @@ class WithPeers(Contrastive):
             raise ValueError(f"num_peers: got {self.num_peers}, expected {least}: there are {num_clients} clients")
 
     @property
+    def changes_public(self):
+        return self.augment
+
+    @property
     def stays(self):
         return "refresh is 'batch', expected 'round': a graph waits for each batch's peers" if self.refresh == "batch" else ""
 

@@ -41,6 +41,10 @@ class FedHeNN(Method):
     def check(self, num_clients, public_size=None, dim=None):
         check_public_size(public_size, self.batch_size)
 
+    @property
+    def changes_public(self):
+        return self.augment
+
     def batches(self, seed, public_size, round):
         """Rows of the round's public batches."""
         return full_batches(public_size, self.batch_size, generator(seed, "contrastive", round))

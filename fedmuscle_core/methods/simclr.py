@@ -18,6 +18,7 @@ class SimCLR(Contrastive):
     `contrastive.Contrastive`."""
 
     name, label, colour = "simclr", "SimCLR", "#059669"
+    changes_public = True
 
     def play(self, server, round):
         return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, ends=True)))

@@ -140,7 +140,7 @@ def feature_map(backbone, images, scale=PIXELS):
     """Last features of a vision backbone as (B, C, h, w), images in [0, 1] or uint8; a class token is left out.
 
     A backbone made for another image size (`config.image_size`) gets the images resized to it.  Features (B, F) that were kept
-    (see `client.keep_features`) are returned as they are.
+    (see `experiments.build.keep_features`) are returned as they are.
     """
     if images.ndim == 2:
         return images

@@ -73,6 +73,7 @@ class Client:
         self.dim = _check_network(who, self)
         for split, data in self.data.items():
             task.check(f"{who}: {split}", data.all_targets())
+        self.learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = None
         self.kept = {}
 
@@ -84,6 +85,8 @@ class Client:
     def join(self, seed, training, contrastive_lr=None):
         """Take part in a federation: its seed and training, and fresh optimisers.  Returns the client."""
         self.seed, self.training, self.kept = seed, training, {}
+        for parameter in self.learning:                                       # a method may have frozen some
+            parameter.requires_grad_(True)
         if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
             raise ValueError(f"client {self.name}: got an encoder without parameters that learn, expected some: the method "
                              "trains the representation")
@@ -193,17 +196,17 @@ def accumulated(client, inputs, wanted, size):
 
 def evaluate(client, split):
     """Score of the client's task on its "validation" or "test" samples, in percent; nan where it answers NaN or infinity."""
-    data, finite, keep = client.data[split], [], client.task.keep or (lambda outputs: outputs)
-
-    def answers(part):
-        outputs = client.network(part)
-        finite.append(torch.isfinite(outputs).all().item())
-        return keep(outputs)
-
+    data, keep, kept, targets = client.data[split], client.task.keep or (lambda outputs: outputs), [], []
     client.network.eval()
-    with at_work(client):
-        found = in_batches(answers, data if data.dataset is not None else data.inputs, device=client.device)
-    return client.task.score(found, data.all_targets()) if all(finite) else float("nan")
+    with at_work(client), torch.no_grad():
+        for rows in torch.arange(data.size).split(256):
+            inputs, wanted = data.take(rows)
+            outputs = client.network(inputs.to(client.device))
+            if not torch.isfinite(outputs).all():
+                return float("nan")
+            kept.append(keep(outputs).cpu())
+            targets.append(wanted)
+    return client.task.score(torch.cat(kept), torch.cat(targets))
 
 
 def _device_of(who, network):
@@ -229,9 +232,11 @@ def _check_network(who, client):
         widths = {}
         for name, inputs in found.items():
             representation = _tried(f"{who}: encoder", network.representation, inputs.to(client.device), name)
-            if representation.ndim != 2 or len(representation) != 1:
-                raise ValueError(f"{who}: encoder: got representations of shape {tuple(representation.shape)} for one {name} "
-                                 "sample, expected (1, d)")
+            if not isinstance(representation, torch.Tensor) or representation.ndim != 2 or len(representation) != 1:
+                got = f"shape {tuple(representation.shape)}" if isinstance(representation, torch.Tensor) else type(
+                    representation).__name__
+                raise ValueError(f"{who}: encoder: got representations of {got} for one {name} sample, expected a tensor "
+                                 "(1, d)")
             widths[name] = representation.shape[1]
         if len(set(widths.values())) > 1:
             raise ValueError(f"{who}: encoder: got representations of width {widths}, expected one width")
@@ -240,6 +245,9 @@ def _check_network(who, client):
         if outputs.ndim != wanted or outputs.shape[1] != task.num_outputs:
             raise ValueError(f"{who}: head: got outputs of shape {tuple(outputs.shape)} for one sample, expected "
                              f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
+        trained = {id(p) for part in (network.representation, network.head) for p in part.parameters()}
+        if any(p.requires_grad and id(p) not in trained for p in network.parameters()):
+            raise ValueError(f"{who}: got parameters outside representation and head, expected all that learn inside them")
         return widths["train"]
     finally:
         network.train(was_training)
@@ -250,4 +258,4 @@ def _tried(who, module, inputs, name):
         return module(inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{who}: failed on one {name} sample of shape {tuple(inputs.shape)}: "
-                         f"{str(error).splitlines()[0]}") from error
+                         f"{(str(error) or type(error).__name__).splitlines()[0]}") from error

@@ -69,7 +69,7 @@ def samples(who, data):
     if inputs.ndim < 2 or targets.ndim < 1 or len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{who}: got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}, "
                          "expected a row of both for each sample, and at least one")
-    return Samples(len(inputs), inputs, targets)
+    return Samples(len(inputs), inputs.cpu(), targets.cpu())
 
 
 def unlabelled(who, data):
@@ -80,7 +80,7 @@ def unlabelled(who, data):
         if data.ndim < 2 or not len(data):
             raise ValueError(f"{who}: got a tensor of shape {tuple(data.shape)}, expected a row for each sample, and at least "
                              "one")
-        return Samples(len(data), data)
+        return Samples(len(data), data.cpu())
     if isinstance(data, TensorDataset):
         return unlabelled(who, data.tensors[0])
     if isinstance(data, (Dataset, DataLoader)):

@@ -24,9 +24,9 @@ class Federation:
     clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
     `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
     phase.
-    absence, bad_uploads: see `server.Server`.  ledger: the bytes.  alignment: {"before", "after"}: how alike the clients'
-    representations of held-out public samples are, see `alignment.alignment_matrices`; empty where they have none.
-    Raises ValueError, before any training, naming what does not fit.
+    seed: of every random stream.  absence, bad_uploads: see `server.Server`.  ledger: the bytes.  alignment: {"before",
+    "after"}: how alike the clients' representations of held-out public samples are, see `alignment.alignment_matrices`; empty
+    where they have none. Raises ValueError, before any training, naming what does not fit.
     """
 
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise"):
@@ -58,7 +58,7 @@ class Federation:
         engine: name of a module of `engines`, which moves the messages, or an engine of one's own.  after_round:
         function(federation), called after each round, e.g. to keep `state()`.
         """
-        positive_int("rounds", rounds)
+        positive_int("rounds", rounds, least=max(1, self.round))
         try:
             return self._fit(rounds, engine, progress, after_round)
         finally:
@@ -91,9 +91,8 @@ class Federation:
         """Reach the clients and register them, once."""
         if self.engine is not None:
             return
-        self.engine = engine
-        if isinstance(engine, str):
-            self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self)
+        by_name = isinstance(engine, str)
+        self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self) if by_name else engine
         names = self.engine.names()
         if not self.server.cards:
             (self.server.cards,) = self.exchange([Stage("register", names, lambda client: {})], 0)
@@ -103,7 +102,7 @@ class Federation:
         """Let an engine end that has something to end."""
         if hasattr(self.engine, "close"):
             self.engine.close()
-            self.engine = None
+        self.engine = None
 
     def begin(self):
         """Let the method learn what it must know before the first round, once; its bytes are those of round 0."""
@@ -126,21 +125,21 @@ class Federation:
         for.
         """
         replies = None
-        try:
-            while True:
+        while True:
+            try:
                 asked = stages.send(replies)
-                together = asked if isinstance(asked, list) else [asked]
-                replies = self.exchange(together, round, ahead if any(stage.ends for stage in together) else ())
-                replies = replies if together is asked else replies[0]
-        except StopIteration as done:
-            return done.value
+            except StopIteration as done:
+                return done.value or {}
+            together = asked if isinstance(asked, list) else [asked]
+            replies = self.exchange(together, round, ahead if any(stage.ends for stage in together) else ())
+            replies = replies if together is asked else replies[0]
 
     def exchange(self, stages, round, ahead=()):
         """Stages in one go, messages down, replies up, counted and checked here: [{client: reply}].  Clients that do not answer
         are absent.  Of what was asked for ahead, see `play`, the replies are there already."""
         ready = [self.ahead.pop((stage.function, str(stage.clients)), None) for stage in stages]
         asked = [self.counted(stage, round) for stage, found in zip(stages, ready, strict=True) if found is None]
-        came = iter(self.engine.ask([*asked, *ahead]) if asked else ())
+        came = iter(self.engine.ask([*asked, *ahead]) if asked or ahead else ())
         replies = [next(came) if found is None else found for found in ready]
         self.ahead |= {(stage.function, str(stage.clients)): found for stage, found in zip(ahead, came, strict=True)}
         for stage, found in zip(stages, replies, strict=True):
@@ -190,14 +189,18 @@ class Federation:
         stage = Stage("represent", self.server.clients, lambda client: {}, uncounted=("representations",))
         (replies,) = self.exchange([stage], self.round)
         found = [reply["representations"] for reply in replies.values() if reply["representations"] is not None]
-        return alignment_matrices(found) if len(found) > 1 else {}
+        alike = len({representations.shape for representations in found}) == 1
+        return alignment_matrices(found) if len(found) > 1 and alike else {}
 
     def state(self):
         """All that the rest of a run depends on, after a round: numbers, texts, tensors in host memory, lists and dicts of
         these.
 
-        Randomness needs no place in it: every stream is named by seed, client and round.
+        Randomness needs no place in it: every stream is named by seed, client and round.  To be stored at once: it shares
+        memory with what goes on learning.
         """
+        if hasattr(self.engine, "collect"):
+            self.engine.collect()
         memory = self.server.memory
         return {"round": self.round, "rows": self.rows, "alignment": self.alignment, "ledger": self.ledger.entries,
                 "ahead": [[*key, replies] for key, replies in self.ahead.items()],
@@ -208,6 +211,7 @@ class Federation:
         """Go on from a `state()` of a federation of the same clients, method and seed."""
         self.connect(engine)
         self.begin()
+        self.disconnect()
         memory = self.server.memory
         if memory is not None:
             memory.load(state["memory"]) if hasattr(memory, "load") else vars(memory).update(state["memory"])
@@ -243,6 +247,12 @@ def check_clients(clients):
     names = [client.name for client in clients]
     if len(set(map(str, names))) < len(names) or len({type(name) for name in names}) > 1:
         raise ValueError(f"clients: got names {names}, expected different ones, all words or all numbers")
+    owners = {}
+    for client in clients:
+        for parameter in client.network.parameters():
+            if parameter.requires_grad and owners.setdefault(id(parameter), client.name) != client.name:
+                raise ValueError(f"clients: got one module for {owners[id(parameter)]} and {client.name}, expected a copy for "
+                                 "each")
     seen = {}
     for client in sorted(clients, key=lambda client: client.name):
         if client.public is None or client.public.dataset is not None:
@@ -266,7 +276,12 @@ def same_rows(x, y):
 
 def check_cards(server, method):
     """Raise ValueError where what the clients registered does not fit together, or the method."""
-    dims, sizes = server.known("dim"), server.known("public_size")
+    dims, sizes, kinds = server.known("dim"), server.known("public_size"), {}
+    for client, card in sorted(server.cards.items()):
+        kind = card["metric"], card["num_outputs"]
+        if kinds.setdefault(card["task"], kind) != kind:
+            raise ValueError(f"client {client}: got task {card['task']!r} of {kind}, expected {kinds[card['task']]} as others "
+                             "have")
     if method.uses_public:
         if without := [client for client, size in sizes.items() if not size]:
             raise ValueError(f"public: clients {without} have no public data, expected some: {method.label} needs them")

@@ -199,7 +199,7 @@ from fedmuscle_core import Method, Stage, by_metric
 
 @dataclass(frozen=True)
 class SharedHead(Method):
-    """Heads with as many outputs are averaged."""
+    """Weights of heads with as many outputs are averaged."""
 
     name, label, exchanges = "shared_head", "Shared head", "heads up, their mean down"
 
@@ -220,7 +220,8 @@ class SharedHead(Method):
 
 
 # %% [markdown]
-# Both are known to tables and plots from here on, and both get messages counted, absent clients, resumption and errors by name for nothing.
+# Both are known to tables and plots from here on, and both get messages counted, absent clients and resumption for nothing. A `check`
+# of the `Stage` would tell the server what a good reply holds, so that others are refused by name.
 
 # %%
 own_methods = MeanPeer(num_peers=2, contrastive_lr=3e-4), SharedHead()

@@ -68,7 +68,7 @@ def test_ten_lines_federate_and_help():
     assert after[0][1] > before[0][1] and len(after) == 3
 
 
-def test_words_and_numbers_name_clients_and_their_order_does_not_matter():
+def test_the_order_of_clients_does_not_matter():
     histories = []
     for order in (("birds", "news", "sounds"), ("sounds", "birds", "news")):
         histories.append(fit([client(name) for name in order], FedMuscle(num_peers=1, batch_size=16))[1])
@@ -158,7 +158,26 @@ def test_labels_and_pixels_of_ones_own():
     assert set(history["metric"]) >= {"mAP", "mIoU", "contrastive_loss"}
 
 
-def bad_network():
+class Aside(Network):
+    """With a part that is neither representation nor head."""
+
+    def __init__(self, representation, head):
+        super().__init__(representation, head)
+        self.aside = nn.Linear(2, 2)
+
+
+class Pair(nn.Module):
+    """Gives two things."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.Linear(20, 8)
+
+    def forward(self, inputs):
+        return self.inside(inputs), inputs
+
+
+def good_network():
     encoder, head = modules("birds")
     return {"encoder": encoder, "head": head}
 
@@ -170,8 +189,9 @@ REFUSED = {
                                 r"client birds: head: got outputs of shape \(1, 5\).*\(1, 4\) for acc"),
     "an encoder for other inputs": (
         {"encoder": modules("news")[0]}, r"client birds: encoder: failed on one train sample of shape \(1, 20\)"),
-    "an encoder of feature maps": ({"encoder": nn.Unflatten(1, (2, 10)), "head": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},
-                                   r"client birds: encoder: got representations of shape \(1, 2, 10\).*expected \(1, d\)"),
+    "an encoder of feature maps": ({"encoder": nn.Unflatten(1, (2, 10)),
+                                    "head": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},
+                                   r"client birds: encoder: got representations of shape \(1, 2, 10\).*a tensor \(1, d\)"),
     "a public set of other inputs": ({"public": draw("news", 64, 3)[0]}, "client birds: encoder: failed on one public sample"),
     "a label out of range": ({"train": (draw("birds", 30, 1)[0], torch.full((30,), 4))},
                              "client birds: train: got class 4, expected 0 to 3"),
@@ -190,6 +210,9 @@ REFUSED = {
     "a frozen network": ({"encoder": modules("birds")[0].requires_grad_(False), "head": nn.Linear(8, 4).requires_grad_(False)},
                          "client birds: got a network without parameters that learn"),
     "parameters of two types": ({"head": nn.Linear(8, 4).double()}, "client birds: got parameters on or of"),
+    "parameters that nobody trains": (
+        {"encoder": Aside(*modules("birds")), "head": None}, "client birds: got parameters outside representation and head"),
+    "an encoder of several outputs": ({"encoder": Pair()}, "client birds: encoder: got representations of tuple for one train"),
     "a strange name": ({"name": 1.5}, "name: got 1.5, expected a word or a number"),
 }
 
@@ -198,7 +221,7 @@ REFUSED = {
 def test_a_client_that_does_not_fit_is_refused_by_name(what):
     changes, message = REFUSED[what]
     name = changes.get("name", "birds")
-    usual = {**bad_network(), "task": classification(4), "train": draw("birds", 30, 1), "public": draw("birds", 64, 3)[0]}
+    usual = {**good_network(), "task": classification(4), "train": draw("birds", 30, 1), "public": draw("birds", 64, 3)[0]}
     with pytest.raises(ValueError, match=message):
         Client(name, **{**usual, **{key: value for key, value in changes.items() if key != "name"}})
 
@@ -210,6 +233,10 @@ def wide():
 def shuffled():
     return client("bees", encoder=modules("birds")[0], train=draw("birds", 30, 5), validation=draw("birds", 50, 6),
                   public=draw("birds", 64, 3)[0].flip(0))
+
+
+def twin_of(one):
+    return Client("twin", one.network, None, classification(4), train=draw("birds", 30, 1), public=draw("birds", 64, 3)[0])
 
 
 WIDTHS["bees"] = WIDTHS["birds"]
@@ -228,6 +255,11 @@ TOGETHER = {
                    "num_peers: got 1, expected more clients: there are 1 clients"),
     "no client": (list, Local(), "clients: got none"),
     "two of one name": (lambda: [client("birds"), client("birds")], Local(), r"clients: got names \['birds', 'birds'\]"),
+    "one module for two": (lambda: [one := client("birds"), twin_of(one)], FedMuscle(num_peers=1),
+                           "clients: got one module for birds and twin, expected a copy for each"),
+    "unlike tasks of one name": (lambda: [client("birds", task=classification(4, "q")),
+                                          client("news", head=nn.Linear(8, 5), task=classification(5, "q"))], Local(),
+                                 r"client news: got task 'q' of \('accuracy', 5\), expected \('accuracy', 4\) as others have"),
     "a batch larger than the public set": (lambda: [client("birds"), client("news")], FedMuscle(num_peers=1, batch_size=65),
                                            "public_size: got 64, expected at least batch_size = 65"),
     "a frozen encoder that is to be aligned": (
@@ -307,3 +339,53 @@ def test_every_public_name_can_be_imported():
     assert all(getattr(fedmuscle_core, name) is not None for name in fedmuscle_core.__all__)
     with pytest.raises(AttributeError, match="no attribute 'muscles'"):
         _ = fedmuscle_core.muscles
+
+
+def test_clients_without_a_common_width_train_alone_and_rounds_do_not_go_back():
+    federation, history = fit([client("birds"), wide()], Local(), rounds=3)
+    assert federation.alignment == {"before": {}, "after": {}} and history["round"].max() == 3
+    with pytest.raises(ValueError, match="rounds: got 2, expected an integer of at least 3"):
+        federation.fit(2, progress=False)
+
+
+def test_a_client_function_that_stops_iterating_is_an_error_not_the_end_of_the_round():
+    class Stopping(Local):
+        def local(self, client, message):
+            return next(iter(()))
+
+    with pytest.raises(StopIteration):
+        fit([client("birds")], Stopping())
+
+
+def test_an_engine_that_cannot_be_had_leaves_the_federation_as_it_was():
+    federation = Federation([client("birds"), client("news")], Local())
+    with pytest.raises(ModuleNotFoundError):
+        federation.fit(1, engine="pigeons", progress=False)
+    assert len(federation.fit(1, progress=False))
+
+
+def test_a_dataset_is_scored_on_the_pairs_it_gives():
+    """Samples that change whenever they are read: inputs and targets of one reading belong together."""
+    class Turning(Reading):
+        def __getitem__(self, row):
+            inputs, target = super().__getitem__(row)
+            shift = self.reads % 2
+            return inputs + 100 * shift, (target + shift) % 4
+
+    class Knows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+            self.inputs, self.targets = draw("birds", 40, 2)
+
+        def forward(self, inputs):
+            shift = (inputs[:, 0] > 50).long()
+            found = torch.cdist(inputs - 100 * shift[:, None], self.inputs).argmin(1)
+            return self.scale * nn.functional.one_hot((self.targets[found] + shift) % 4, 4).float()
+
+    from fedmuscle_core.client import evaluate
+    one = client("birds", encoder=Knows(), head=nn.Linear(4, 4), validation=Turning("birds", 40, 2))
+    with torch.no_grad():
+        one.network.head.weight.copy_(torch.eye(4))
+        one.network.head.bias.zero_()
+    assert evaluate(one, "validation") == pytest.approx(100)

@@ -1,4 +1,4 @@
-"""Flower carries the messages: clients on other machines, or simulated side by side.
+"""Flower carries the messages, of clients that are simulated side by side.
 
 One Flower message a client for all that `exchange.Stage`s ask of it in one go.  A client keeps its state in a file and numbers
 the messages it has done, so that it goes on after a restart and refuses what comes late.  Flower is the extra `[flower]`.
@@ -13,6 +13,7 @@ import time
 import warnings
 from pathlib import Path
 from queue import Queue
+from urllib.parse import quote
 
 import torch
 
@@ -83,7 +84,7 @@ def reply_to(client, method, folder, record):
 
 def state_path(folder, client):
     """Where a client's state is kept."""
-    return Path(folder) / f"client-{client.name}.pt"
+    return Path(folder) / f"client-{quote(str(client.name), safe='')}.pt"
 
 
 class Grid:
@@ -94,7 +95,8 @@ class Grid:
     """
 
     def __init__(self, grid, count, patience=PATIENCE):
-        self.grid, self.count, self.patience, self.number, self.nodes = grid, count, patience, 0, {}
+        self.grid, self.count, self.patience, self.nodes = grid, count, patience, {}
+        self.number = time.time_ns()                                          # above those of an earlier server
 
     def names(self):
         """The names of the clients, once all nodes are there."""
@@ -112,8 +114,8 @@ class Grid:
         for stage in stages:
             for client in stage.clients:
                 calls.setdefault(client, []).append([stage.function, stage.message_of(client)])
-        found = self.send({self.nodes[client]: mine for client, mine in calls.items()})
-        replies = {client: iter(found[self.nodes[client]]) for client in calls if self.nodes[client] in found}
+        found = self.send({self.nodes[client]: mine for client, mine in calls.items() if client in self.nodes})
+        replies = {client: iter(found[self.nodes[client]]) for client in calls if self.nodes.get(client) in found}
         return [{client: next(replies[client]) for client in stage.clients if client in replies} for stage in stages]
 
     def send(self, calls):
@@ -164,6 +166,8 @@ class Simulation:
     def __init__(self, federation):
         self.federation, self.folder = federation, Path(tempfile.mkdtemp(prefix="fedmuscle-flower-"))
         os.environ.setdefault("FLWR_HOME", str(self.folder / "home"))
+        for client in federation.clients:                                     # with what their optimisers remember
+            torch.save({"number": 0, "client": client_state(client)}, state_path(self.folder, client))
         self.questions, self.answers = Queue(), Queue()
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -207,11 +211,15 @@ class Simulation:
     def close(self):
         self.questions.put(None)
         self.thread.join()
-        for client in self.federation.clients:
-            path = state_path(self.folder, client)
-            if path.is_file():
-                load_client(client, torch.load(path, weights_only=True)["client"])
+        self.collect()
+        if os.environ.get("FLWR_HOME") == str(self.folder / "home"):
+            del os.environ["FLWR_HOME"]
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def collect(self):
+        """Put what the clients have learnt into the federation's."""
+        for client in self.federation.clients:
+            load_client(client, torch.load(state_path(self.folder, client), weights_only=True)["client"])
 
 
 def connect(federation):

@@ -63,7 +63,7 @@ class MFed(Sharing):
         if self.decoder_term == "distance":
             weight = self.lam * progress
             return lambda loss, step: loss + weight * distance_to(client, {"decoder": decoder})
-        fixed = copy.deepcopy(client.network).requires_grad_(False)
+        fixed = copy.deepcopy(client.network).requires_grad_(False).eval()
         fixed.decoder().load_state_dict(decoder)
         return lambda loss, step: loss + self.lam * client.task.loss(fixed.decode(step.features), step.wanted)
 

@@ -188,7 +188,7 @@ def of_part(message, part):
 
 def encoder_gradient(client):
     """Gradient of the client's task loss with respect to its encoder, as one vector, on its first private samples, at the
-    parameters that it begins its local phase with; None where the encoder is frozen."""
+    parameters that it begins its local phase with; None where any of it is frozen."""
     parameters = list(client.network.encoder().parameters())
     if not all(parameter.requires_grad for parameter in parameters):
         return None
@@ -196,7 +196,7 @@ def encoder_gradient(client):
     inputs, wanted = (part.to(client.device) for part in data.take(torch.arange(min(GRADIENT_SAMPLES, data.size))))
     client.network.eval()
     loss = client.task.loss(client.network(inputs), wanted)
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters, materialize_grads=True)])
 
 
 def gradient_agreement(gradients, tasks):

@@ -385,4 +385,4 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
 
 
 def test_environment_names_the_versions():
-    assert environment()["torch"].startswith("2.") and environment()["python"].startswith("3.11")
+    assert environment()["torch"].startswith("2.") and environment()["python"] == sys.version.split()[0]

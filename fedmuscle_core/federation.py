@@ -137,6 +137,8 @@ class Federation:
     def exchange(self, stages, round, ahead=()):
         """Stages in one go, messages down, replies up, counted and checked here: [{client: reply}].  Clients that do not answer
         are absent.  Of what was asked for ahead, see `play`, the replies are there already."""
+        if self.engine is None:
+            self.connect()
         ready = [self.ahead.pop((stage.function, str(stage.clients)), None) for stage in stages]
         asked = [self.counted(stage, round) for stage, found in zip(stages, ready, strict=True) if found is None]
         came = iter(self.engine.ask([*asked, *ahead]) if asked or ahead else ())

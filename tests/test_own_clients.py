@@ -348,6 +348,12 @@ def test_clients_without_a_common_width_train_alone_and_rounds_do_not_go_back():
         federation.fit(2, progress=False)
 
 
+def test_a_round_can_be_played_by_hand_after_a_fit():
+    federation, _ = fit([client("birds")], Local(), rounds=1)
+    found = federation.play(federation.method.play(federation.server, 2), 2)
+    assert set(found["local_loss"]) == {"birds"} and federation.engine is not None
+
+
 def test_a_client_function_that_stops_iterating_is_an_error_not_the_end_of_the_round():
     class Stopping(Local):
         def local(self, client, message):

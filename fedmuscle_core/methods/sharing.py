@@ -100,10 +100,9 @@ class Sharing(Method):
                 return message | {"adopt": []}
             states = memory.state_for(client, tasks[client])
             anew = client in memory.refused
-            adopt = [part for part in self.parts if anew or part not in self.personal or client not in memory.begun]
             sent = PARTS if anew else self.parts
-            return message | {"adopt": list(sent) if anew else adopt, "start_anew": anew} | flattened(
-                {part: states[part] for part in sent})
+            adopt = [part for part in sent if anew or part not in self.personal or client not in memory.begun]
+            return message | {"adopt": adopt, "start_anew": anew} | flattened({part: states[part] for part in sent})
 
         replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",), ends=True)
         memory.begun = sorted({*memory.begun, *(client for client in replies if client in present)})

@@ -1,7 +1,5 @@
 """Checks of arguments.  Every failure is a ValueError: which argument, what came, what was expected."""
 
-from functools import lru_cache
-
 import torch
 
 
@@ -20,9 +18,20 @@ def embeddings(name, value, like=None):
     return value
 
 
+def true_of(name, condition):
+    """bool of a tensor made from `name`; a NotImplementedError inside of `torch.vmap`, where values cannot be read."""
+    try:
+        return bool(condition)
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        raise NotImplementedError(f"{name}: got a tensor inside torch.vmap, expected one outside of it, as its values are "
+                                  "checked: call the loss once for each") from error
+
+
 def finite(name, value):
     """`value` must hold no NaN and no infinity."""
-    if not torch.isfinite(value).all():
+    if not true_of(name, torch.isfinite(value).all()):
         bad = (~torch.isfinite(value)).sum().item()
         raise ValueError(f"{name}: got NaN or infinity in {bad} of {value.numel()} entries, expected finite numbers")
     return value
@@ -48,12 +57,16 @@ def temperature(name, value, size, like):
 
     Where size > 1 the diagonal of a matrix has no meaning in the loss: it is not checked and comes back as 1.
     """
+    if isinstance(value, bool) or isinstance(value, torch.Tensor) and (value.requires_grad or value.is_complex()):
+        raise ValueError(f"{name}: got {value!r}, expected real constants: no gradient flows to a temperature")
+    least, most = torch.finfo(like.dtype).tiny, torch.finfo(like.dtype).max
+    wanted = f"expected finite temperatures above 0, {least:.2g} to {most:.2g}"
     if isinstance(value, (int, float)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name}: got {value!r}, expected finite temperatures above 0")
+        if not least <= value <= most:
+            raise ValueError(f"{name}: got {value!r}, {wanted}")
         return torch.full((size, size), float(value), dtype=torch.float64, device=like.device)
     try:
-        matrix = torch.as_tensor(value, dtype=torch.float64, device=like.device).detach()
+        matrix = torch.as_tensor(value, dtype=torch.float64, device=like.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {value!r}, expected a number or a ({size}, {size}) matrix") from error
     if matrix.ndim == 0:
@@ -62,8 +75,8 @@ def temperature(name, value, size, like):
         raise ValueError(f"{name}: got shape {tuple(matrix.shape)}, expected a number or a ({size}, {size}) matrix")
     off_diagonal = ~torch.eye(size, dtype=torch.bool, device=like.device) | (size == 1)
     given = matrix[off_diagonal]
-    if not (torch.isfinite(given).all() and (given > 0).all()):
-        raise ValueError(f"{name}: got {value!r}, expected finite temperatures above 0")
+    if not ((given >= least) & (given <= most)).all():
+        raise ValueError(f"{name}: got {value!r}, {wanted}")
     matrix = torch.where(off_diagonal, matrix, 1)
     if not torch.equal(matrix, matrix.T):
         raise ValueError(f"{name}: got an asymmetric matrix {value!r}, expected a symmetric one")
@@ -72,11 +85,12 @@ def temperature(name, value, size, like):
 
 def temperatures(tau, tau_prev, num_peers, like):
     """`tau` as (M+1, M+1) and `tau_prev` as (M, M), see `temperature`; every pair of peers needs tau_prev <= tau."""
-    if isinstance(tau, (int, float)) and isinstance(tau_prev, (int, float)) and 0 < tau_prev <= tau < float("inf"):
-        return _usual_temperatures(tau, tau_prev, num_peers, like.device)
-    is_number = isinstance(tau_prev, (int, float)) or torch.as_tensor(tau_prev).ndim == 0
+    if type(tau) in (int, float) and type(tau_prev) in (int, float) and 0 < tau_prev <= tau:
+        return temperature("tau", tau, num_peers + 1, like), temperature("tau_prev", tau_prev, num_peers, like)
+    given = tau_prev
     tau = temperature("tau", tau, num_peers + 1, like)
     tau_prev = temperature("tau_prev", tau_prev, num_peers, like)
+    is_number = torch.as_tensor(given).ndim == 0
     pairs = ~torch.eye(num_peers, dtype=torch.bool, device=like.device)
     of_peers = tau[1:, 1:]
     if num_peers == 1:                                                        # no pair of peers: only a number is checked
@@ -88,22 +102,23 @@ def temperatures(tau, tau_prev, num_peers, like):
     return tau, tau_prev
 
 
-@lru_cache(maxsize=64)
-def _usual_temperatures(tau, tau_prev, num_peers, device):
-    return tuple(torch.full((size, size), float(value), dtype=torch.float64, device=device)
-                 for size, value in ((num_peers + 1, tau), (num_peers, tau_prev)))
-
-
-def no_zero_row(name, value):
-    """No row of `value` (.., d) may be all zeros: it cannot be scaled to unit length."""
-    zero = (value == 0).all(-1).sum().item()
-    if zero:
-        raise ValueError(f"{name}: got {zero} rows of zeros, expected rows with a direction (or normalize=False)")
+def unit_rows(name, value):
+    """The rows of `value` (.., d) scaled to unit length.  Each must have a direction, and a norm whose square is in range."""
+    norm = torch.linalg.vector_norm(value, dim=-1, keepdim=True)
+    least, most = 1e-12, torch.finfo(value.dtype).max ** 0.5
+    if not true_of(name, ((norm >= least) & (norm <= most)).all()):
+        finite(name, value)
+        if zero := (value == 0).all(-1).sum().item():
+            raise ValueError(f"{name}: got {zero} rows of zeros, expected rows with a direction (or normalize=False)")
+        largest = value.detach().double().abs().amax(-1)
+        norms = largest * torch.linalg.vector_norm(value.detach().double() / largest[..., None], dim=-1)
+        raise ValueError(f"{name}: got rows of norm {norms.min():.2g} to {norms.max():.2g}, expected {least:.2g} to {most:.2g}")
+    return value / norm
 
 
 def one_of(name, value, allowed):
     """`value` must be one of the strings `allowed`."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {value!r}, expected one of {tuple(allowed)}")
     return value
 

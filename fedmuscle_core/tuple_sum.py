@@ -8,37 +8,70 @@ Its derivative by A[m, i, j] is the marginal probability that j_m = j under the 
 below return (log_sum, marginals) and one autograd function serves both.
 """
 
+import math
+
 import torch
 
 BLOCK = 2 ** 18            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
 FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
 FLOAT64_RANGE = 700.0
+SAMPLED_RANGE = 50.0       # where 512 draws still come within a tenth of the exact loss
+ONLY_EXACT = "estimator: got 'sampled', expected 'exact' for second derivatives and forward mode"
 
 
 class TupleLogSum(torch.autograd.Function):
-    """log_sum (B,) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below.
+    """(log_sum (B,), marginals (M, B, B)) of logits (M, B, B); `evaluate(logits, log_alpha)` is one of the functions below.
 
-    Second derivatives: of `exact`, with all B^M numbers in memory; of `sampled`, whose draws depend on the logits, a
-    NotImplementedError.
+    The marginals are the derivative of log_sum.  Theirs is that of `exact`, with all B^M numbers in memory; of `sampled`, whose
+    draws depend on the logits, a NotImplementedError.
     """
 
     @staticmethod
-    def forward(ctx, logits, log_alpha, evaluate):
-        log_sum, marginals = evaluate(logits.detach(), log_alpha)
-        ctx.save_for_backward(logits, log_alpha, marginals)
-        ctx.evaluate = evaluate
-        return log_sum
+    def forward(logits, log_alpha, evaluate):
+        return evaluate(logits.detach(), log_alpha)
 
     @staticmethod
-    def backward(ctx, grad):
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.evaluate = inputs
+        ctx.save_for_backward(*tensors, output[1])
+        ctx.save_for_forward(*tensors, output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad, grad_of_marginals):
         logits, log_alpha, marginals = ctx.saved_tensors
-        if not torch.is_grad_enabled():                                       # else with create_graph=True
-            return grad[:, None] * marginals, None, None
-        if ctx.evaluate is not exact:
-            raise NotImplementedError("estimator: got 'sampled', expected 'exact' for second derivatives")
+        first = None if grad is None else grad[:, None] * marginals
+        if grad_of_marginals is None:
+            return first, None, None
+        second = _curvature(logits, log_alpha, ctx.evaluate, grad_of_marginals)
+        return second if first is None else first + second, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        logits, log_alpha, marginals = ctx.saved_tensors
+        return (marginals * tangent).sum((0, 2)), _curvature(logits, log_alpha, ctx.evaluate, tangent)
+
+    @staticmethod
+    def vmap(info, in_dims, logits, log_alpha, evaluate):
+        """One after the other, for the transforms that stack directions; the loss itself is refused, see `checks.true_of`."""
+        def at(tensor, dim, place):
+            return tensor if dim is None else tensor.select(dim, place)
+
+        found = [TupleLogSum.apply(at(logits, in_dims[0], place), at(log_alpha, in_dims[1], place), evaluate)
+                 for place in range(info.batch_size)]
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True)), (0, 0)
+
+
+def _curvature(logits, log_alpha, evaluate, direction):
+    """The second derivative of log_sum, a symmetric matrix, times `direction` (M, B, B)."""
+    if evaluate is not exact:
+        raise NotImplementedError(ONLY_EXACT)
+
+    def total(logits):
         weights, factors, offset = _prepared(logits, log_alpha)
-        log_sum = (total_alone(list(weights), factors).log() + offset).to(logits.dtype)
-        return torch.autograd.grad(log_sum, logits, grad, create_graph=True)[0], None, None
+        return (total_alone(list(weights), factors).log() + offset).sum().to(logits.dtype)
+
+    return torch.func.vjp(torch.func.grad(total), logits)[1](direction)[0]
 
 
 def exact(logits, log_alpha):
@@ -46,46 +79,30 @@ def exact(logits, log_alpha):
 
     The sum factors: with E_m = exp A_m and X_mk = exp log_alpha_mk (largest entries taken out),
     M = 2: ((E_1 @ X_12) * E_2).sum(1);  larger M: expand j_1, which absorbs X_1k into E_k, and go on with M - 1.
-    About B^(M+1) multiply-adds.  Memory is bounded: it walks over blocks of anchors of at most BLOCK numbers, and over
-    slices of j_1 where one anchor alone holds more than 8 BLOCK; a single j_1 holds B^(M-2), 1 MB at B = 64, M = 5.
+    About B^(M+1) multiply-adds.  No tensor is larger than M^2 B^2 (the tables of the pairs) or 8 BLOCK numbers: it walks over
+    blocks of anchors, and of anchors with their first j where one anchor alone needs more.
     """
     num_peers, batch_size, _ = logits.shape
     weights, factors, offset = _prepared(logits, log_alpha)
-    per_anchor = batch_size ** max(1, num_peers - 1)
-    anchors = max(1, BLOCK // per_anchor)
-    columns = max(1, min(batch_size, batch_size * 8 * BLOCK // per_anchor))
+    anchors = max(1, BLOCK // batch_size ** max(1, num_peers - 1))
     sums, marginals = [], []
     for block in weights.split(anchors, dim=1):
-        total, slopes = _block(block, factors, columns)
+        total, slopes = contract(list(block), factors)
         sums.append(total)
-        marginals.append(block * slopes / total[None, :, None])
+        marginals.append(block * torch.stack(slopes) / total[None, :, None])
     return (torch.cat(sums).log() + offset).to(logits.dtype), torch.cat(marginals, 1).to(logits.dtype)
 
 
 def _prepared(logits, log_alpha):
     """(E (M, B, B), {(m, k): X_mk (B, B)}, what was taken out (B,)): no entry of E or X is above 1."""
     num_peers = len(logits)
-    low, high = log_alpha.flatten(2).aminmax(dim=2)                           # (M, M); zero on and below the diagonal
-    dtype = _safe_dtype(logits.dtype, (high - low).triu(1).sum().item())
+    high, ranges = _ranges(log_alpha)
+    dtype = _safe_dtype(logits.dtype, ranges.sum().item())
     peak = logits.detach().amax(2, keepdim=True)
     weights = (logits - peak).to(dtype).exp()
     tables = (log_alpha - high[:, :, None, None]).to(dtype).exp()             # (M, M, B, B)
     factors = {(m, k): tables[m, k] for m in range(num_peers) for k in range(m + 1, num_peers)}
     return weights, factors, peak.to(dtype).sum((0, 2)) + high.triu(1).sum()
-
-
-def _block(weights, factors, columns):
-    """Tuple sums (R,) and their slopes (M, R, B) of one block of anchors, adding up slices of `columns` values of j_1."""
-    total, slopes = 0, torch.zeros_like(weights)
-    for start in range(0, weights.shape[2], columns):
-        part = slice(start, start + columns)
-        sliced = {pair: factor[part] if pair[0] == 0 else factor for pair, factor in factors.items()}
-        partial, (first, *rest) = contract([weights[0][:, part], *weights[1:]], sliced)
-        total = total + partial
-        slopes[0][:, part] = first
-        for m, slope in enumerate(rest, 1):
-            slopes[m] += slope
-    return total, slopes
 
 
 def contract(weights, factors):
@@ -99,11 +116,22 @@ def contract(weights, factors):
     if len(rest) == 1:
         slope = rest[0] @ factors[0, 1].T
         return (first * slope).sum(1), [slope, first @ factors[0, 1]]
-    inner, inner_slopes = contract(*_without_first(rest, factors))
+    inner, inner_slopes = _in_blocks(*_without_first(rest, factors))
     inner = inner.view(first.shape)
     slopes = [(first[:, None] @ slope.view(*first.shape, -1).mul_(factors[0, k]))[:, 0]
               for k, slope in enumerate(inner_slopes, 1)]
     return (first * inner).sum(1), [inner, *slopes]
+
+
+def _in_blocks(weights, factors):
+    """`contract`, by as many rows at a time as keep its intermediates within 8 BLOCK numbers."""
+    (count, batch_size), depth = weights[0].shape, len(weights) - 1
+    rows = max(1, 8 * BLOCK // batch_size ** depth)
+    if rows >= count:
+        return contract(weights, factors)
+    totals, slopes = zip(*(contract(list(block), factors) for block in zip(*(weight.split(rows) for weight in weights),
+                                                                           strict=True)), strict=True)
+    return torch.cat(totals), [torch.cat(parts) for parts in zip(*slopes, strict=True)]
 
 
 def total_alone(weights, factors):
@@ -122,12 +150,24 @@ def _without_first(rest, factors):
     return expanded, {(m - 1, k - 1): factor for (m, k), factor in factors.items() if m > 0}
 
 
+def _ranges(log_alpha):
+    """(largest log alpha, largest less smallest) of every pair: both (M, M); 0 on and below the diagonal, NaN beyond floats."""
+    low, high = log_alpha.flatten(2).aminmax(dim=2)
+    return high, high - low
+
+
 def _safe_dtype(dtype, spread):
     """A dtype in which no partition can underflow: it is at least exp(-spread), the sum of the ranges of all log alpha."""
-    if spread > FLOAT64_RANGE:
-        raise ValueError(f"tau_prev: log alpha spans {spread:.0f}, expected at most {FLOAT64_RANGE:.0f}; "
-                         "bring tau_prev nearer to tau")
+    _check_range(spread, FLOAT64_RANGE)
     return torch.float64 if spread > FLOAT32_RANGE else dtype
+
+
+def _check_range(spread, most, remedy=""):
+    if math.isnan(spread):
+        raise ValueError("peers: got rows whose products leave the floats, expected shorter rows")
+    if spread > most:
+        raise ValueError(f"tau_prev: log alpha spans {spread:.0f}, expected at most {most:.0f}: bring tau_prev nearer to "
+                         f"tau, or peers to unit length{remedy}")
 
 
 def sampled(logits, log_alpha, *, num_samples, generator=None):
@@ -138,12 +178,20 @@ def sampled(logits, log_alpha, *, num_samples, generator=None):
     Marginals: q + sum_k (w_k - 1/K) onehot(j_k), w = alpha / sum alpha: the 1/K makes them exact where alpha is constant.
     Work: M draws of (B, K), each a softmax and a multinomial, which dominate; and M(M-1)/2 look-ups of (B, K) in the pairs'
     tables, which are cheaper than summing the drawn rows (linear in M, but times d) up to M of about d.
+    Where log alpha varies much the draws miss the tuples that count: ValueError where the ranges of the pairs, as a root of
+    summed squares, span more than SAMPLED_RANGE.
     """
     num_peers, batch_size, _ = logits.shape
+    _check_range(_ranges(log_alpha)[1].square().sum().sqrt().item(), SAMPLED_RANGE, ", or take estimator 'exact'")
     q = logits.softmax(2)
     where = q.device if generator is None else generator.device
-    draws = [torch.multinomial(q[m].to(where), num_samples, replacement=True, generator=generator).to(q.device)
-             for m in range(num_peers)]
+    try:
+        draws = [torch.multinomial(q[m].to(where), num_samples, replacement=True, generator=generator).to(q.device)
+                 for m in range(num_peers)]
+    except RuntimeError as error:
+        if "vmap" in str(error):
+            raise NotImplementedError(ONLY_EXACT) from error
+        raise
     log_weight = logits.new_zeros(batch_size, num_samples)
     for m in range(num_peers):
         for k in range(m + 1, num_peers):

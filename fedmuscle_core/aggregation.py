@@ -21,6 +21,28 @@ class Upload(NamedTuple):
     decoder: dict | None
 
 
+def trimmed_mean(states, drop):
+    """Coordinate-wise trimmed mean of K states: the mean of what is left of each parameter's K values without the `drop`
+    smallest and the `drop` largest, (1 / (K - 2 drop)) sum_{k = drop + 1}^{K - drop} theta_(k); in float64.
+
+    After Yin et al. (2018), "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates".
+    """
+    kept = slice(drop, len(states) - drop)
+    return {name: of_type(first, torch.stack([state[name] for state in states]).double().sort(0).values[kept].mean(0))
+            for name, first in states[0].items()}
+
+
+def median(states, weights):
+    """Coordinate-wise median of K states, whatever their weights; of an even number the mean of the two in the middle."""
+    return trimmed_mean(states, (len(states) - 1) // 2)
+
+
+def mean_without_extremes(states, weights):
+    """`trimmed_mean` without a fifth of the K states on each side (our choice), at least one where there are three or more,
+    whatever their weights."""
+    return trimmed_mean(states, max(len(states) // 5, int(len(states) > 2)))
+
+
 def weighted_mean(states, weights):
     """sum_k w_k theta_k / sum_k w_k of states with the same names, parameter by parameter; integers, such as counters,
     rounded."""
@@ -30,27 +52,32 @@ def weighted_mean(states, weights):
 
 
 def of_type(first, mean):
-    """`mean` in the type of `first`."""
-    return mean if mean.dtype == first.dtype else mean.round().to(first.dtype)
+    """`mean` in the type of `first`, integers rounded."""
+    return (mean if first.is_floating_point() else mean.round()).to(first.dtype)
 
 
-def mean_per_task(uploads, part):
-    """{task: sum over its clients of n_c theta_c / sum of n_c}; part: "encoder" or "decoder"."""
+# {name: function (states, weights) -> state}
+AVERAGES = {"mean": weighted_mean, "median": median, "trimmed_mean": mean_without_extremes}
+
+
+def mean_per_task(uploads, part, average=weighted_mean):
+    """{task: sum over its clients of n_c theta_c / sum of n_c}; part: "encoder" or "decoder".  average: another one."""
     tasks = sorted({upload.task for upload in uploads})
     members = {task: [upload for upload in uploads if upload.task == task] for task in tasks}
-    return {task: weighted_mean([getattr(one, part) for one in members[task]], [one.samples for one in members[task]])
+    return {task: average([getattr(one, part) for one in members[task]], [one.samples for one in members[task]])
             for task in tasks}
 
 
-def mean_over_tasks(uploads):
-    """M-Fed's encoder: the mean over tasks, each alike, of the encoders' weighted means within the task."""
-    means = list(mean_per_task(uploads, "encoder").values())
-    return weighted_mean(means, [1] * len(means))
+def mean_over_tasks(uploads, average=weighted_mean):
+    """M-Fed's encoder: the mean over tasks, each alike, of the encoders' weighted means within the task; or another average, of
+    the averages within tasks."""
+    means = list(mean_per_task(uploads, "encoder", average).values())
+    return average(means, [1] * len(means))
 
 
-def mean_over_clients(uploads):
-    """sum_c n_c E_c / sum_c n_c over all clients, whatever their task."""
-    return weighted_mean([upload.encoder for upload in uploads], [upload.samples for upload in uploads])
+def mean_over_clients(uploads, average=weighted_mean):
+    """sum_c n_c E_c / sum_c n_c over all clients, whatever their task; average: another one."""
+    return average([upload.encoder for upload in uploads], [upload.samples for upload in uploads])
 
 
 def soft_groups(uploads, shift=0.0):

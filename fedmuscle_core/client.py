@@ -115,6 +115,12 @@ def embed(client, inputs, *stream):
         return F.normalize(client.network.representation(inputs), dim=1)
 
 
+def or_nan(loss_of, features):
+    """`loss_of(features)`; nan where the features have NaN or infinity, which losses refuse: a client whose training diverges
+    tells so by its losses."""
+    return loss_of(features) if torch.isfinite(features).all() else math.nan * features.sum()
+
+
 def own_randomness(client, *stream):
     """Context in which the client's network draws from a stream of its own, so that the order of clients does not matter."""
     return seeded(client.seed, "client", client.name, *stream) if client.network.draws else contextlib.nullcontext()
@@ -152,7 +158,8 @@ def local_steps(training, size):
 
 
 def local_phase(client, round, extend=None):
-    """Passes of the task loss over the private set, the whole network learning, see `Training`; returns the mean loss.
+    """Passes of the task loss over the private set, the whole network learning, see `Training`; returns the mean loss, nan
+    where a parameter ends as NaN or infinity.
 
     extend: function (loss, `LocalStep`) -> loss, for methods whose local objective has a further term.
     """
@@ -171,7 +178,8 @@ def local_phase(client, round, extend=None):
                 else:
                     loss = accumulated(client, inputs, wanted, client.micro_batch_size)
                 losses.append(step(client.local_optimizer, loss))
-    return sum(losses) / len(losses)
+        (flat,) = client.local_optimizer.param_groups[0]["params"]
+        return sum(losses) / len(losses) if torch.isfinite(flat).all() else math.nan
 
 
 def accumulated(client, inputs, wanted, size):

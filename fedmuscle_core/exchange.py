@@ -10,6 +10,7 @@ Downlink of a contrastive step, to a client with M peers, in two protocols:
 but it sees each peer's representations one by one.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from . import checks
 from .losses import muscle_loss, pair_log_alpha
 
 PROTOCOLS = ("matrices", "tuples")
+LARGEST = torch.finfo(torch.float32).max              # of a number in a reply: what is beyond it counts as infinite
+HIGHEST = 1e12      # of a value in a tensor (our choice): running variances of inputs of 16 bits are below 1e10
 
 
 class Stage(NamedTuple):
@@ -39,24 +42,55 @@ class Stage(NamedTuple):
     ends: bool = False
 
 
+class Diverged(ValueError):
+    """Numbers that training should not give in what a client sent, be it a loss: NaN, infinity, or far too large ones.
+
+    client, round: whose, and when.
+    """
+
+    def __init__(self, message, client=None, round=None):
+        super().__init__(message)
+        self.client, self.round = client, round
+
+
 def expect(reply, like, finite=True):
-    """Raise ValueError where the tensors of `reply` are not those of `like`, {name: tensor}: names, shapes, types, and, with
-    `finite`, finite values."""
-    sent = {name: value for name, value in reply.items() if isinstance(value, torch.Tensor)}
-    for name in sorted(like.keys() - sent.keys()):
-        raise ValueError(f"got {type(reply[name]).__name__ if name in reply else 'nothing'} as {name!r}, expected "
-                         f"{_described(like[name])}")
-    for name, value in sorted(sent.items()):
-        if name not in like:
-            raise ValueError(f"got a tensor {name!r} of shape {tuple(value.shape)}, expected no such tensor")
-        if value.shape != like[name].shape or value.dtype != like[name].dtype:
-            raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(like[name])}")
-        if finite and value.is_floating_point() and not torch.isfinite(value).all():
-            raise ValueError(f"got NaN or infinity in {name!r}, expected finite numbers")
+    """Raise ValueError where `reply` is not as `like` says, {name: tensor, or `float` for a number}: names, shapes and types.
+    Beside these it may hold further numbers, as methods measure things, and nothing else.
+
+    Tensors must be dense and without a graph.  Raises `Diverged` for NaN, infinity and what is beyond HIGHEST, of tensors only
+    with `finite`.
+    """
+    for name, wanted in like.items():
+        if name not in reply:
+            raise ValueError(f"got nothing as {name!r}, expected {_described(wanted)}")
+    for name, value in reply.items():
+        wanted = like.get(name, float)
+        if wanted is float:
+            if not is_number(value):
+                raise ValueError(f"got {_described(value)} as {name!r}, expected "
+                                 f"{_described(wanted) if name in like else 'no such thing'}")
+            if not abs(value) <= LARGEST:
+                raise Diverged(f"{name.replace('_', ' ')} is {'NaN' if value != value else 'infinite'}")
+        elif not isinstance(value, torch.Tensor):
+            raise ValueError(f"got {_described(value)} as {name!r}, expected {_described(wanted)}")
+        elif (value.shape, value.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"got {name!r} as {_described(value)}, expected {_described(wanted)}")
+        elif value.layout != torch.strided or value.is_meta or value.requires_grad:
+            raise ValueError(f"got a tensor that is sparse, empty or has a graph as {name!r}, expected plain numbers")
+        elif finite and value.numel() and not (most := value.double().abs().max().item()) <= HIGHEST:
+            got = f"{most:.3g}" if math.isfinite(most) else "NaN or infinity"
+            raise Diverged(f"got {got} in {name!r}, expected finite numbers of at most {HIGHEST:g}")
 
 
-def _described(tensor):
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+def is_number(value):
+    """Whether it is an integer or floating-point number, NaN and infinity among them."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _described(value):
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return "a number" if value is float else type(value).__name__
 
 
 def size_of(value):

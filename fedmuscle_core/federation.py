@@ -7,12 +7,13 @@ import torch
 from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
-from .checks import positive_int
+from .checks import one_of, positive_int
 from .client import Training
-from .exchange import Ledger, Stage
+from .exchange import Ledger, Stage, expect, is_number
 from .server import Server
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
+SPLITS = ("train", "validation", "test")
 
 
 class Federation:
@@ -23,18 +24,19 @@ class Federation:
 
     clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
     `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
-    phase.
-    seed: of every random stream.  absence, bad_uploads: see `server.Server`.  ledger: the bytes.  alignment: {"before",
-    "after"}: how alike the clients' representations of held-out public samples are, see `alignment.alignment_matrices`; empty
-    where they have none. Raises ValueError, before any training, naming what does not fit.
+    phase.  seed: of every random stream.  absence, bad_uploads, max_samples: see `server.Server`.  ledger: the bytes.
+    alignment: {"before", "after"}: how alike the clients' representations of held-out public samples are, see
+    `alignment.alignment_matrices`; empty where they have none.
+    Raises ValueError, before any training, naming what does not fit; `exchange.Diverged` where training gives NaN or infinity,
+    unless bad uploads are skipped.
     """
 
-    def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise"):
+    def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise", max_samples=10 ** 6):
         positive_int("seed", seed, least=0)
         clients = list(clients) if isinstance(clients, tuple) and clients else clients
         self.clients, self.method, self.seed = clients, method, seed
         self.training = training or Training()
-        self.server, self.ledger = Server(seed, absence, bad_uploads), Ledger()
+        self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
         self.ahead = {}
@@ -42,12 +44,18 @@ class Federation:
             check_clients(clients)
             for client in clients:
                 self.join(client)
-            self.server.cards = {client.name: method.register(client, {}) for client in clients}
+            cards = {client.name: method.register(client, {}) for client in clients}
+            self.server.cards = self.server.accepted(self.registration(list(cards)), cards)
             check_cards(self.server, method)
 
     def join(self, client):
         """Give a client the federation's seed and training, and fresh optimisers.  Returns it."""
         return client.join(self.seed, self.training, self.method.contrastive_lr)
+
+    def registration(self, names):
+        """The stage in which clients register."""
+        return Stage("register", names, lambda client: {},
+                     lambda client, card: check_card(card, self.method, self.server.max_samples))
 
     def fit(self, rounds, *, engine="in_process", progress=True, after_round=None):
         """Play until `rounds` rounds are played in all, those before included.  Returns the history, a tidy table.
@@ -95,7 +103,7 @@ class Federation:
         self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self) if by_name else engine
         names = self.engine.names()
         if not self.server.cards:
-            (self.server.cards,) = self.exchange([Stage("register", names, lambda client: {})], 0)
+            (self.server.cards,) = self.exchange([self.registration(names)], 0)
             check_cards(self.server, self.method)
 
     def disconnect(self):
@@ -148,7 +156,7 @@ class Federation:
             for client in sorted(found):
                 if isinstance(found[client], dict):
                     self.ledger.send(found[client], round=round, client=client, direction="up", uncounted=stage.uncounted)
-        return [self.server.accepted(stage, found) for stage, found in zip(stages, replies, strict=True)]
+        return [self.server.accepted(stage, found, round) for stage, found in zip(stages, replies, strict=True)]
 
     def counted(self, stage, round):
         """The stage with messages that the ledger counts when they are made."""
@@ -176,7 +184,7 @@ class Federation:
     def score_stage(self, split):
         """The stage in which the clients that have a split are scored on it."""
         scored = [client for client in self.server.clients if split in self.server.cards[client]["splits"]]
-        return Stage("score", scored, lambda client: {"split": split})
+        return Stage("score", scored, lambda client: {"split": split}, check_score)
 
     def note(self, client, metric, split, round, value):
         self.rows.append((self.method.name, client, self.server.cards[client]["task"], metric, split, round, self.seed, value,
@@ -188,9 +196,12 @@ class Federation:
 
     def matrices(self):
         """`alignment.alignment_matrices` of the clients that have held-out public samples, in the order of their names."""
-        stage = Stage("represent", self.server.clients, lambda client: {}, uncounted=("representations",))
+        cards = self.server.cards
+        stage = Stage("represent", [client for client in self.server.clients if cards[client]["held_out"]], lambda client: {},
+                      lambda client, reply: expect(reply, {"representations": torch.empty(
+                          cards[client]["held_out"], cards[client]["dim"], device="meta")}), uncounted=("representations",))
         (replies,) = self.exchange([stage], self.round)
-        found = [reply["representations"] for reply in replies.values() if reply["representations"] is not None]
+        found = [reply["representations"] for reply in replies.values()]
         alike = len({representations.shape for representations in found}) == 1
         return alignment_matrices(found) if len(found) > 1 and alike else {}
 
@@ -276,8 +287,31 @@ def same_rows(x, y):
     return torch.equal(one, two)
 
 
+def check_card(card, method, max_samples):
+    """ValueError where what a client registered is no card, see `Method.register`."""
+    for name in ("task", "metric", "modality"):
+        if not isinstance(card[name], str):
+            raise ValueError(f"{name}: got {type(card[name]).__name__}, expected a word")
+    for name, least in (("dim", 1), ("num_outputs", 1), ("samples", 1), ("public_size", 0), ("held_out", 0)):
+        positive_int(name, card[name], least)
+    if card["samples"] > max_samples:
+        raise ValueError(f"samples: got {card['samples']}, expected at most max_samples = {max_samples}")
+    for split in card["splits"]:
+        one_of("splits", split, SPLITS)
+    method.check_card(card)
+
+
+def check_score(client, reply):
+    """ValueError where a reply is no score in percent, up to rounding; nan: there is none."""
+    score = reply["score"]
+    if not is_number(score) or score < -1e-3 or score > 100 + 1e-3:
+        raise ValueError(f"score: got {score if is_number(score) else type(score).__name__}, expected 0 to 100, or nan")
+
+
 def check_cards(server, method):
     """Raise ValueError where what the clients registered does not fit together, or the method."""
+    if not server.cards:
+        raise ValueError("clients: got none that registered, expected at least one")
     dims, sizes, kinds = server.known("dim"), server.known("public_size"), {}
     for client, card in sorted(server.cards.items()):
         kind = card["metric"], card["num_outputs"]

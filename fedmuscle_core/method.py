@@ -10,7 +10,7 @@ that stages name: function(client, message) -> reply.  Neither touches the other
 from typing import ClassVar
 
 from . import client as on_client
-from .exchange import Stage
+from .exchange import Stage, expect
 
 METHODS = {}                                          # {name: class}, in the order in which they were imported
 
@@ -50,6 +50,10 @@ class Method:
         """Raise ValueError where the hyperparameters do not fit so many clients, public samples, or numbers a
         representation."""
 
+    def check_card(self, card):
+        """Raise an error, without the client's name, where what a client registered is not what the method's `register`
+        gives."""
+
     def check_cards(self, cards):
         """Raise ValueError where what the clients registered, {client: card}, does not fit the method."""
 
@@ -72,9 +76,11 @@ class Method:
         gets {client: reply} back, or a list of these."""
         return by_metric((yield self.local_phases(server, round)))
 
-    def local_phases(self, server, round, message_of=lambda client: {}):
-        """The stage in which all clients train locally; it ends their round."""
-        return Stage("local", server.clients, lambda client: {"round": round, **message_of(client)}, ends=True)
+    def local_phases(self, server, round, message_of=lambda client: {}, tensors_of=lambda client: {}):
+        """The stage in which all clients train locally; it ends their round.  They reply with their `local_loss`, any other
+        numbers, and tensors as tensors_of(client), {name: tensor}."""
+        return Stage("local", server.clients, lambda client: {"round": round, **message_of(client)},
+                     lambda client, reply: expect(reply, {"local_loss": float, **tensors_of(client)}), ends=True)
 
     # Client functions that every method has.
 
@@ -86,7 +92,8 @@ class Method:
         """What the server knows of a client from the start."""
         return {"task": client.label_space, "metric": client.task.metric, "modality": client.task.modality, "dim": client.dim,
                 "num_outputs": client.task.num_outputs, "samples": client.data["train"].size, "splits": list(client.data),
-                "public_size": client.public.size if client.public else 0}
+                "public_size": client.public.size if client.public else 0,
+                "held_out": client.held_out.size if client.held_out else 0}
 
     def score(self, client, message):
         """The client's score on a split, in percent."""
@@ -94,7 +101,7 @@ class Method:
 
     def represent(self, client, message):
         """The client's representations of held-out public samples, (n, d)."""
-        return {"representations": on_client.represent(client, client.held_out) if client.held_out else None}
+        return {"representations": on_client.represent(client, client.held_out).float()}
 
     # What a run costs, in numbers of samples that go through a client's network; see `experiments.forecast`.
 

@@ -185,7 +185,7 @@ class MeanPeer(WithPeers):
     def serve(self, peers, kinds):  # at the server
         return (F.normalize(peers.mean(0), dim=1),)
 
-    def loss(self, client, anchor, payload, members, kinds, where):  # at the client
+    def loss(self, client, anchor, payload, kinds, where):  # at the client
         return info_nce(anchor, *payload, tau=self.tau, normalize=False)
 
 

@@ -100,7 +100,8 @@ def test_clients_of_one_label_space_get_the_labels_that_they_counted_together(mo
     cast = {1: torch.full((20,), 2), 2: torch.arange(20) % 3, 3: torch.ones(20, 3), 4: torch.zeros(20, 3)}
     labels = {}
     monkeypatch.setattr(CoFED, "vote", lambda self, client, message: {"votes": cast[client.name].short()})
-    monkeypatch.setattr(CoFED, "local", lambda self, client, message: labels.update({client.name: message.get("labels")}) or {})
+    monkeypatch.setattr(CoFED, "local", lambda self, client, message: labels.update({client.name: message.get("labels")}) or {
+        "local_loss": 0.0})
     found = begin(federation(CoFED(vote_share=0.6)), 2)
     play(found, 1)
     assert labels == dict.fromkeys(CLIENTS)
@@ -133,8 +134,10 @@ def test_votes_on_labels_are_for_or_against():
 
 
 def test_clients_of_one_task_whose_votes_cannot_be_counted_together_are_refused():
-    cards = {1: {"task": "pixels", "vote_shape": [8, 8]}, 2: {"task": "birds", "vote_shape": []},
-             3: {"task": "pixels", "vote_shape": [4, 4]}}
-    with pytest.raises(ValueError, match=r"client 3: got votes of shape \[4, 4\] on a public sample, expected \[8, 8\] as"):
+    cards = {1: {"task": "pixels", "vote_shape": [8, 8], "vote_classes": 3},
+             2: {"task": "birds", "vote_shape": [], "vote_classes": 3},
+             3: {"task": "pixels", "vote_shape": [4, 4], "vote_classes": 3}}
+    with pytest.raises(ValueError, match=r"client 3: got votes of shape and classes \(\[4, 4\], 3\) on a public sample, "
+                                         r"expected \(\[8, 8\], 3\) as others"):
         method("cofed").check_cards(cards)
     method("cofed").check_cards({client: cards[client] for client in (1, 2)})

@@ -122,21 +122,21 @@ def test_what_is_served_are_the_peers_rows_of_the_batch(monkeypatch, refresh):
     found = federation(method("fedmuscle", refresh=refresh))
     served, embedded, loss = {}, {}, FedMuscle.loss
 
-    def noted(self, client, anchor, payload, members, kinds, where):
-        served[client.name, where] = (members, payload[0])
+    def noted(self, client, anchor, payload, kinds, where):
+        served[client.name, where] = payload[0]
         embedded[client.name, where] = anchor.detach().clone()
-        return loss(self, client, anchor, payload, members, kinds, where)
+        return loss(self, client, anchor, payload, kinds, where)
 
     monkeypatch.setattr(FedMuscle, "loss", noted)
     begin(found, 1)
     play(found, 1)
     rows, _ = found.method.public_batches(0, 20, 1)
     assert set(served) == {(client, (1, number)) for client in CLIENTS for number in range(2)}
-    for (client, (_, number)), (members, peers) in served.items():
-        assert members[0] == client and client not in members[1:] and len(set(members)) == 3
-        for peer, theirs in zip(members[1:], peers, strict=True):
-            sent = embedded[peer, (1, number)] if refresh == "batch" else found.server.memory.uploads[peer][rows[number]]
-            assert torch.equal(theirs, sent)
+    for (client, (_, number)), peers in served.items():
+        sent = {peer: embedded[peer, (1, number)] if refresh == "batch" else found.server.memory.uploads[peer][rows[number]]
+                for peer in CLIENTS}
+        members = [[peer for peer, rows in sent.items() if torch.equal(theirs, rows)] for theirs in peers]
+        assert [len(several) for several in members] == [1, 1] and members[0] != members[1] and [client] not in members
 
 
 def test_sampled_training_follows_the_exact_one(tiny):

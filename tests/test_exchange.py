@@ -94,7 +94,11 @@ def test_a_reply_with_the_tensors_expected_passes_and_what_is_no_tensor_is_not_l
     ({"weight": torch.ones(2, 3).double()}, r"got 'weight' as float64 of shape \(2, 3\), expected float32 of shape"),
     ({"weight": None}, r"got NoneType as 'weight', expected float32 of shape \(2, 3\)"),
     ({"weight": [[1.0]]}, "got list as 'weight', expected float32"),
-    ({"bias": torch.ones(2)}, r"got a tensor 'bias' of shape \(2,\), expected no such tensor"),
+    ({"bias": torch.ones(2)}, r"got float32 of shape \(2,\) as 'bias', expected no such thing"),
+    ({"note": "word"}, "got str as 'note', expected no such thing"),
+    ({"weight": torch.ones(2, 3, device="meta")}, "got a tensor that is sparse, empty or has a graph as 'weight'"),
+    ({"weight": torch.ones(2, 3).to_sparse()}, "got a tensor that is sparse, empty or has a graph as 'weight'"),
+    ({"weight": torch.ones(2, 3, requires_grad=True)}, "got a tensor that is sparse, empty or has a graph as 'weight'"),
     ({"weight": torch.tensor([[1, 2, 3], [4, 5, torch.nan]])}, "got NaN or infinity in 'weight', expected finite numbers"),
     ({"weight": torch.full((2, 3), -torch.inf)}, "got NaN or infinity in 'weight'"),
 ])

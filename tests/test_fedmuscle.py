@@ -33,7 +33,7 @@ def test_distant_pairs_have_one_of_their_own_in_the_same_ratio():
 def test_the_loss_from_what_is_served_is_the_literal_one(make, protocol, kinds):
     anchor, peers = draw(2)
     found = make(protocol=protocol, tau_cross=0.5)
-    loss = found.loss(make_client(1), anchor, found.serve(peers, kinds), [1, 2, 3], kinds, (1, 0))
+    loss = found.loss(make_client(1), anchor, found.serve(peers, kinds), kinds, (1, 0))
     tau, tau_prev = found.temperatures(kinds)
     literal = muscle_tuples(anchor, peers, tau, tau_prev, learned=make is FedMuscle).mean()
     assert loss.item() == pytest.approx(literal.item(), abs=1e-12)
@@ -43,9 +43,9 @@ def test_drawn_tuples_are_named_by_client_round_and_batch():
     anchor, peers = draw(3)
     client, found = make_client(1), FedMuscle(num_samples=64)
     client.seed = 0
-    where = {name: found.loss(client, anchor, (peers,), [], [""] * 4, name).item() for name in ((1, 0), (1, 1), (2, 0))}
+    where = {name: found.loss(client, anchor, (peers,), [""] * 4, name).item() for name in ((1, 0), (1, 1), (2, 0))}
     assert len(set(where.values())) == 3
     torch.rand(5)
-    assert found.loss(client, anchor, (peers,), [], [""] * 4, (1, 1)).item() == where[1, 1]
+    assert found.loss(client, anchor, (peers,), [""] * 4, (1, 1)).item() == where[1, 1]
     client.name = 2
-    assert found.loss(client, anchor, (peers,), [], [""] * 4, (1, 1)).item() != where[1, 1]
+    assert found.loss(client, anchor, (peers,), [""] * 4, (1, 1)).item() != where[1, 1]

@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from ..aggregation import count_votes
-from ..checks import number
+from ..checks import number, positive_int
 from ..client import local_phase
 from ..exchange import Stage, expect
 from ..method import Method, by_metric
 from ..network import in_batches
 from ..placement import at_work
 from ..seeds import generator
+
+MOST_CLASSES = torch.iinfo(torch.int16).max
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,20 @@ class CoFED(Method):
         number("vote_margin", self.vote_margin, least=0, below=1)
         number("vote_share", self.vote_share, least=0, below=1)
 
+    def check_card(self, card):
+        for size in card["vote_shape"] or ():
+            positive_int("vote_shape", size)
+        if card["vote_classes"] not in (2, card["num_outputs"]) or not 1 <= card["vote_classes"] <= MOST_CLASSES:
+            raise ValueError(f"vote_classes: got {card['vote_classes']} with {card['num_outputs']} outputs, expected 2 or as "
+                             f"many, at most {MOST_CLASSES}: votes are of 16 bits")
+
     def check_cards(self, cards):
         first = {}
         for client in sorted(cards):
-            task, shape = cards[client]["task"], cards[client]["vote_shape"]
-            if first.setdefault(task, shape) != shape:
-                raise ValueError(f"client {client}: got votes of shape {shape} on a public sample, expected {first[task]} as "
-                                 f"others of {task!r} have")
+            task, votes = cards[client]["task"], (cards[client]["vote_shape"], cards[client]["vote_classes"])
+            if first.setdefault(task, votes) != votes:
+                raise ValueError(f"client {client}: got votes of shape and classes {votes} on a public sample, expected "
+                                 f"{first[task]} as others of {task!r} have")
 
     def opening(self, server, round):
         """Votes, from the second round on."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .. import checks
 from ..checks import boolean, one_of, positive_int
-from ..client import embed, public_batch, represent, step
+from ..client import embed, or_nan, public_batch, represent, step
 from ..exchange import Stage, bytes_per_step, expect
 from ..method import Method, by_metric
 from ..peers import PEER_CHOICES, choose
@@ -133,9 +133,9 @@ class WithPeers(Contrastive):
         """Server: the payload for a client, a tuple of tensors, from its peers' unit-length representations (M, B, d)."""
         raise NotImplementedError
 
-    def loss(self, client, anchor, payload, members, kinds, where):
-        """Client: scalar, from its own representations (B, d) and what it was served.  members: names of the client and its M
-        peers, kinds: what tells distant ones apart, in that order; where: (round, number of the batch)."""
+    def loss(self, client, anchor, payload, kinds, where):
+        """Client: scalar, from its own representations (B, d) and what it was served.  kinds: what tells distant ones apart, of
+        the client and its M peers; where: (round, number of the batch)."""
         raise NotImplementedError
 
     def kinds(self, server):
@@ -199,9 +199,9 @@ class WithPeers(Contrastive):
             own = [[kinds[member] for member in several] for several in members]
             payloads = [self.serve(torch.stack([uploads[peer][place] for peer in members[place][1:]]), own[place])
                         for place in places]
-            return {"round": round, "batches": numbers, "members": members, "kinds": own, "payloads": payloads}
+            return {"round": round, "batches": numbers, "kinds": own, "payloads": payloads}
 
-        return [Stage("contrast", takers, message_of)], chosen[-1]
+        return [Stage("contrast", takers, message_of, lambda client, reply: expect(reply, {"loss": float}))], chosen[-1]
 
     def check_upload(self, reply, rows, dim):
         """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""
@@ -231,20 +231,19 @@ class WithPeers(Contrastive):
         """One step on the loss for every batch of the message; {"loss": sum}."""
         total = 0.0
         with at_work(client):
-            for number, members, kinds, payload in zip(*(message[name] for name in ("batches", "members", "kinds", "payloads")),
-                                                       strict=True):
+            for number, kinds, payload in zip(message["batches"], message["kinds"], message["payloads"], strict=True):
                 where = message["round"], number
                 payload = tuple(part.to(client.device) for part in payload)
 
-                def loss_of(anchor, payload=payload, members=members, kinds=kinds, where=where):
-                    return self.loss(client, anchor, payload, members, kinds, where)
+                def loss_of(anchor, payload=payload, kinds=kinds, where=where):
+                    return self.loss(client, anchor, payload, kinds, where)
 
                 if self.refresh == "batch" and makes_graph_again(client):
                     total += self.step_again(client, loss_of, where)
                     continue
                 graph = client.kept.pop("graph", None)
                 anchor = embed(client, self.public_batch(client, where), *where) if graph is None else graph
-                total += step(client.contrastive_optimizer, loss_of(anchor))
+                total += step(client.contrastive_optimizer, or_nan(loss_of, anchor))
         return {"loss": total}
 
     def step_again(self, client, loss_of, where):

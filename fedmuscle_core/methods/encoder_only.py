@@ -20,4 +20,4 @@ class EncoderOnly(Sharing):
 
     def merge(self, uploads, tasks):
         """The same encoder for every client, no decoders."""
-        return dict.fromkeys(tasks, mean_over_clients(uploads)), {}
+        return dict.fromkeys(tasks, mean_over_clients(uploads, self.averaged)), {}

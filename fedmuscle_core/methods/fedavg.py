@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_per_task
 from ..checks import number
-from .sharing import LOCAL_GRID, Sharing, distance_to
+from .sharing import LOCAL_GRID, PARTS, Sharing, distance_to
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class FedAvg(Sharing):
 
     def merge(self, uploads, tasks):
         """Encoders and decoders of every task by `aggregation.mean_per_task`."""
-        encoders = mean_per_task(uploads, "encoder")
-        return {client: encoders[task] for client, task in tasks.items() if task in encoders}, mean_per_task(uploads, "decoder")
+        encoders, decoders = (mean_per_task(uploads, part, self.averaged) for part in PARTS)
+        return {client: encoders[task] for client, task in tasks.items() if task in encoders}, decoders
 
 
 @dataclass(frozen=True)

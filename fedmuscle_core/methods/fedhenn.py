@@ -11,13 +11,13 @@ import torch
 
 from ..aggregation import kernel_mean
 from ..checks import boolean, number, positive_int
-from ..client import embed, local_phase, public_batch
+from ..client import embed, local_phase, or_nan, public_batch
 from ..exchange import Stage, expect
 from ..losses import cka_loss
 from ..method import Method, by_metric
 from ..placement import at_work
 from ..seeds import generator
-from .contrastive import check_public_size, full_batches
+from .contrastive import UNIT, check_public_size, full_batches
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ class FedHeNN(Method):
             if not isinstance(found, (list, tuple)) or len(found) != count:
                 raise ValueError(f"got {len(found) if isinstance(found, (list, tuple)) else type(found).__name__} as kernels, "
                                  f"expected {count} of them")
-            for place, one in enumerate(found):
-                expect({f"kernel {place}": one}, {f"kernel {place}": kernel})
+            named = {f"kernel {place}": one for place, one in enumerate(found)}
+            expect(named | {name: value for name, value in reply.items() if name != "kernels"}, dict.fromkeys(named, kernel))
+            for name, one in named.items():
+                if not ((one.diagonal() - 1).abs().max() <= UNIT and one.abs().max() <= 1 + UNIT
+                        and (one - one.T).abs().max() <= UNIT):
+                    raise ValueError(f"got {name!r} that is none of unit-length rows, expected z_i . z_j")
 
         return Stage("kernels", server.present(round), lambda client: {"round": round}, check)
 
@@ -103,7 +107,8 @@ class FedHeNN(Method):
             if step.number and number == (step.number - 1) * len(batches) // step.total:
                 return loss
             batch = public_batch(client, batches[number], self.augment, round, number)
-            term = cka_loss(embed(client, batch, "local", round, number), means[number].to(client.device))
+            mean = means[number].to(client.device)
+            term = or_nan(lambda features: cka_loss(features, mean), embed(client, batch, "local", round, number))
             terms.append(term.item())
             return loss + self.eta * term
         return extend

@@ -63,18 +63,19 @@ class Muscle(WithPeers):
     def serve(self, peers, kinds):
         return downlink(peers, self.protocol, *self.temperatures(kinds), self.weighting)
 
-    def loss(self, client, anchor, payload, members, kinds, where):
+    def loss(self, client, anchor, payload, kinds, where):
         return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting)
 
     def local_phases(self, server, round):
         """With a bandit, the clients that take part tell their loss."""
         told = server.present(round) if self.peer_choice == "bandit" else []
-        return super().local_phases(server, round, lambda client: {"tell": client in told})
+        return super().local_phases(server, round, lambda client: {"tell": client in told},
+                                    lambda client: {"told": torch.tensor(0.0)} if client in told else {})
 
     def settle(self, server, peers, told):
         """With a bandit, the peers of the round are credited."""
         memory, losses = server.memory, {client: reply["local_loss"] for client, reply in told.items() if "told" in reply}
-        used = {client: several for client, several in peers.items() if client in memory.losses and client in losses}
+        used = {client: several for client, several in peers.items() if memory.losses.get(client) and client in losses}
         if used:
             credit(memory.gains, used, memory.losses, losses)
         memory.losses = memory.losses | losses
@@ -120,7 +121,7 @@ class FedMuscle(Muscle):
             raise ValueError(f"num_samples: got 0 with {self.num_peers} peers and batches of {self.batch_size}, expected a "
                              "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
 
-    def loss(self, client, anchor, payload, members, kinds, where):
+    def loss(self, client, anchor, payload, kinds, where):
         draws = generator(client.seed, "tuples", client.name, *where) if self.num_samples else None
         return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting,
                                   self.num_samples, draws)

@@ -20,5 +20,5 @@ class Gramian(WithPeers):
     def serve(self, peers, kinds):
         return (peers,)
 
-    def loss(self, client, anchor, payload, members, kinds, where):
+    def loss(self, client, anchor, payload, kinds, where):
         return gramian_loss(anchor, *payload, tau=self.tau, normalize=False)

@@ -25,6 +25,8 @@ class MaTFL(Sharing):
     def __post_init__(self):
         super().__post_init__()
         number("group_shift", self.group_shift, least=0)
+        if self.average != "mean":
+            raise ValueError(f"average: got {self.average!r}, expected 'mean' with MaT-FL, whose groups are weighted")
 
     def merge(self, uploads, tasks):
         """An encoder of its own for every client, no decoders."""

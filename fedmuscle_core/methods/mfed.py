@@ -46,9 +46,10 @@ class MFed(Sharing):
         return SHARES[self.share]
 
     def merge(self, uploads, tasks):
-        """One encoder for all and one decoder a task, from what was uploaded."""
-        encoders = dict.fromkeys(tasks, mean_over_tasks(uploads)) if "encoder" in self.parts else {}
-        return encoders, mean_per_task(uploads, "decoder") if "decoder" in self.parts else {}
+        """One encoder for all and one decoder a task, from what was uploaded.  Another `average` than the mean is taken within
+        tasks and then over tasks: it protects where a task has three clients, or there are three tasks."""
+        encoders = dict.fromkeys(tasks, mean_over_tasks(uploads, self.averaged)) if "encoder" in self.parts else {}
+        return encoders, mean_per_task(uploads, "decoder", self.averaged) if "decoder" in self.parts else {}
 
     def objective(self, client, received, message):
         if self.share == "decoder":

@@ -5,19 +5,22 @@ and nothing is uploaded; it ends locally, as a round of every method does.  Opti
 (our choice).
 """
 
+import math
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from ..aggregation import Upload
-from ..checks import boolean
+from ..aggregation import AVERAGES, Upload
+from ..checks import boolean, number, one_of
 from ..client import local_phase
-from ..exchange import Stage, expect
+from ..exchange import Diverged, Stage, expect
 from ..method import Method
 
 PARTS = ("encoder", "decoder")
+GROWTH, SMALL = 100.0, 0.1     # how far parameters may be from what was sent, see `check_upload` (our choice)
 GRADIENT_SAMPLES = 32
 LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 
@@ -41,7 +44,8 @@ class ServerParameters:
 class Sharing(Method):
     """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of
     each local phase, which the server compares, see `gradient_agreement`; not counted as exchanged, as the method does not need
-    it."""
+    it.  average: how uploads become one, of `aggregation.AVERAGES`.  All but "mean" leave samples aside, and of one or two
+    uploads they are the plain mean: nothing protects there."""
 
     group: ClassVar[str] = "sharing"
     grid: ClassVar[tuple] = (LOCAL_GRID, [])
@@ -49,9 +53,16 @@ class Sharing(Method):
     personal: ClassVar[tuple] = ()                    # of it, what clients do not take over after their first time
 
     measure_gradients: bool = True
+    average: str = "mean"
 
     def __post_init__(self):
+        one_of("average", self.average, AVERAGES)
         boolean("measure_gradients", self.measure_gradients)
+
+    def check_card(self, card):
+        for part in PARTS:
+            state_like(card["shapes"][part])
+            number(f"scales: {part}", card["scales"][part], least=0)
 
     def check_cards(self, cards):
         check_architectures(cards, self.label)
@@ -62,6 +73,11 @@ class Sharing(Method):
 
     def memory(self):
         return ServerParameters()
+
+    @property
+    def averaged(self):
+        """The function of `average`: (states, weights) -> state."""
+        return AVERAGES[self.average]
 
     def merge(self, uploads, tasks):
         """Server: ({client: encoder}, {task: decoder}) from the accepted `aggregation.Upload`s; tasks: {client: task} of
@@ -81,8 +97,12 @@ class Sharing(Method):
         def parts_of(client):
             return [part for part, owner in (("encoder", lowest), ("decoder", owners[tasks[client]])) if owner == client]
 
-        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)},
-                             lambda client, reply: expect(reply, reply))
+        def check(client, reply):
+            mates = {"encoder": server.clients, "decoder": [one for one in server.clients if tasks[one] == tasks[client]]}
+            check_upload(reply, server.cards[client]["shapes"], {part: median_low(
+                server.cards[one]["scales"][part] for one in mates[part]) for part in parts_of(client)})
+
+        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)}, check)
         if missing := sorted({lowest, *owners.values()} - set(handed)):
             raise ValueError(f"client {missing[0]}: hand_in: got nothing that can be used, expected what all begin with")
         memory.encoders = dict.fromkeys(server.clients, of_part(handed[lowest], "encoder"))
@@ -104,7 +124,14 @@ class Sharing(Method):
             adopt = [part for part in sent if anew or part not in self.personal or client not in memory.begun]
             return message | {"adopt": adopt, "start_anew": anew} | flattened({part: states[part] for part in sent})
 
-        replies = yield Stage("train", server.clients, message_of, uncounted=("gradient",), ends=True)
+        def check(client, reply):
+            like = {"local_loss": float}
+            if "gradient" in reply:
+                own = parameters_of(memory.encoders[client], server.cards[client]["shapes"]["encoder"])
+                like["gradient"] = torch.cat([one.flatten().to("meta") for one in own])
+            expect(reply, like, finite=False)
+
+        replies = yield Stage("train", server.clients, message_of, check, uncounted=("gradient",), ends=True)
         memory.begun = sorted({*memory.begun, *(client for client in replies if client in present)})
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
         losses = {client: reply["local_loss"] for client, reply in replies.items()}
@@ -113,8 +140,9 @@ class Sharing(Method):
     def opening(self, server, round):
         """From the second round on, the parameters of the clients that take part."""
         def check(client, reply):
-            expect(reply, flattened({part: server.memory.state_for(client, server.cards[client]["task"])[part]
-                                     for part in self.parts}))
+            card = server.cards[client]
+            sent, shapes = server.memory.state_for(client, card["task"]), card["shapes"]
+            check_upload(reply, shapes, {part: scale_of(sent[part], shapes[part]) for part in self.parts})
 
         return Stage("hand_in", server.present(round), lambda client: {"parts": list(self.parts)}, check) if round > 1 else None
 
@@ -133,7 +161,10 @@ class Sharing(Method):
     # Client functions.
 
     def register(self, client, message):
-        return super().register(client, message) | {"shapes": shapes_of(client.network)}
+        """scales: see `scale_of`, of both parts."""
+        shapes = shapes_of(client.network)
+        return super().register(client, message) | {"shapes": shapes, "scales": {
+            part: scale_of(getattr(client.network, part)().state_dict(), shapes[part]) for part in PARTS}}
 
     def hand_in(self, client, message):
         """The client's parameters of the parts asked for."""
@@ -160,8 +191,42 @@ class Sharing(Method):
 
 
 def shapes_of(network):
-    """{part: {name: shape}} of a network's parameters and buffers."""
-    return {part: {name: list(value.shape) for name, value in getattr(network, part)().state_dict().items()} for part in PARTS}
+    """{part: {name: [type, "parameter" or "buffer", *shape]}} of a network's state."""
+    found = {}
+    for part in PARTS:
+        module = getattr(network, part)()
+        learn = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        found[part] = {name: [str(value.dtype).removeprefix("torch."), "parameter" if name in learn else "buffer", *value.shape]
+                       for name, value in module.state_dict().items()}
+    return found
+
+
+def state_like(shapes):
+    """{name: tensor without numbers} of one part of `shapes_of`."""
+    return {name: torch.empty(shape, dtype=getattr(torch, kind), device="meta") for name, (kind, _, *shape) in shapes.items()}
+
+
+def parameters_of(state, shapes):
+    """The tensors of a state that are parameters; buffers are not."""
+    return [value for name, value in state.items() if shapes[name][1] == "parameter"]
+
+
+def scale_of(state, shapes):
+    """Root mean square of the parameters of a state, in float64; 0.0 where there are none."""
+    own = parameters_of(state, shapes)
+    total = sum(value.detach().double().square().sum().item() for value in own)
+    return math.sqrt(total / max(1, sum(value.numel() for value in own)))
+
+
+def check_upload(reply, shapes, scales):
+    """ValueError where a reply is not the parts of `scales`, {part: root mean square of what was sent}, of these `shapes`;
+    `Diverged` where that of a part's parameters is more than GROWTH times what was sent, or GROWTH * SMALL where that is more,
+    far beyond what a round of training gives."""
+    expect(reply, flattened({part: state_like(shapes[part]) for part in scales}))
+    for part, sent in scales.items():
+        got, most = scale_of(of_part(reply, part), shapes[part]), GROWTH * max(sent, SMALL)
+        if got > most:
+            raise Diverged(f"got parameters of root mean square {got:.3g} in the {part}, expected at most {most:.3g}")
 
 
 def check_architectures(cards, label):
@@ -206,7 +271,7 @@ def gradient_agreement(gradients, tasks):
     do not take part.
     """
     usable = {client: vector for client, vector in sorted(gradients.items())
-              if vector is not None and torch.isfinite(vector).all() and vector.any()}
+              if vector is not None and vector.any() and torch.isfinite(vector.norm())}
     found = {"gradient_norm": {client: vector.norm().item() for client, vector in usable.items()}}
     for name, same in (("gradient_cosine_same", True), ("gradient_cosine_other", False)):
         found[name] = {}

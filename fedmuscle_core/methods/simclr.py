@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..client import embed, local_phase, public_batch, step
-from ..exchange import Stage
+from ..client import embed, local_phase, or_nan, public_batch, step
+from ..exchange import Stage, expect
 from ..losses import nt_xent
 from ..method import by_metric
 from ..placement import at_work
@@ -21,7 +21,8 @@ class SimCLR(Contrastive):
     changes_public = True
 
     def play(self, server, round):
-        return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, ends=True)))
+        return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, lambda client, reply: expect(
+            reply, {"contrastive_loss": float, "local_loss": float}), ends=True)))
 
     def learn(self, client, message):
         return {"contrastive_loss": self.contrast(client, message["round"]),
@@ -33,8 +34,9 @@ class SimCLR(Contrastive):
         with at_work(client):
             for rows in self.rows(client, round):
                 views = [public_batch(client, rows, True, "simclr", client.name, round, len(losses), view) for view in (0, 1)]
-                first, second = embed(client, torch.cat(views), round, len(losses)).chunk(2)
-                losses.append(step(client.contrastive_optimizer, nt_xent(first, second, tau=self.tau)))
+                both = embed(client, torch.cat(views), round, len(losses))
+                loss = or_nan(lambda both: nt_xent(*both.chunk(2), tau=self.tau), both)
+                losses.append(step(client.contrastive_optimizer, loss))
         return sum(losses) / len(losses)
 
     def forwards(self, work):

@@ -14,7 +14,7 @@ SHARED = Setup("tiny_shared", with_tasks({"edges": (24, 10), "saliency": (16, 12
 torch.set_num_threads(1)                        # networks of tests are small: more threads only wait for one another
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Settings of a three-client federation that trains in about a second; `tiny(field=value)` changes a field, the setup
     or the method, by name, among them."""

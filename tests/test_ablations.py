@@ -5,7 +5,7 @@ import pytest
 from fedmuscle_core.experiments import ablations, build
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.setups import DENSE_SIZES, LABEL_SIZES
+from fedmuscle_core.experiments.setups import DENSE_SIZES, LABEL_SIZES, Setup, setup_named
 
 GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
@@ -84,3 +84,11 @@ def test_tasks_are_added_one_by_one_and_every_one_has_three_clients():
 
 def test_notebook_10_varies_every_factor_and_quick_some():
     assert ablations.factors("mini") == tuple(ablations.FACTORS) and len(ablations.factors("quick")) == 2
+
+
+@pytest.mark.parametrize("setup", ["photos1", Setup("own", [("ic10", "vit_small", 8)] * 4), "noniid"])
+def test_peers_are_varied_with_any_setup(setup):
+    counts = {value for value, method in ablations.by_peer_count("mini", [0], setup, ["fedmuscle"]) if method == "fedmuscle"}
+    assert counts == set(range(1, len(setup_named(setup).clients)))
+    assert {one.method.num_peers for (choice, _), (one,) in ablations.by_choice("mini", [0], setup).items() if choice} == {1}
+    assert len(ablations.by_peer_count("quick", [0], Setup("two", [("ic10", "vit_small", 8)] * 2), ["fedmuscle"])) == 2

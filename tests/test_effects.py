@@ -105,3 +105,29 @@ def test_swept_runs_of_a_setup_of_ones_own_are_measured_and_untuned(tiny, tmp_pa
     changes = effects.client_changes(found)
     assert changes.groupby("value")["change"].mean()[2] == pytest.approx(measured["delta"][0]) and "score" in changes
     assert "untuned" in effects.effect_table(measured, 2).to_string()
+
+
+def test_a_value_that_diverged_is_named_and_has_no_mean():
+    found = results()
+    records, runs = found[3, "fedmuscle"]
+    lost = runs["seed"] == 2
+    marker = runs[lost].head(1).assign(split="diverged", client=2, round=3, value=np.nan)
+    found[3, "fedmuscle"] = records, pd.concat([runs[~lost], marker], ignore_index=True)
+    measured, why = effects.measure(found), "diverged on 1 of 3 seed(s): seed 2, client 2, round 3"
+    assert measured[measured["value"] == 3]["delta"].isna().tolist() == [True] * 3
+    table = effects.effect_table(measured, 1, "M").set_index("M")
+    assert table.loc[3].tolist() == [why, "-", "-", 0, "-"] and table.loc[1, "Delta (%)"].startswith("+1.7")
+    assert effects.answer(measured, 1, "M").endswith(f"over 3 seed(s): with 3 it {why}.")
+    with pytest.raises(ValueError, match="reference: 'fedmuscle' with 3 diverged on 1 of 3"):
+        effects.effects(measured, 3)
+    with pytest.raises(ValueError, match="'fedmuscle' diverged"):
+        effects.client_changes(found)
+    del found[1, "fedmuscle"]
+    with pytest.raises(ValueError, match="got no method beside 'local' whose runs all came to an end"):
+        effects.measure(found)
+
+
+def test_effects_keep_the_mark_of_what_nobody_tuned():
+    measured = effects.measure(results())
+    measured.attrs["untuned"] = ["mine"]
+    assert effects.effects(measured, 1).attrs == {"untuned": ["mine"]}

@@ -57,7 +57,7 @@ def test_durations_in_words():
 def test_reproduce_says_beforehand_how_long_it_will_take(monkeypatch, capsys, tiny, tmp_path):
     monkeypatch.setattr(reproduce, "PLANS", {"02": lambda profile, seeds: [tiny(method="local"), tiny()]})
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
-    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: None)
+    monkeypatch.setattr(reproduce, "sweep", lambda *_, progress: None)
     store(tmp_path, tiny(method="local", seed=5), 60.0)
     reproduce.compute("mini", ["02"], None, 2)
     assert "2 runs to compute: about 60 s with 2 worker(s)" in capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_runs_that_cost_differently_have_rows_of_their_own():
 
 def test_a_paper_run_is_forecast_before_it_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
-    monkeypatch.setattr(reproduce, "sweep", lambda wanted, folder, workers: print(f"the sweep of {len(wanted)} runs begins"))
+    monkeypatch.setattr(reproduce, "sweep", lambda wanted, *_, progress: print(f"the sweep of {len(wanted)} runs begins"))
     reproduce.compute("paper", ["02"], [0])
     said = capsys.readouterr().out
     assert "trainable" in said and "hours of all" in said

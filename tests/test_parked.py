@@ -72,3 +72,31 @@ def test_states_of_an_earlier_federation_in_the_folder_are_not_taken_up(tiny, tm
     tables = [runs.run(settings, tmp_path / where, progress=False, parked=tmp_path / "parked")[1] for where in ("one", "two")]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert len(build(settings, tmp_path / "parked").clients) == 3
+
+
+def test_a_parked_client_that_was_damaged_is_named(tmp_path):
+    waiting = federation(method("local"), parked=tmp_path)
+    small_fit(waiting, 1)
+    path = tmp_path / "parked2.state"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"parked2\.state: got a damaged state"):
+        small_fit(waiting, 2)
+
+
+def test_a_full_disk_names_the_parked_client(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    waiting = federation(method("local"), parked=tmp_path)
+    monkeypatch.setattr("fedmuscle_core.files.torch.save", full)
+    with pytest.raises(OSError, match=r"parked1\.state: the state could not be written \(.*No space left"):
+        small_fit(waiting, 1)
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path):
+    others = ["client1.pt", "client7.pt", "clients.pt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    small_fit(federation(method("local"), parked=tmp_path), 1)
+    assert all((tmp_path / name).read_text() == "mine" for name in others)

@@ -231,3 +231,38 @@ def test_a_saved_figure_has_its_numbers_beside_it_and_stable_bytes(tmp_path, mon
     assert written[0] == written[1]
     assert written[0][1] == b"x\n1\n0.333333\n"
     assert sorted(path.name for path in (tmp_path / "quick").iterdir()) == ["99_test.csv", "99_test.png"]
+
+
+def test_what_diverged_is_not_drawn_and_the_title_says_so():
+    runs = history(["local", "fedmuscle"], 2)
+    marker = runs[runs["method"] == "fedmuscle"].head(1).assign(split="diverged", value=np.nan, round=1)
+    for lost in (pd.concat([runs, marker], ignore_index=True),
+                 runs.assign(value=runs["value"].where(runs.index < len(runs) - 1))):
+        fig, table = plots.learning_curves(lost)
+        assert "not drawn: FedMuscle, diverged on 1 of 3 seed(s)" in fig.get_suptitle() and set(table["method"]) == {"local"}
+    measured = pd.DataFrame([{"method": "fedmuscle", "value": value, "seed": seed,
+                              "delta": np.nan if value == 3 else 1.0 * seed}
+                             for value in (1, 3) for seed in range(3)])
+    measured.attrs["untuned"] = ["mine"]
+    _, ax = matplotlib.pyplot.subplots()
+    assert plots.value_curves(ax, measured)["setting"].tolist() == [1]
+    assert ax.containers[0].get_label() == "FedMuscle (untuned); diverged with 3"
+    rows = pd.DataFrame([("A, which diverged", np.nan, np.nan, np.nan)], columns=ROWS.columns)
+    rows.attrs["untuned"] = ["mine"]
+    fig = plots.forest_plot(rows, "title")
+    assert [text.get_text() for text in fig.axes[0].texts] == ["-"] and fig.get_suptitle() == "title (untuned)"
+
+
+def test_a_figure_that_cannot_be_saved_leaves_the_old_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "figures", lambda profile: tmp_path)
+    fig = plots.heatmaps({"a": np.eye(2)}, "title")
+    plots.save_figure(fig, pd.DataFrame({"x": [1]}), "99_test", "quick")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+    for broken in ((fig, "savefig"), (type(tmp_path), "write_bytes")):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device: '.*99_test"):
+            patch.setattr(*broken, fail)
+            plots.save_figure(fig, pd.DataFrame({"x": [2]}), "99_test", "quick")
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

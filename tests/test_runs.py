@@ -1,4 +1,7 @@
 import dataclasses
+import json
+import math
+import resource
 import signal
 import statistics
 import subprocess
@@ -9,7 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
+from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments import plans, resume, runs
+from fedmuscle_core.experiments.forecast import estimate
 from fedmuscle_core.experiments.runs import fingerprint, is_stored, run, stored, sweep, sweep_groups
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.store import find_run, run_names, stored_runs
@@ -187,7 +192,129 @@ def test_two_setups_of_one_name_and_methods_of_a_notebook_with_workers_are_refus
     with pytest.raises(ValueError, match="setup: got another setup named 'setup1'"):
         runs.sweep([settings.replace(setup=dataclasses.replace(other, name="setup1"))], tmp_path)
     monkeypatch.setattr(type(settings.method), "__module__", "__main__")
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ValueError, match="workers: got 2, expected 1 with Local, defined in a notebook"):
         runs.sweep([settings], tmp_path, workers=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Client 2 diverges in round 2 of seed 1, of every method."""
+    fit = Federation.fit
+
+    def fail(federation, *arguments, **options):
+        if federation.seed == 1:
+            raise Diverged("client 2: round 2: local loss is NaN (local)", 2, 2)
+        return fit(federation, *arguments, **options)
+    monkeypatch.setattr(Federation, "fit", fail)
+
+
+def test_a_run_that_diverges_is_stored_as_such_and_not_computed_again(tiny, tmp_path, built, diverging, monkeypatch, capsys):
+    wanted = [tiny(method="local", seed=seed, rounds=1) for seed in (0, 1, 2)]
+    records, history = sweep(wanted, tmp_path, progress=False)
+    assert [record.get("failed") for record in records] == [
+        None, {"client": 2, "round": 2, "reason": "client 2: round 2: local loss is NaN (local)"}, None]
+    said = "1 of 3 runs diverged: local diverged on 1 of 3 seed(s): seed 1, client 2, round 2\n"
+    assert capsys.readouterr().out == said and len(built) == 3 and not list(tmp_path.glob("*.state.pt"))
+    assert all(is_stored(settings, tmp_path) for settings in wanted) and history["value"].isna().sum() == 1
+    _, again = sweep(wanted, tmp_path, progress=False)
+    assert capsys.readouterr().out == said and len(built) == 3
+    pd.testing.assert_frame_equal(history, again)
+    monkeypatch.setenv(runs.RECOMPUTE_BEFORE, "2999-01-01T00:00:00+00:00")
+    assert not is_stored(wanted[1], tmp_path)
+
+
+def test_a_score_of_nan_counts_as_diverged(tiny, tmp_path, monkeypatch):
+    fit = Federation.fit
+
+    def spoil(federation, *arguments, **options):
+        history = fit(federation, *arguments, **options)
+        history.loc[(history["client"] == 3) & (history["round"] == 1) & (history["split"] == "validation"), "value"] = math.nan
+        return history
+    monkeypatch.setattr(Federation, "fit", spoil)
+    record, history = run(tiny(method="local", rounds=1), tmp_path, progress=False)
+    assert record["failed"] == {"client": 3, "round": 1, "reason": "client 3: round 1: validation accuracy is NaN"}
+    assert history["split"].tolist() == ["diverged"] and "ledger" not in record
+
+
+def damage(path, change):
+    """Change the record of the first line by hand, and leave out its sum, as in lines of before version 0.7."""
+    first, *others = path.read_text().splitlines()
+    record = json.loads(first)
+    record.pop("crc")
+    change(record)
+    path.write_text("\n".join([json.dumps(record), *others]) + "\n")
+
+
+def cut(record):
+    entry = record["history"]["series"][-1]
+    entry["values"].pop("3")
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (cut, "got no row of client 3, .*and 0 others"),
+    (lambda record: record["settings"].update(seed=5), "run: got the name local-.*-seed0, expected local-.*-seed5"),
+    (lambda record: record["settings"].update(rounds=None), "rounds: got None"),
+    (lambda record: record["settings"].update(speed=2), r"settings: got unknown \['speed'\]"),
+    (lambda record: record.pop("fingerprint"), "got a record without fingerprint"),
+    (lambda record: record.pop("finished"), "got a record without finished"),
+    (lambda record: record.update(settings=None), "not a stored run .TypeError"),
+    (lambda record: record["history"]["series"][0].update(metric="acc"), "got no row of client 1, "),
+    (lambda record: record["history"].update(bytes=[["1-3", "0-1", 7]]), "bytes: got 7 of client 1, round 1, expected 0"),
+    (lambda record: record["history"]["tasks"].update({"3": "mlc"}), "task: got 'mlc' of client 3, expected 'ic10'"),
+    (lambda record: record.update(ledger={"up": [["1-3", "1", 8]]}), "bytes: got 0 of client 1, round 1, expected 8"),
+], ids=["rows", "seed", "none", "unknown", "fingerprint", "finished", "settings", "metric", "bytes", "task", "ledger"])
+def test_a_stored_run_changed_by_hand_is_named_with_file_and_line(tiny, tmp_path, change, reason):
+    settings = tiny(method="local", rounds=1)
+    for seed in (0, 1):
+        run(settings.replace(seed=seed), tmp_path, progress=False)
+    damage(tmp_path / "tiny.jsonl", change)
+    with pytest.raises(ValueError, match=f"tiny.jsonl, line 1: .*{reason}"):
+        sweep([settings], tmp_path, progress=False)
+    sweep([settings.replace(seed=1)], tmp_path, progress=False)
+
+
+def test_a_line_cut_off_is_computed_again_and_damage_in_other_files_does_not_matter(tiny, tmp_path):
+    settings = tiny(method="local", rounds=1)
+    _, history = run(settings, tmp_path, progress=False)
+    path = tmp_path / "tiny.jsonl"
+    path.write_bytes(path.read_bytes()[:-100])
+    (tmp_path / "setup1.jsonl").write_text('{"run":"cut\n')
+    assert math.isnan(estimate([settings], tmp_path))
+    with pytest.warns(UserWarning, match="the last line was cut off"):
+        _, again = sweep([settings], tmp_path, progress=False)
+    pd.testing.assert_frame_equal(history, again)
+    assert not math.isnan(estimate([settings.replace(rounds=2)], tmp_path) or math.nan) or path.read_text().count("\n") == 1
+
+
+def test_a_full_disk_while_storing_keeps_the_state_and_the_next_start_goes_on(tiny, tmp_path, monkeypatch):
+    settings, played, play = tiny(rounds=2), [], FedMuscle.play
+    monkeypatch.setattr(resume, "EVERY", 0)
+    monkeypatch.setattr(FedMuscle, "play", lambda method, server, round: played.append(round) or play(method, server, round))
+    run(settings.replace(seed=1), tmp_path, progress=False)
+    path, append = tmp_path / "tiny.jsonl", runs.append_run
+    before = path.read_bytes()
+
+    def with_little_room(*arguments):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))
+        try:
+            append(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.setattr(runs, "append_run", with_little_room)
+    with pytest.raises(OSError, match="File too large: '.*tiny.jsonl'"):
+        run(settings, tmp_path, progress=False)
+    assert path.read_bytes() == before and len(list(tmp_path.glob("tiny-*.state.pt"))) == 1
+    monkeypatch.setattr(runs, "append_run", append)
+    run(settings, tmp_path, progress=False)
+    assert played == [1, 2, 1, 2, 2] and is_stored(settings, tmp_path) and not list(tmp_path.glob("*.state.pt"))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tiny, tmp_path, built):
+    (tmp_path / "taken").write_text("a file")
+    for compute in (run, lambda settings, folder: sweep([settings], folder)):
+        with pytest.raises(ValueError, match="taken.runs: cannot be written to .*FEDMUSCLE_RUNS"):
+            compute(tiny(method="local"), tmp_path / "taken" / "runs")
+    assert not built

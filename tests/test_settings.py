@@ -22,8 +22,8 @@ def test_every_committed_run_has_the_name_and_the_fingerprint_of_its_settings(fo
     records = [record for record, _ in stored_runs(folder)]
     assert len(records) >= 150
     for record in records:
-        settings = Settings.of(**record["settings"])
-        assert settings == settings.canonical() and settings.run() == record["run"], record["run"]
+        settings = Settings.of(**record["settings"]).canonical()
+        assert settings.run() == record["run"], record["run"]
         assert fingerprint(settings.setup) == record["fingerprint"], settings.setup.name
         assert settings.flat().items() >= record["settings"].items()
 
@@ -85,7 +85,8 @@ def test_with_another_method_the_values_that_both_have_stay():
 
 def test_values_reach_the_group_they_belong_to_and_come_back_flat():
     settings = Settings.of("quickstart", "fedmuscle", seed=2, local_lr=0.5, lora_rank=4, tau=0.9, dim=8)
-    assert settings.training == Training(local_lr=0.5) and settings.compute == Compute(lora_rank=4)
+    assert settings.training == Training(local_lr=0.5)
+    assert settings.compute == Compute(lora_rank=4)
     assert settings.method == FedMuscle(tau=0.9) and settings.setup == setup_named("quickstart") and settings.dim == 8
     assert Settings.of(**settings.flat()) == settings
     assert settings.describe() == "quickstart fedmuscle seed 2"
@@ -96,14 +97,14 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
           "contrastive_steps": 3, "distant": "task", "num_samples": 64, "peer_choice": "task", "absence": 0.5, "dirichlet": 0.1,
           "refresh": "round", "bad_uploads": "skip", "image_size": 64, "adaptation": "lora", "precision": "bfloat16",
           "micro_batch_size": 4, "decoder_term": "distance", "share": "encoder", "measure_gradients": False, "augment": True,
-          "offload": True, "mu": 0.5, "group_shift": 0.5, "vote_margin": 0.5, "vote_share": 0.5}
+          "offload": True, "mu": 0.5, "group_shift": 0.5, "vote_margin": 0.5, "vote_share": 0.5, "average": "median"}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_key_depends_on_every_field_but_the_seed(method):
     usual = Settings.of(method=method, tau=0.5)
     keys = {usual.key()}
-    names = set(usual.flat()) - {"method", "seed"}
+    names = set(usual.flat()) - {"method", "seed"} - ({"average"} if method == "matfl" else set())     # it takes one value
     for name in names:
         keys.add(usual.replace(**{name: OTHERS[name] if name in OTHERS else 2 * usual.flat()[name]}).key())
     assert len(keys) == len(names) + 1 and usual.replace(seed=7).key() == usual.key()
@@ -201,3 +202,33 @@ def test_a_method_without_a_name_of_its_own_or_with_shared_names_is_refused():
                 Settings("setup1", kind())
         finally:
             del METHODS[name]
+
+
+def test_a_whole_number_where_a_field_takes_numbers_is_the_same_run():
+    for name, value in {"tau": 1, "local_lr": 1, "dirichlet": 2, "absence": 0}.items():
+        whole, same = Settings.of(**{name: value}), Settings.of(**{name: float(value)})
+        assert whole == same and whole.run() == same.run() and json.dumps(whole.flat()) == json.dumps(same.flat())
+    assert type(Settings.of(rounds=3).flat()["rounds"]) is int
+
+
+def test_settings_of_a_setup_have_what_it_needs():
+    own = Setup("own", (("ic10", "resnet_small", 24), ("ic10", "vit_small", 24)), {"rounds": 3, "num_peers": 1, "tau": 0.5})
+    assert Settings.of("setup2").public_domain == "pairs"
+    assert Settings.of("setup2", public_domain="noise").public_domain == "noise"
+    settings = Settings.of(own, "fedmuscle", seed=2)
+    assert (settings.rounds, settings.method, settings.seed) == (3, FedMuscle(num_peers=1, tau=0.5), 2)
+    assert settings == Settings.of(own, "fedmuscle", seed=2, **own.settings)  # spread by hand, as before version 0.7
+    assert Settings.of(own, FedMuscle()).method == FedMuscle() and Settings.of(own, FedMuscle()).rounds == 3
+
+
+def test_a_group_and_one_of_its_fields_are_both_taken():
+    settings = Settings().replace(training=Training(local_epochs=2), local_lr=0.5, compute=Compute(lora_rank=4), offload=True)
+    assert settings.training == Training(local_epochs=2, local_lr=0.5)
+    assert settings.compute == Compute(lora_rank=4, offload=True)
+
+
+def test_seeds_that_are_there_twice_are_refused():
+    with pytest.raises(ValueError, match=r"seeds: got \[0\] more than once in \[0, 1, 0\], expected different ones"):
+        profile_seeds("mini", [0, 1, 0])
+    with pytest.raises(ValueError, match=r"seeds: got \[3\] more than once"):
+        profile_settings("mini", "setup1", "local", [3, 3])

@@ -9,7 +9,9 @@ from fedmuscle_core.experiments.statistics import (
     balanced_gain,
     bytes_sent,
     delta,
+    failures,
     final_scores,
+    finished,
     interquartile_mean,
     log_odds_change,
     mean_interval,
@@ -64,6 +66,8 @@ def test_what_a_history_is_marked_with_stays_on_its_changes():
 def test_bytes_are_those_of_a_round_however_many_metrics_it_has():
     runs = pd.DataFrame([("fedmuscle", 0, client, round, 100 * round + client) for client in (1, 2) for round in (0, 1, 2)
                          for _ in ("loss", "score")], columns=["method", "seed", "client", "round", "bytes"])
+    runs["split"] = "train"
+    runs.loc[len(runs)] = ("fedmuscle", 1, 2, 1, 0, "diverged")               # how far it came says nothing of its bytes
     assert bytes_sent(runs).to_dict() == {("fedmuscle", 0, client, round): 100 * round + client
                                           for client in (1, 2) for round in (1, 2)}
 
@@ -268,3 +272,41 @@ def test_tables_say_what_is_missing():
         seed_client_table(table.drop(index=3), "a")
     with pytest.raises(ValueError, match="'a' has several rows for a seed and client"):
         seed_client_table(pd.concat([table, table]), "a")
+
+
+def history(value=60.0, split="test"):
+    """Two clients and seeds of Local and FedMuscle; `value` of client 2 on seed 1 of FedMuscle."""
+    rows = [(method, client, split, 3, seed, 50.0) for method in ("local", "fedmuscle") for seed in (0, 1) for client in (1, 2)]
+    table = pd.DataFrame(rows, columns=["method", "client", "split", "round", "seed", "value"])
+    table.loc[7, "value"] = value
+    return table
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_score_of_nan_and_a_run_that_diverged_are_named_and_refused(split):
+    lost = history(np.nan, split)
+    marker = pd.DataFrame([("fedmuscle", 2, "diverged", 3, 1, np.nan)], columns=lost.columns)
+    gone = pd.concat([history(split=split).drop([6, 7]), marker], ignore_index=True)
+    for table in (lost, gone, gone.query("seed >= 0"), gone[gone["round"] > 0]):
+        assert failures(table) == {"fedmuscle": "diverged on 1 of 2 seed(s): seed 1, client 2, round 3"}
+        with pytest.raises(ValueError, match="history: 'fedmuscle' diverged on 1 of 2 seed.* seed 1, client 2, round 3; exp"):
+            final_scores(table)
+        assert set(finished(table)["method"]) == {"local"}
+    assert failures(history()) == {} and len(finished(history())) == 8
+
+
+def test_nan_is_never_left_out_of_a_mean():
+    with pytest.raises(ValueError, match="values: got NaN in 1 of 2"):
+        mean_interval([1.0, np.nan])
+    with pytest.raises(ValueError, match="scores: 'fedmuscle' scored NaN on client 1, seed 0"):
+        relative_change(scores(local=[50], fedmuscle=[np.nan]))
+    table = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "delta": [1.0, np.nan, 1.0, 2.0]})
+    with pytest.raises(ValueError, match="delta: got NaN of 'a'"):
+        paired_difference(table, "delta", "a", "b")
+    assert verdict((np.nan, np.nan, np.nan)) == "-"
+
+
+def test_runs_of_two_settings_under_one_name_are_refused():
+    twice = pd.concat([scores(local=[50, 60], fedmuscle=[55, 66]), scores(local=[40, 60])])
+    with pytest.raises(ValueError, match="scores: got 'local' twice for client 1, seed 0, expected runs of one setting"):
+        relative_change(twice)

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -212,7 +213,8 @@ def test_a_last_line_cut_off_is_ignored_and_the_next_one_is_whole(tmp_path, kept
     torn = path.read_bytes()
     path.write_bytes(torn[:size] + torn[size:][:kept])
     assert run_names(tmp_path, "tiny") == ["local-1-seed0"] and len(stored_runs(tmp_path)) == 1
-    append_run(tmp_path, *made_up_run("local-3-seed0"))
+    with pytest.warns(UserWarning, match="tiny.jsonl: the last line was cut off and is left out; the run is computed again"):
+        append_run(tmp_path, *made_up_run("local-3-seed0"))
     assert run_names(tmp_path, "tiny") == ["local-1-seed0", "local-3-seed0"]
     check_equal(stored_runs(tmp_path)[1], made_up_run("local-3-seed0"))
 
@@ -245,7 +247,7 @@ def test_a_line_for_which_there_is_half_the_room_leaves_the_file_as_it_was(tmp_p
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) * 3 // 2, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large: '.*tiny.jsonl'"):
             append_run(tmp_path, *made_up_run("local-2-seed0"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -378,7 +380,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device: '.*run.json'"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
@@ -386,3 +388,82 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
 
 def test_environment_names_the_versions():
     assert environment()["torch"].startswith("2.") and environment()["python"] == sys.version.split()[0]
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace('"torch":"2.15.0"', '"torch":"2.16.0"'),
+    lambda text: text.replace('"seed":0', '"seed":1').replace("seed0", "seed1"),
+    lambda text: re.sub('"local_loss","split":"train","rounds":"1-3","scale":1,"values":{"1":.0.', r'\g<0>1', text),
+    lambda text: text.replace('"crc":"', '"crc":"0')], ids=["a version", "another seed", "a value", "the sum"])
+def test_a_line_changed_by_hand_is_named_and_one_without_a_sum_counts(tmp_path, change):
+    append_run(tmp_path, *made_up_run())
+    path = tmp_path / "tiny.jsonl"
+    text = change(path.read_text())
+    assert text != path.read_text()
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"tiny.jsonl, line 1: not a stored run \(ValueError: crc: the line was changed after"):
+        stored_runs(tmp_path)
+    path.write_text(re.sub(',"crc":"[0-9a-f]+"', "", text))                   # as lines of before version 0.7
+    assert len(stored_runs(tmp_path)) == 1
+
+
+def test_a_number_that_is_not_json_is_named(tmp_path):
+    append_run(tmp_path, *made_up_run())
+    path = tmp_path / "tiny.jsonl"
+    path.write_text(path.read_text().replace('"wall_seconds":1.5', '"wall_seconds":NaN'))
+    with pytest.raises(ValueError, match="line 1: .*got NaN, which is not JSON"):
+        find_run(tmp_path, "tiny", "local-1-seed0")
+
+
+def test_a_run_that_diverged_has_one_row_that_says_when(tmp_path):
+    record, _ = made_up_run()
+    record = {name: record[name] for name in ("run", "settings")}
+    record["failed"] = {"client": 2, "round": 3, "reason": "client 2: round 3: local loss is NaN"}
+    append_run(tmp_path, record)
+    found, history = find_run(tmp_path, "tiny", "local-1-seed0")
+    assert found == record and history[["method", "client", "split", "round", "seed"]].values.tolist() == [
+        ["local", 2, "diverged", 3, 0]]
+    assert "NaN" not in (tmp_path / "tiny.jsonl").read_text().replace("is NaN", "") and list(history) == COLUMNS
+
+
+def test_what_can_be_read_of_a_damaged_folder_is_read_and_the_rest_named(tmp_path):
+    for setup in ("a", "b", "c"):
+        append_run(tmp_path, *made_up_run(setup=setup))
+    append_run(tmp_path, *made_up_run("local-2-seed0", setup="b"))
+    (tmp_path / "a.jsonl").write_text("<<<<<<< HEAD\n")
+    (tmp_path / "b.jsonl").write_text((tmp_path / "b.jsonl").read_text().replace('"series"', '"serious"', 1))
+    found, wrong = store.whole_runs(tmp_path)
+    assert [(line.path.name, record["run"]) for line, record, _ in found] == [
+        ("b.jsonl", "local-2-seed0"), ("c.jsonl", "local-1-seed0")]
+    assert len(wrong) == 2 and "a.jsonl, line 1: not a stored run" in wrong[0] and "b.jsonl, line 1: " in wrong[1]
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a.json", "{}")
+        append_run(tmp_path, *made_up_run())
+        compact(tmp_path / "tiny.jsonl")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode)[-3:] for path in tmp_path.glob("[at]*")}
+    assert modes == {"a.json": "640", "tiny.jsonl": "640"}
+
+
+def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    write_atomically(tmp_path / "a.csv", "old")
+    with pytest.raises(OSError, match="No space left on device: '.*a.png'"):
+        store.replace_together({tmp_path / "a.csv": lambda path: path.write_text("new"), tmp_path / "a.png": fail})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "old"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_what_moves_it(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ValueError, match=r"taken.runs: cannot be written to \(Not a directory\); .* FEDMUSCLE_RUNS"):
+        store.check_writable(tmp_path / "taken" / "runs")
+    store.check_writable(tmp_path / "made")
+    assert not list((tmp_path / "made").iterdir())

@@ -130,3 +130,49 @@ def test_tables_and_sentences_say_untuned_where_nobody_tuned_the_setup(table, na
     for untuned in ([], ["mine"]):
         runs.attrs["untuned"] = untuned
         assert (name in list(table(runs.query("seed < 2")))) == bool(untuned)
+
+
+@pytest.fixture
+def diverged():
+    """Pairwise diverged on seed 1 of three."""
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    lost = (runs["method"] == "pairwise") & (runs["seed"] == 1)
+    marker = runs[lost].head(1).assign(split="diverged", client=2, round=4, value=np.nan, task="", metric="")
+    return pd.concat([runs[~lost], marker], ignore_index=True)
+
+
+WHY = "diverged on 1 of 3 seed(s): seed 1, client 2, round 4"
+
+
+def test_a_method_that_diverged_has_no_delta_but_the_reason(diverged):
+    table = tables.delta_table(diverged).set_index("method")
+    assert table.loc["Pairwise"].tolist() == [WHY, "-", "-", "-", "-"]
+    assert table.loc["FedMuscle", "Delta (%)"].startswith("+20.2")
+    assert tables.delta_table(diverged).equals(tables.delta_table(diverged.iloc[::-1]))
+    table = tables.comparison_table(diverged, ["pairwise", "fedmuscle"]).set_index("method")
+    assert set(table.loc["Pairwise"]) == {WHY, "-"} and table.loc["FedMuscle", "IQM (%)"].startswith("+20.2")
+    assert tables.score_table(diverged)["Pairwise"].tolist() == [WHY] * 2
+    assert tables.exchange_table(diverged).set_index("method").loc["Pairwise", "KiB per client and round"] == WHY
+
+
+def test_sentences_and_pairs_say_which_method_diverged(diverged):
+    assert tables.delta_sentence(diverged, "pairwise", "fedmuscle") == f"Pairwise {WHY}: it has no Delta."
+    text = tables.delta_sentence(diverged, "fedmuscle", "pairwise")
+    assert "over 3 seed(s); Delta +20.2 [" in text and text.endswith(f"%; no difference to Pairwise, which {WHY}.")
+    assert tables.improvement_sentence(diverged, "fedmuscle", "pairwise") == text
+    row = tables.pairwise_table(diverged, "fedmuscle", ["pairwise"]).iloc[0].tolist()
+    assert row == [f"Pairwise, which {WHY}", "-", "-", "-", 0, "-"]
+    for refused in (lambda: tables.pairwise_differences(diverged, "pairwise", ["fedmuscle"]),
+                    lambda: tables.delta_interval(diverged, "pairwise"), lambda: tables.clients_improved(diverged, "pairwise"),
+                    lambda: tables.delta_difference(diverged, "fedmuscle", "pairwise"),
+                    lambda: tables.rank_disagreements(diverged, ["fedmuscle", "pairwise"])):
+        with pytest.raises(ValueError, match="'pairwise' diverged on 1 of 3"):
+            refused()
+    with pytest.raises(ValueError, match="'local' diverged on 1 of 3"):
+        tables.delta_table(diverged.replace({"method": {"local": "pairwise", "pairwise": "local"}}))
+
+
+def test_pairwise_differences_keep_the_mark_of_what_nobody_tuned():
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    runs.attrs["untuned"] = ["mine"]
+    assert tables.pairwise_differences(runs, "fedmuscle", ["pairwise"]).attrs == {"untuned": ["mine"]}

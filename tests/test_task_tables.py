@@ -71,3 +71,12 @@ def test_tables_and_the_order_say_untuned_where_nobody_tuned_the_setup():
         assert (table(marked).to_numpy() == table(THREE).to_numpy()).all()
     assert "(mean Delta in % (untuned), 3" in task_tables.order_sentence(marked, ["local", "mfed"])
     assert "untuned" not in task_tables.order_sentence(THREE, ["local", "mfed"])
+
+
+def test_the_order_names_who_diverged():
+    marker = THREE[(THREE["method"] == "fedavg") & (THREE["seed"] == 2)].head(1).assign(split="diverged", value=float("nan"))
+    runs = pd.concat([THREE, marker])
+    text = task_tables.order_sentence(runs, ["local", "fedavg", "mfed"])
+    assert text.endswith("FedAvg in task diverged on 1 of 3 seed(s): seed 2, client 1, round 3.") and text.startswith("M-Fed +")
+    with pytest.raises(ValueError, match="'fedavg' diverged"):
+        task_tables.task_table(runs)

@@ -1,13 +1,16 @@
 import dataclasses
+import math
 
 import pandas as pd
 import pytest
 
+from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments import choices, tuning
 from fedmuscle_core.experiments.choices import table_path, tried_fields, tuned
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import SETUPS, setup_named
 from fedmuscle_core.experiments.store import stored_runs
+from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import METHODS, FedMuscle, of_group
 
 TUNED = [name for name in SETUPS if table_path(name).is_file()]
@@ -35,7 +38,7 @@ def test_validation_delta_compares_the_last_round_only():
 @pytest.fixture(scope="module")
 def tuning_runs():
     """{settings: history} of the committed tuning runs."""
-    return {Settings.of(**record["settings"]): history for record, history in stored_runs(tuning.FOLDER)}
+    return {Settings.of(**record["settings"]).canonical(): history for record, history in stored_runs(tuning.FOLDER)}
 
 
 @pytest.mark.parametrize("setup", TUNED)
@@ -127,3 +130,36 @@ def test_a_method_without_a_grid_is_tuned_at_its_default(small, asked, monkeypat
     monkeypatch.setattr(FedMuscle, "grid", ([], []))
     table = tuning.tune(small, ("fedmuscle",))
     assert [values for method, values in asked if method == "fedmuscle"] == [{"local_lr": 2.5e-4}] and len(table) == 5
+
+
+def test_tuning_some_methods_keeps_the_rows_of_the_others(small, asked):
+    asked.delta = lambda method, values: values["local_lr"]
+    before = tuning.tune(small, ("simclr", "fedmuscle"))
+    asked.delta = lambda method, values: -values["local_lr"]
+    after = tuning.tune(small, ("simclr",))
+    kept = [table[table["method"] == "fedmuscle"].dropna(axis=1).reset_index(drop=True) for table in (before, after)]
+    pd.testing.assert_frame_equal(*kept, check_dtype=False, check_like=True)
+    assert after["method"].tolist() == before["method"].tolist() and len(after) == 12
+    assert tuned("tiny", "simclr")["local_lr"] == 2.5e-4 and pd.read_csv(table_path("tiny"))["delta"].notna().all()
+
+
+def test_a_configuration_that_diverges_is_the_worst_and_never_chosen(small, monkeypatch, tmp_path):
+    fit = Federation.fit
+
+    def fail(federation, *arguments, **options):
+        if federation.training.local_lr in (2e-3, 5e-4):
+            raise Diverged("client 1: round 1: local loss is NaN (local)", 1, 1)
+        return fit(federation, *arguments, **options)
+    monkeypatch.setattr(Federation, "fit", fail)
+    monkeypatch.setattr(FedMuscle, "grid", ([], []))
+    table = tuning.tune(small, ("fedmuscle",), progress=False)
+    local = table[table["method"] == "local"].set_index("local_lr")["delta"]
+    assert local[2e-3] == local[5e-4] == -math.inf < local[1e-3] == 0 and len(table) == 5
+    assert tuned("tiny", "local")["local_lr"] in (1e-3, 2.5e-4)
+    assert choices.tuning_table("tiny").set_index(["method", "local_lr"]).loc[("local", 2e-3), "chosen"] == "diverged"
+
+
+def test_a_method_of_which_all_diverges_is_named(small, asked):
+    asked.delta = lambda method, values: -math.inf
+    with pytest.raises(ValueError, match="tuning: 'local' diverged with all settings that were tried"):
+        tuning.tune(small, ("fedmuscle",))

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from ..exchange import bytes_per_step
-from ..experiments.statistics import final_scores, mean_interval, verdict
+from ..experiments.statistics import failures, final_scores, mean_interval, verdict
 from ..methods import METHODS
 from ..paths import PUBLISHED
 from .tables import delta_difference, delta_interval, interval_text, marked
@@ -88,14 +88,15 @@ def table1_beside(history, seeds):
     names |= {name: method.label for name, method in METHODS.items()}
     paper = published(table="table1", setup="setup1", public_data="pascal_voc").pivot(
         index="method", columns="quantity", values="value").astype(float)
-    ran, rows = set(history["method"]), []
+    ran, failed, rows = set(history["method"]), failures(history), []
     for method in [name for name in names if name in paper.index or name in ran]:
         row = {"method": names[method]}
         row |= {f"published {column} (%)": paper.loc[method, column] if method in paper.index else "not found"
                 for column in (*SETUP_1_CLIENTS, "delta")}
-        ours = delta_interval(history, method) if method in ran and method != "local" else None
+        ours = delta_interval(history, method) if method in ran - {"local", *failed} else None
         known = ours is not None and method in paper.index
-        rows.append({**row, marked("ours: Delta (%), mean [95 % CI]", history): interval_text(ours) if ours else "-",
+        said = interval_text(ours) if ours else failed.get(method, "-")
+        rows.append({**row, marked("ours: Delta (%), mean [95 % CI]", history): said,
                      "seeds": len(seeds) if method in ran else 0,
                      "agrees?": agreement(paper.loc[method, "delta"], ours) if known else "cannot be said"})
     return pd.DataFrame(rows)

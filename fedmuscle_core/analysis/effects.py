@@ -7,7 +7,16 @@ Results are {(value, method): (records, history)}, as from `runs.sweep_groups`.
 import numpy as np
 import pandas as pd
 
-from ..experiments.statistics import bytes_sent, delta, final_scores, mean_interval, relative_change, seeds_needed, verdict
+from ..experiments.statistics import (
+    bytes_sent,
+    delta,
+    failures,
+    final_scores,
+    mean_interval,
+    relative_change,
+    seeds_needed,
+    verdict,
+)
 from ..methods import METHODS
 from .tables import interval_text, marked
 
@@ -26,6 +35,8 @@ def client_changes(results):
                 raise ValueError(f"results: got no 'local' for {value!r}, expected ({value!r}, 'local') or (None, 'local')")
             changes = relative_change(final_scores(pd.concat([local[1], history])))
             rows.append(changes[changes["method"] != "local"].rename(columns={"value": "score"}).assign(value=_label(value)))
+    if not rows:
+        raise ValueError("results: got no method beside 'local' whose runs all came to an end, expected one")
     table = pd.concat(rows, ignore_index=True)
     table.attrs["untuned"] = sorted(untuned)
     return table
@@ -36,10 +47,17 @@ def measure(results):
 
     Columns: value (a number, or text), method, seed; delta, worst, improved, worst_third as from `statistics.delta`; loss: last
     contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round; seconds: wall time of the run.
+    Where a run diverged, all of its value and method are nan, and a further column `diverged` says on which seeds, and where.
     """
-    changes, rows = client_changes(results), []
+    failed = {key: text for key, (_, history) in results.items() for method, text in failures(history).items()
+              if method != "local"}
+    changes, rows = client_changes({key: found for key, found in results.items() if key not in failed}), []
     for (value, method), (records, history) in results.items():
         if method == "local":
+            continue
+        if text := failed.get((value, method)):
+            rows += [{"value": _label(value), "method": method, "seed": seed, "diverged": text}
+                     for seed in sorted(history["seed"].unique())]
             continue
         mine = changes[(changes["value"] == _label(value)) & (changes["method"] == method)]
         summary = delta(mine).set_index("seed")
@@ -59,29 +77,45 @@ def effects(measured, reference, method="fedmuscle", column="delta", effect=1.0)
     """Every value of `method` against its value `reference`, paired over the seeds both have: one row each, as numbers.
 
     Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference; own_mean,
-    own_low, own_high of the value itself; seeds; seeds_needed to show a difference of `effect`.
+    own_low, own_high of the value itself; seeds; seeds_needed to show a difference of `effect`.  Of a value that diverged all
+    are nan; the reference must not.
     """
-    wide = measured[measured["method"] == method].pivot(index="seed", columns="value", values=column)
+    mine = measured[measured["method"] == method]
+    failed = diverged(mine)
+    wide = mine.pivot(index="seed", columns="value", values=column)
     if any(isinstance(value, str) for value in wide):
         wide = wide[[value for value in measured["value"].unique() if value in wide]]       # as planned; numbers: ascending
     reference, rows = _label(reference), []
     if reference not in wide:
         raise ValueError(f"reference: got {reference!r}, expected one of {list(wide.columns)}")
+    if reference in failed:
+        raise ValueError(f"reference: {method!r} with {reference!r} {failed[reference]}; expected one that came to an end")
     for value in wide.columns:
+        if value in failed:
+            rows.append((value, *[np.nan] * 6, 0, "-"))
+            continue
         difference = (wide[value] - wide[reference]).dropna()
         same = value == reference
         rows.append((value, *((0.0, np.nan, np.nan) if same else mean_interval(difference)),
                      *mean_interval(wide[value].dropna()), len(difference), "-" if same else seeds_needed(difference, effect)))
-    return pd.DataFrame(rows, columns=["label", "mean", "low", "high", "own_mean", "own_low", "own_high", "seeds",
-                                       "seeds_needed"])
+    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "own_mean", "own_low", "own_high", "seeds",
+                                        "seeds_needed"])
+    table.attrs = measured.attrs
+    return table
+
+
+def diverged(measured):
+    """{value: "diverged on ..."} of the values of one method that `measure` found so."""
+    return dict(measured.dropna(subset="diverged")[["value", "diverged"]].values) if "diverged" in measured else {}
 
 
 def effect_table(measured, reference, name="value", method="fedmuscle"):
     """`effects` on Delta as text: one row a value of what is called `name`."""
-    rows, reference = [], _label(reference)
+    rows, reference, failed = [], _label(reference), diverged(measured[measured["method"] == method])
     for row in effects(measured, reference, method).itertuples():
         same, found = row.label == reference, (row.mean, row.low, row.high)
-        rows.append({name: row.label, marked("Delta (%)", measured): interval_text((row.own_mean, row.own_low, row.own_high)),
+        rows.append({name: row.label, marked("Delta (%)", measured): failed.get(row.label) or interval_text(
+            (row.own_mean, row.own_low, row.own_high)),
                      f"minus {reference} (points)": "-" if same else interval_text(found),
                      "shown": "-" if same else verdict(found), "seeds": row.seeds, "seeds to show 1 point": row.seeds_needed})
     return pd.DataFrame(rows)
@@ -90,11 +124,13 @@ def effect_table(measured, reference, name="value", method="fedmuscle"):
 def answer(measured, reference, name, method="fedmuscle"):
     """One sentence: which values of `name` differ from the reference, by how much, and which do not show it."""
     rows, reference, said = effects(measured, reference, method), _label(reference), {}
+    failed = diverged(measured[measured["method"] == method])
     for row in rows[rows["label"] != reference].itertuples():
         found = (row.mean, row.low, row.high)
         said.setdefault(verdict(found), []).append(f"{row.label} {interval_text(found)}")
     parts = [f"{word} with {', '.join(said[word])}"
              for word in ("higher", "lower", "no difference shown", "one seed: no interval") if word in said]
+    parts += [f"with {value} it {text}" for value, text in failed.items()]
     own = rows[rows["label"] == reference].iloc[0]
     interval = interval_text((own.own_mean, own.own_low, own.own_high))
     return (f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}; "

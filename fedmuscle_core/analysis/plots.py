@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
-from ..experiments.statistics import mean_interval
-from ..experiments.store import write_atomically
+from ..experiments.statistics import failures, finished, mean_interval
+from ..experiments.store import replace_together
 from ..methods import METHODS, method_named
 from ..paths import figures
 from .tables import marked
@@ -37,12 +37,10 @@ def colour_of(name):
 
 def save_figure(fig, table, name, profile):
     """Write `name`.png and the plotted numbers as `name`.csv to the figures folder of `profile`; same input, same bytes."""
-    folder = figures(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    temporary = folder / f".{name}.png"
-    fig.savefig(temporary, metadata={"Software": None})
-    temporary.replace(folder / f"{name}.png")
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    path = figures(profile) / f"{name}.png"
+    replace_together({path: lambda png: fig.savefig(png, metadata={"Software": None}, format="png"),
+                      path.with_name(f"{name}.csv"): lambda csv: csv.write_bytes(text.encode())})
 
 
 def task_label(name):
@@ -61,11 +59,13 @@ def over_seeds(history, by):
 def learning_curves(history, methods=None):
     """One panel a client: validation score against round, a line a method, bands: 95 % intervals of the mean over seeds.
 
-    `methods`: which to draw, in the order of the legend; all in the order of METHODS if None.
-    Returns (figure, table of what is drawn).
+    `methods`: which to draw, in the order of the legend; all in the order of METHODS if None.  One that diverged is not drawn:
+    the title says so.  Returns (figure, table of what is drawn).
     """
-    scores = history[history["split"] == "validation"]
-    methods = _present(scores, methods)
+    failed, runs = failures(history), finished(history)
+    scores = runs[runs["split"] == "validation"]
+    failed = {name: text for name, text in failed.items() if methods is None or name in methods}
+    methods = _present(scores, methods and [name for name in methods if name not in failed])
     table = over_seeds(scores[scores["method"].isin(methods)], ["client", "task", "metric", "method", "round"])
     clients = sorted(table["client"].unique())
     columns = min(3 if len(clients) <= 6 else 5, len(clients))
@@ -89,7 +89,8 @@ def learning_curves(history, methods=None):
         ax.tick_params(labelbottom=True)
     fig.get_layout_engine().set(w_pad=0.12)
     title = marked(f"Validation score, mean over {_seeds(table)}", history)
-    fig.suptitle(f"{title}; bands: 95 % intervals of the mean", x=0.01, ha="left")
+    lost = "".join(f"\nnot drawn: {METHODS[name].label}, {text}" for name, text in failed.items())
+    fig.suptitle(f"{title}; bands: 95 % intervals of the mean{lost}", x=0.01, ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))
     return fig, table
 
@@ -120,8 +121,8 @@ def change_heatmap(changes, methods=None):
 def forest_plot(rows, title):
     """Paired differences with their intervals, one line each from the top, the numbers as text at the right.
 
-    rows: DataFrame with label, mean, low, high (nan: no interval) and, optionally, group, which heads the lines of a domain.
-    Blue and red intervals exclude 0, grey ones do not.  Returns the figure.
+    rows: DataFrame with label, mean, low, high (nan: no interval, or no difference) and, optionally, group, which heads the
+    lines of a domain.  Blue and red intervals exclude 0, grey ones do not.  Returns the figure.
     """
     grouped = rows.groupby("group", sort=False) if "group" in rows else [(None, rows)]
     lines = [line for name, group in grouped for line in ([str(name)] if name is not None else []) + list(group.itertuples())]
@@ -130,7 +131,7 @@ def forest_plot(rows, title):
         if isinstance(line, str):
             continue
         colour = GAIN if line.low > 0 else LOSS if line.high < 0 else UNCLEAR
-        text = f"{line.mean:+.1f}"
+        text = f"{line.mean:+.1f}" if line.mean == line.mean else "-"
         if line.low == line.low:
             ax.plot([line.low, line.high], [y, y], color=colour)
             text += f" [{line.low:+.1f}, {line.high:+.1f}]"
@@ -145,7 +146,7 @@ def forest_plot(rows, title):
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
     ax.set_xlabel("paired difference of Delta (points)")
-    fig.suptitle(title, x=0.01, ha="left")
+    fig.suptitle(marked(title, rows), x=0.01, ha="left")
     return fig
 
 
@@ -189,14 +190,17 @@ def heatmaps(matrices, title, vmax=1.0, labels=None):
 def value_curves(ax, measured):
     """A line a method on `ax`: mean Delta over seeds against the value, bars: 95 % intervals; returns what is drawn.
 
-    measured: as from `effects.measure`, with numbers as values.
+    measured: as from `effects.measure`, with numbers as values.  A value that diverged is not drawn: the legend says so.
     """
+    failed = measured[measured["delta"].isna()]
+    measured = measured[measured["delta"].notna()]
     table = over_seeds(measured.assign(setting=measured["value"], value=measured["delta"]), ["method", "setting"])
     for method in _present(measured, None):
         line = table[table["method"] == method].sort_values("setting")
         bars = [line["mean"] - line["low"], line["high"] - line["mean"]]
         ax.errorbar(line["setting"].astype(float), line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3,
-                    markersize=4, label=METHODS[method].label)
+                    markersize=4, label="; ".join([marked(METHODS[method].label, measured), *(
+                        f"diverged with {value:g}" for value in failed[failed["method"] == method]["value"].unique())]))
     return table
 
 

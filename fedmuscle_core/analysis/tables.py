@@ -1,6 +1,7 @@
 """What the notebooks print: intervals as text, tables, and sentences computed from results.
 
 Where nobody tuned a setup, `history.attrs["untuned"]` names it (see `experiments.runs`), and table and sentence say so.
+A method with a run that diverged has no Delta: its row says on how many seeds, and where; numbers of it raise a ValueError.
 """
 
 from itertools import combinations
@@ -11,7 +12,9 @@ from ..experiments.statistics import (
     balanced_gain,
     bytes_sent,
     delta,
+    failures,
     final_scores,
+    finished,
     interquartile_mean,
     log_odds_change,
     mean_interval,
@@ -28,7 +31,9 @@ from ..methods import METHODS
 
 
 def interval_text(interval, digits=1, signed=True):
-    """(mean, low, high) as "+9.1 [+7.0, +11.2]"; without an interval for a single seed."""
+    """(mean, low, high) as "+9.1 [+7.0, +11.2]"; without an interval for a single seed; "-" for nan."""
+    if interval[0] != interval[0]:
+        return "-"
     mean, low, high = (f"{number:{'+' if signed else ''}.{digits}f}" for number in interval)
     return mean if interval[1] != interval[1] else f"{mean} [{low}, {high}]"
 
@@ -43,11 +48,27 @@ def marked(name, table):
     return f"{name} (untuned)" if table.attrs.get("untuned") else name
 
 
+def changes_of(history, methods, baseline="local"):
+    """`relative_change` of the test scores of `methods` against `baseline`; ValueError where one of these diverged."""
+    return relative_change(final_scores(history[history["method"].isin([*methods, baseline])]), baseline)
+
+
 def delta_table(history):
     """One row a method: Delta and who pays for it, means over seeds with 95 % intervals, as text."""
-    summary = dict(list(delta(relative_change(final_scores(history))).groupby("method")))
-    return pd.DataFrame([{marked("method", history): method.label, **_gains(summary[name]), "seeds": len(summary[name])}
-                         for name, method in METHODS.items() if name in summary])
+    failed = failures(history)
+    summary = dict(list(delta(changes_of(history, set(history["method"]) - set(failed))).groupby("method")))
+    rows = []
+    for name, method in METHODS.items():
+        if name in summary:
+            rows.append({marked("method", history): method.label, **_gains(summary[name]), "seeds": len(summary[name])})
+        elif name in failed:
+            rows.append({marked("method", history): method.label, "Delta (%)": failed[name]})
+    return dashed(pd.DataFrame(rows))
+
+
+def dashed(table):
+    """A table with "-" for what a row lacks, such as that of a run that diverged."""
+    return table.astype(object).fillna("-") if table.isna().any(axis=None) else table
 
 
 def _gains(summary):
@@ -58,37 +79,45 @@ def _gains(summary):
 
 def score_table(history):
     """Test scores in percent, one row a client, one column a method: mean over seeds with 95 % interval, as text."""
-    cells = final_scores(history).groupby(["client", "task", "metric", "method"], sort=False)["value"]
-    texts = cells.apply(mean_text, signed=False).unstack("method", sort=False)
+    failed = failures(history)
+    cells = final_scores(finished(history)).groupby(["client", "task", "metric", "method"], sort=False)["value"]
+    texts = cells.apply(mean_text, signed=False).unstack("method", sort=False).assign(**failed)
     return texts.rename(columns=lambda name: marked(METHODS[name].label, history)).reset_index().rename_axis(columns=None)
 
 
 def clients_improved(history, method):
     """(number of clients whose mean change over seeds is above 0, number of clients)."""
-    changes = relative_change(final_scores(history))
+    changes = changes_of(history, [method])
     means = changes[changes["method"] == method].groupby("client")["change"].mean()
     return int((means > 0).sum()), len(means)
 
 
 def delta_interval(history, method):
     """(mean, low, high) of Delta over seeds, in percent."""
-    summary = delta(relative_change(final_scores(history)))
+    summary = delta(changes_of(history, [method]))
     return mean_interval(summary[summary["method"] == method]["delta"])
 
 
 def delta_difference(history, first, second):
     """(mean, low, high) of Delta(first) - Delta(second), paired over seeds, in points."""
-    return paired_difference(delta(relative_change(final_scores(history))), "delta", first, second)
+    return paired_difference(delta(changes_of(history, [first, second])), "delta", first, second)
 
 
 def delta_sentence(history, method, other):
     """One sentence, computed: how many clients `method` improves, its Delta, and its paired difference to `other`."""
+    name, failed = marked(METHODS[method].label, history), failures(history)
+    if method in failed:
+        return f"{name} {failed[method]}: it has no Delta."
     better, clients = clients_improved(history, method)
     seeds = history[history["method"] == method]["seed"].nunique()
-    difference = delta_difference(history, method, other)
-    return (f"{marked(METHODS[method].label, history)} improves {better} of {clients} clients on average over {seeds} seed(s); "
-            f"Delta {interval_text(delta_interval(history, method))} %; "
-            f"paired difference to {METHODS[other].label} {interval_text(difference)} points: {verdict(difference)}.")
+    if other in failed:
+        against = f"no difference to {METHODS[other].label}, which {failed[other]}"
+    else:
+        difference = delta_difference(history, method, other)
+        against = (f"paired difference to {METHODS[other].label} {interval_text(difference)} points: "
+                   f"{verdict(difference)}")
+    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s); "
+            f"Delta {interval_text(delta_interval(history, method))} %; {against}.")
 
 
 def comparison_table(history, methods, baseline="local"):
@@ -97,18 +126,21 @@ def comparison_table(history, methods, baseline="local"):
     Student-t intervals over seeds; that of the interquartile mean (IQM) over seeds and clients is a stratified bootstrap.
     Raises ValueError where a method has no runs, lacks a client on a seed, or the baseline lacks a seed.
     """
-    scores = final_scores(history)
+    failed, rows = failures(history), []
+    scores = final_scores(history[history["method"].isin({*methods, baseline} - ({*failed} - {baseline}))])
     changes = relative_change(scores, baseline)
     summary, gains = delta(changes), balanced_gain(log_odds_change(scores, baseline))
-    rows = []
     for method in (method for method in methods if method != baseline):
+        if method in failed:
+            rows.append({marked("method", history): METHODS[method].label, "Delta (%)": failed[method]})
+            continue
         middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
         table, gain = (table[table["method"] == method] for table in (summary, gains))
         texts = _gains(table)
         rows.append({marked("method", history): METHODS[method].label, "Delta (%)": texts.pop("Delta (%)"),
                      "IQM (%)": interval_text(middle), **texts,
                      "balanced gain (log-odds)": mean_text(gain["balanced_gain"], 2), "seeds": len(table)})
-    return pd.DataFrame(rows)
+    return dashed(pd.DataFrame(rows))
 
 
 def pairwise_differences(history, first, others, baseline="local", effect=1.0):
@@ -116,16 +148,22 @@ def pairwise_differences(history, first, others, baseline="local", effect=1.0):
 
     Columns: label; mean, low, high of the paired difference of Delta in points (Student-t, not adjusted for the number of
     rows); probability, probability_low, probability_high of improvement; seeds; seeds_needed to show `effect` points.
+    One that diverged says so in its label, and its numbers are nan.
     """
-    changes = relative_change(final_scores(history), baseline)
-    rows = []
+    failed, rows = failures(history), []
+    changes = changes_of(history, {first, *others} - ({*failed} - {first}), baseline)
     for other in others:
+        if other in failed:
+            rows.append((f"{METHODS[other].label}, which {failed[other]}", *[float("nan")] * 6, 0, "-"))
+            continue
         tables = paired_tables(changes, first, other)
         differences = (tables[0] - tables[1]).mean(axis=1)
         rows.append((METHODS[other].label, *mean_interval(differences), *probability_of_improvement(*tables),
                      len(differences), seeds_needed(differences, effect)))
-    return pd.DataFrame(rows, columns=["label", "mean", "low", "high", "probability", "probability_low", "probability_high",
-                                       "seeds", "seeds_needed"])
+    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "probability", "probability_low", "probability_high",
+                                        "seeds", "seeds_needed"])
+    table.attrs = changes.attrs
+    return table
 
 
 def pairwise_table(history, first, others, baseline="local"):
@@ -140,6 +178,8 @@ def pairwise_table(history, first, others, baseline="local"):
 
 def improvement_sentence(history, method, other):
     """`delta_sentence` and the probability that `method` improves on `other`, on a client and seed drawn at random."""
+    if {method, other} & set(failures(history)):
+        return delta_sentence(history, method, other)
     probability = pairwise_table(history, method, [other])["probability of improvement"].iloc[0]
     return f"{delta_sentence(history, method, other)[:-1]}; probability of improvement {probability}."
 
@@ -164,7 +204,7 @@ def rank_disagreements(history, methods, baseline="local"):
 
 def exchange_table(history):
     """One row a method: what travels each round, its bytes by the ledger (mean over clients and rounds), what it needs."""
-    means = bytes_sent(history).groupby("method").mean()
+    means, failed = bytes_sent(finished(history)).groupby("method").mean(), failures(history)
     return pd.DataFrame([{marked("method", history): method.label, "exchanged": method.exchanges,
-                          "KiB per client and round": f"{means[name] / 1024:,.1f}", "needs": method.needs}
-                         for name, method in METHODS.items() if name in means])
+                          "KiB per client and round": failed.get(name) or f"{means[name] / 1024:,.1f}", "needs": method.needs}
+                         for name, method in METHODS.items() if name in means or name in failed])

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from ..experiments.setups import setup_named
-from ..experiments.statistics import delta, final_scores, mean_interval, paired_difference, relative_change, verdict
+from ..experiments.statistics import delta, failures, final_scores, mean_interval, paired_difference, relative_change, verdict
 from ..methods import METHODS
-from .tables import marked, mean_text
+from .tables import changes_of, marked, mean_text
 
 
 def task_scores(history):
@@ -43,14 +43,17 @@ def _as_text(table, history, column, signed=True):
 
 def order_sentence(history, methods):
     """The methods from the highest mean Delta down: ">" where the paired difference to the next excludes 0, "~" where not."""
-    summary = delta(relative_change(final_scores(history)))
+    failed = {name: text for name, text in failures(history).items() if name in methods}
+    methods = [name for name in methods if name not in failed]
+    summary = delta(changes_of(history, methods))
     means = summary.groupby("method")["delta"].mean()
     ranked = sorted(methods, key=lambda method: means[method], reverse=True)
     text = f"{METHODS[ranked[0]].label} {means[ranked[0]]:+.1f}"
     for first, second in zip(ranked, ranked[1:], strict=False):
         found = verdict(paired_difference(summary, "delta", first, second))
         text += f" {'>' if found == 'higher' else '~'} {METHODS[second].label} {means[second]:+.1f}"
-    return f"{text} ({marked('mean Delta in %', history)}, {history['seed'].nunique()} seed(s); > shown, ~ not shown)."
+    text = f"{text} ({marked('mean Delta in %', history)}, {history['seed'].nunique()} seed(s); > shown, ~ not shown)"
+    return "; ".join([text, *(f"{METHODS[name].label} {why}" for name, why in failed.items())]) + "."
 
 
 def against_best(history, method="mfed"):

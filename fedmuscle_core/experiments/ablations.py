@@ -6,15 +6,15 @@ Profile "quick" takes the first two values only.
 """
 
 from .profiles import paper_version, profile_seeds, profile_settings
-from .setups import TASK_COUNTS
+from .setups import TASK_COUNTS, setup_named
 
-PEER_COUNTS = {"setup1": (1, 5, 2, 3, 4), "setup2": (1, 9, 3, 5, 7)}          # the first two: those of profile "quick"
+PEER_COUNTS = {"setup2": (1, 9, 3, 5, 7)}             # of other setups all; the first two: those of profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
 NUM_SAMPLES = 512
 EXCHANGED = (("setup1", 8, 1), ("setup1", 8, 5), ("setup1", 8, 2), ("setup1", 8, 3), ("setup1", 8, 4), ("setup1", 32, 1),
              ("setup1", 32, 2), ("setup1", 32, 3), ("setup2", 3, 7), ("setup2", 2, 9))     # (setup, B, M)
 CHOICES = ("random", "bandit", "held", "similar", "task")
-CHOOSING = {"setup1": 1, "setup2": 3}                 # peers to choose
+CHOOSING = {"setup1": 1, "setup2": 3}                 # peers to choose, of other setups 1
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters", "textures")
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
 PUBLIC_SIZES = (512, 64, 256, 1024, 5000)
@@ -63,12 +63,19 @@ def at(profile, setup, method, seeds, **changes):
     return [settings.replace(**changes) for settings in profile_settings(profile, setup, method, seeds)]
 
 
+def peer_counts(setup):
+    """The numbers of peers that are tried with a setup: the least, the most, then what is between them."""
+    setup = setup_named(setup)
+    most = len(setup.clients) - 1
+    return PEER_COUNTS.get(setup.name) or tuple(dict.fromkeys((1, most, *range(2, most))))
+
+
 def by_peer_count(profile, seeds=None, setup="setup1", methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
     seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
     runs = {(None, "local"): at(profile, setup, "local", seeds)}
     for method in methods:
-        for count in some(profile, PEER_COUNTS[setup]):
+        for count in some(profile, peer_counts(setup)):
             sampling = {"num_samples": NUM_SAMPLES} if method == "fedmuscle" and count > EXACT_UP_TO else {}
             runs[count, method] = at(profile, setup, method, seeds, num_peers=count, **sampling)
     return runs
@@ -93,8 +100,9 @@ def by_protocol(profile, seeds=None):
 def by_choice(profile, seeds=None, setup="setup1"):
     """How the server chooses a client's peers, where there are more than it needs."""
     seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
+    count = CHOOSING.get(setup_named(setup).name, 1)
     return {(None, "local"): at(profile, setup, "local", seeds)} | {
-        (choice, "fedmuscle"): at(profile, setup, "fedmuscle", seeds, num_peers=CHOOSING[setup], peer_choice=choice)
+        (choice, "fedmuscle"): at(profile, setup, "fedmuscle", seeds, num_peers=count, peer_choice=choice)
         for choice in some(profile, CHOICES)}
 
 

@@ -23,7 +23,7 @@ from ..networks.text import TEXT_LENGTH
 from ..world.real.sources import source_folder, source_named
 from ..world.tasks import task_named
 from .build import make_network
-from .store import stored_runs
+from .store import whole_runs
 
 RATE = 50e12          # operations a second that a data-centre GPU sustains on these networks: assumed, not measured
 BANDWIDTH = 8e9       # bytes a second between host and accelerator: assumed likewise
@@ -58,9 +58,9 @@ def seconds_per_client_round(folder):
     """{(setup, method): median wall seconds of a client and round} of the runs stored in `folder`, and {method: ...},
     {None: ...} over more of them, for what was never run."""
     times = {}
-    for record, history in stored_runs(folder):
+    for _, record, history in whole_runs(folder)[0]:
         settings = record["settings"]
-        if settings["rounds"] > 1:
+        if settings.get("rounds", 0) > 1 and "wall_seconds" in record and "failed" not in record:
             took = record["wall_seconds"] / settings["rounds"] / history["client"].nunique()
             for key in ((settings["setup"], settings["method"]), settings["method"], None):
                 times.setdefault(key, []).append(took)
@@ -137,7 +137,7 @@ def backbones_text(setups):
 def skeleton(name):
     """The backbone of that name without weights: of `CHECKPOINTS`, or of a local folder."""
     folder = backbone_folder(name)
-    config = CHECKPOINTS[name].config if folder is None else AutoConfig.from_pretrained(folder)
+    config = CHECKPOINTS[name].config if folder is None else AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         return AutoModel.from_config(config)
 

@@ -1,8 +1,8 @@
 """The profiles: one name chooses the scale of a whole notebook."""
 
 from ..checks import one_of
-from .choices import tuned, tuned_as
-from .settings import Settings, field_names
+from .choices import tuned
+from .settings import Settings
 from .setups import SETUPS, setup_named
 
 PROFILES = {
@@ -23,7 +23,14 @@ def profile_seeds(profile, seeds, most=None):
     """`seeds` as a list, or those of the profile, the first `most` of them, when there are none (None or empty)."""
     if seeds is not None and not (isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)):
         raise ValueError(f"seeds: got {seeds!r}, expected a list of integers")
+    check_once(seeds or ())
     return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"][:most]
+
+
+def check_once(seeds):
+    """ValueError for a seed that is there twice: it would count twice."""
+    if twice := sorted({seed for seed in seeds if list(seeds).count(seed) > 1}):
+        raise ValueError(f"seeds: got {twice} more than once in {list(seeds)}, expected different ones")
 
 
 def profile_settings(profile, setup, method, seeds, **changes):
@@ -36,15 +43,13 @@ def profile_settings(profile, setup, method, seeds, **changes):
     scale, setup = PROFILES[check_profile(profile)]["settings"], setup_named(setup)
     if not seeds:
         raise ValueError("seeds: got none, expected at least one")
+    check_once(seeds)
     if profile == "paper":
         setup, changes = paper_version(setup, changes)
-    needed = setup.settings
-    scale = {name: min(value, needed.get(name, value)) if isinstance(value, int) else value for name, value in scale.items()}
-    if isinstance(method, str):
-        chosen = tuned(tuned_as(setup), method, **changes)
-    else:
-        chosen, needed = {}, {name: value for name, value in needed.items() if name not in field_names(type(method))}
-    settings = Settings.of(setup, method).replace(**{**chosen, **needed, **scale, **changes})
+    scale = {name: min(value, setup.settings.get(name, value)) for name, value in scale.items()}
+    chosen = tuned(setup, method, **changes) if isinstance(method, str) else {}
+    chosen = {name: value for name, value in chosen.items() if name not in setup.settings}
+    settings = Settings.of(setup, method, **{**chosen, **scale, **changes})
     return [settings.replace(seed=seed) for seed in seeds]
 
 

@@ -1,12 +1,12 @@
 """A run's state between two rounds, in one file: what a killed run goes on from, on a CPU with the same result to the last
 bit."""
 
-import os
 import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
+from ..files import load_state, save_state
 
 EVERY = 20.0    # seconds of training that a kill may cost at most, and one round
 
@@ -27,32 +27,34 @@ class State:
             self.path.unlink()
 
     def save(self, federation):
-        """Write the state after a round, whole or not at all, where the last one is older than EVERY seconds."""
+        """Write the state after a round, whole or not at all, where the last one is older than EVERY seconds.
+
+        A run goes on without its state where the file cannot be written, with a warning.
+        """
         now = time.perf_counter()
         if now - self.saved < EVERY or federation.round == federation.server.rounds:
             return
         state = {"identity": self.identity, "seconds": self.seconds + now - self.begun, "federation": federation.state()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            torch.save(state, temporary)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
         self.saved = now
+        try:
+            save_state(state, self.path)
+        except OSError as error:
+            warnings.warn(f"{error}; the run goes on, but a kill costs more than {EVERY:g} s", stacklevel=2)
 
     def load(self, federation):
-        """Put what the file holds into `federation`; nothing where there is none.
+        """Put what the file holds into `federation`; nothing where there is none, or, with a warning, a damaged one.
 
-        Raises ValueError naming the file where it is of other settings, data, backbones or another device, or not whole.
+        Raises ValueError naming the file where it is of other settings, data, backbones or another device.
         """
         if not self.path.is_file():
             return
         try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception as error:   # noqa: BLE001 - whatever is wrong with the file, the cure is the same
-            raise ValueError(f"{self.path}: not a whole state of a run ({error}); delete it to begin anew") from error
-        if state.get("identity") != self.identity:
+            state = load_state(self.path)
+        except ValueError as error:
+            warnings.warn(f"{error}; it is deleted and the run begins anew", stacklevel=2)
+            self.path.unlink()
+            return
+        if state["identity"] != self.identity:
             raise ValueError(f"{self.path}: got the state of a run with other settings, data, backbones or another device; "
                              "expected the same as now: delete it to begin anew")
         federation.load(state["federation"])

@@ -5,7 +5,7 @@ import hashlib
 import os
 import sys
 import time
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import positive_int
+from ..exchange import Diverged
 from ..networks.backbones import backbone_digest, backbone_folder
 from ..networks.checkpoints import CHECKPOINTS
 from ..networks.client_network import num_parameters
@@ -23,7 +24,9 @@ from .choices import is_tuned
 from .processes import in_processes
 from .resume import State
 from .setups import SETUPS
-from .store import append_run, environment, find_run, now
+from .soundness import flaws
+from .statistics import failures
+from .store import append_run, check_writable, damaged, environment, find_line, load, now
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
 
@@ -42,10 +45,14 @@ def one_thread():
 def run(settings, folder, progress=True, parked=None):
     """Run `settings`, store the result in `folder`, return (record, history); it counts instead of an earlier one.
 
+    A run that diverges, by NaN or infinity in what a client sends or scores, is stored as such: `record["failed"]` says which
+    client, when and how, and the history is one row of split "diverged".
+
     parked: see `build.build`.  The state is kept now and then, and a run that was killed goes on from it.  With real data it
     computes on an accelerator where there is one (FEDMUSCLE_DEVICE: another choice).
     """
     settings = building.check(settings).canonical()
+    check_writable(folder)
     started, clock, device = now(), time.perf_counter(), device_for(settings)
     with one_thread() if device == "cpu" else contextlib.nullcontext():
         federation = building.build(settings, parked, device)
@@ -58,17 +65,50 @@ def run(settings, folder, progress=True, parked=None):
                                                       parameters.items()), sep="\n  ")
         if parked is None:
             state.load(federation)
-        history = federation.fit(settings.rounds, progress=progress, after_round=state.save if parked is None else None)
+        try:
+            history = federation.fit(settings.rounds, progress=progress, after_round=state.save if parked is None else None)
+            failed = failed_score(history)
+        except Diverged as error:
+            failed = {"client": error.client, "round": error.round, "reason": str(error)}
     record = {"run": settings.run(), "settings": settings.flat(), "fingerprint": identity["fingerprint"],
               "versions": environment(), "started": started, "finished": now(),
-              "wall_seconds": round(time.perf_counter() - clock + state.seconds, 1),
-              "ledger": federation.ledger.table().values.tolist(), "alignment": federation.alignment,
-              "masks": building.predicted_masks(federation)}
+              "wall_seconds": round(time.perf_counter() - clock + state.seconds, 1)}
+    if failed:
+        record, history = record | {"failed": failed}, None
+    else:
+        record |= {"ledger": federation.ledger.table().values.tolist(), "alignment": federation.alignment,
+                   "masks": building.predicted_masks(federation)}
     if parameters:
         record |= {"device": identity["device"], "data": identity["data"], "parameters": parameters}
     append_run(folder, record, history)
     state.path.unlink(missing_ok=True)
-    return find_run(folder, settings.setup.name, settings.run())
+    return find(settings, folder)
+
+
+def failed_score(history):
+    """{"client", "round", "reason"} of the first score that is NaN; None where all are numbers."""
+    lost = history[history["value"].isna() & (history["split"] != "train")]
+    if lost.empty:
+        return None
+    row = lost.iloc[0]
+    client, when = (int(row[name]) for name in ("client", "round"))
+    return {"client": client, "round": when, "reason": f"client {client}: round {when}: {row['split']} {row['metric']} is NaN"}
+
+
+def find(settings, folder):
+    """(record, history) of a run in `folder`, None where there is none; ValueError naming file and line where it is damaged."""
+    line = find_line(folder, settings.setup.name, settings.run())
+    if line is None:
+        return None
+    _check_sound(line, settings)
+    return load(line)
+
+
+@lru_cache(maxsize=4096)
+def _check_sound(line, settings):
+    (record, history), now_here = load(line), fingerprint(settings.setup)
+    if record.get("fingerprint", now_here) == now_here and (wrong := flaws(record, history, settings.setup)):
+        raise damaged(line.path, line.number, wrong[0])
 
 
 def device_for(settings):
@@ -112,7 +152,7 @@ def can_run(settings):
 def is_stored(settings, folder):
     """Whether the run is in `folder`, of the clients and backbones that are here now, and recent enough to count."""
     settings = settings.canonical()
-    found = find_run(folder, settings.setup.name, settings.run())
+    found = find(settings, folder)
     if found is None:
         return False
     record, values = found[0], settings.flat()
@@ -147,7 +187,8 @@ def sweep(settings_list, folder, workers=1, progress=True):
     """Compute what is not yet stored in `folder`, then return (records, history) of all, history as one tidy table.
 
     workers: processes, one run and one thread each.  A run that fails does not stop the others; what they computed is
-    stored, and the first error is raised at the end.  Interrupted, it resumes: every finished run is already on disk.
+    stored, and the first error is raised at the end.  One that diverges is stored as such, not computed again, and said at the
+    end.  Interrupted, it resumes: every finished run is already on disk.
     With more than one worker a script must call this under `if __name__ == "__main__":`, as each worker imports the script.
     """
     positive_int("workers", workers)
@@ -156,8 +197,13 @@ def sweep(settings_list, folder, workers=1, progress=True):
     wanted = list(dict.fromkeys(building.check(settings).canonical() for settings in settings_list))
     missing = missing_runs(wanted, folder)
     if missing:
+        check_writable(folder)
         _compute(missing, folder, min(workers, len(missing)), progress)
-    return _load(wanted, folder)
+    records, history = _load(wanted, folder)
+    if failed := failures(history):
+        print(f"{sum('failed' in record for record in records)} of {len(records)} runs diverged: "
+              f"{', '.join(f'{method} {text}' for method, text in failed.items())}")
+    return records, history
 
 
 def check_names(settings_list):
@@ -180,7 +226,7 @@ def check_modules(settings_list, workers):
 def sweep_groups(groups, folder, workers=1):
     """{key: (records, history)} of {key: list of `Settings`}, computed in one sweep."""
     sweep([settings for several in groups.values() for settings in several], folder, workers)
-    return {key: sweep(several, folder) for key, several in groups.items()}
+    return {key: stored(several, folder) for key, several in groups.items()}
 
 
 def stored(settings_list, folder):
@@ -192,21 +238,22 @@ def stored(settings_list, folder):
 
 
 def _is_there(settings, folder):
-    found = find_run(folder, settings.setup.name, settings.run())
+    found = find(settings, folder)
     return found is not None and found[0]["fingerprint"] == fingerprint(settings.setup)
 
 
 def _load(wanted, folder):
-    loaded = [find_run(folder, settings.setup.name, settings.run()) for settings in wanted]
+    loaded = [find(settings, folder) for settings in wanted]
     history = pd.concat([history for _, history in loaded], ignore_index=True)
     history.attrs["untuned"] = sorted({settings.setup.name for settings in wanted if not is_tuned(settings.setup)})
     return [record for record, _ in loaded], history
 
 
 def _compute(missing, folder, workers, progress):
-    failed = {}
-    with tqdm(total=len(missing), desc=f"runs -> {folder}", disable=not progress) as bar:
-        for (settings, _), error in in_processes(_attempt, [(settings, folder) for settings in missing], workers):
+    failed, jobs = {}, [(settings, folder) for settings in missing]
+    with (tqdm(total=len(missing), desc=f"runs -> {folder}", disable=not progress) as bar,
+          contextlib.closing(in_processes(_attempt, jobs, workers)) as done):
+        for (settings, _), error in done:
             bar.update()
             if error is not None:
                 failed[settings] = error

@@ -88,8 +88,12 @@ class Settings:
 
     @classmethod
     def of(cls, setup="setup1", method="fedmuscle", **values):
-        """Settings of a setup and a method, each given or named, with `values` by name, whichever group they belong to."""
-        return cls(setup, method).replace(**values)
+        """Settings of a setup and a method, each given or named: what the setup needs, and `values` by name, whichever group
+        they belong to.  A given method keeps its own hyperparameters where `values` do not name them."""
+        settings = cls(setup, method)
+        own = set() if isinstance(method, str) else field_names(type(method))
+        needed = {name: value for name, value in settings.setup.settings.items() if name not in own}
+        return settings.replace(**needed | values)
 
     def replace(self, **changes):
         """A copy with some values changed, whichever group they belong to; those of other methods have no effect.
@@ -105,15 +109,15 @@ class Settings:
         if isinstance(method, str):
             both = field_names(method_named(method)) & field_names(type(self.method))
             method = method_named(method)(**{name: getattr(self.method, name) for name in both})
+        groups = {"method": method, **{name: changes.pop(name, getattr(self, name)) for name in ("training", "compute")}}
         own = {name: value for name, value in changes.items() if name in field_names(Settings)}
-        groups = {"method": method, "training": self.training, "compute": self.compute}
         return dataclasses.replace(self, **{name: with_values(group, changes) for name, group in groups.items()} | own)
 
     def flat(self):
         """{name: value} of all groups, setup and method by name: what is stored of them."""
-        own = {name: getattr(self, name) for name in field_names(Settings) - {"setup", "method", "training", "compute"}}
-        groups = [vars(group) for group in (self.training, self.method, self.compute)]
-        both = {name: value for group in (own, *groups) for name, value in group.items()}
+        groups = (self, self.training, self.method, self.compute)
+        both = {field.name: _as_declared(field, getattr(group, field.name)) for group in groups
+                for field in dataclasses.fields(group) if field.name not in ("setup", "method", "training", "compute")}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in sorted(both.items())}
         return {"setup": self.setup.name, "method": self.method.name, **plain}
 
@@ -150,6 +154,11 @@ def check_method(method):
     if both := field_names(method) & set.union(*(field_names(group) for group in (Settings, Training, Compute))):
         raise ValueError(f"method: got hyperparameters {sorted(both)} of {method.name}, expected other names: all runs have "
                          "these")
+
+
+def _as_declared(field, value):
+    """1 as 1.0 where a field takes numbers: equal settings have one name."""
+    return float(value) if type(value) is int and field.type in (float, float | None, "float", "float | None") else value
 
 
 def field_names(group):

@@ -9,26 +9,60 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .store import DIVERGED
+
 SCORE_LIMITS = (0.5, 99.5)             # percent; scores are clipped here before their logit.  Our choice, not the paper's
 
 
+def failures(history):
+    """{method: "diverged on 1 of 5 seed(s): seed 3, client 6, round 4"} of the methods with a run that diverged, or one with a
+    score of NaN."""
+    lost = history[(history["split"] == DIVERGED) | history["value"].isna() & (history["split"] != "train")]
+    found = {}
+    for method, rows in lost.groupby("method", sort=False) if len(lost) else ():
+        first = rows.sort_values(["seed", "round"], kind="stable").drop_duplicates("seed")
+        each = [f"seed {row.seed}, client {row.client}, round {row.round}" for row in first.itertuples()]
+        seeds = history[history["method"] == method]["seed"].nunique()
+        found[method] = f"diverged on {len(each)} of {seeds} seed(s): {'; '.join(each)}"
+    return found
+
+
+def finished(history):
+    """The rows of the methods all of whose runs came to an end; `attrs` are kept."""
+    return history[~history["method"].isin(list(failures(history)))]
+
+
 def final_scores(history):
-    """Test scores after the last round: one row per (method, seed, client) with task, metric, value in percent."""
+    """Test scores after the last round: one row per (method, seed, client) with task, metric, value in percent.
+
+    Raises ValueError where a run diverged: a mean over those that did not would flatter its method.  See `finished`.
+    """
+    for method, text in failures(history).items():
+        raise ValueError(f"history: {method!r} {text}; expected runs that came to an end: `statistics.finished` leaves out a "
+                         "method that has others")
     return history[history["split"] == "test"].reset_index(drop=True)
 
 
 def bytes_sent(history):
     """Bytes up and down of every round after the first evaluation, a Series over (method, seed, client, round)."""
-    return history[history["round"] > 0].groupby(["method", "seed", "client", "round"])["bytes"].max()
+    rows = history[(history["round"] > 0) & (history["split"] != DIVERGED)]
+    return rows.groupby(["method", "seed", "client", "round"])["bytes"].max()
 
 
 def relative_change(scores, baseline="local"):
     """Change of every client against `baseline` on the same seed, in percent of the baseline: column `change` added.
 
     scores: as from `final_scores`, higher is better; its `attrs` are kept.  Raises ValueError where the baseline run is missing
-    or scored 0.
+    or scored 0, a score is NaN, or a method has several runs of a seed.
     """
     keys = ["seed", "client"]
+    if scores["value"].isna().any():
+        where = scores[scores["value"].isna()].iloc[0]
+        raise ValueError(f"scores: {where['method']!r} scored NaN on client {where['client']}, seed {where['seed']}")
+    if (twice := scores.duplicated(["method", *keys])).any():
+        where = scores[twice].iloc[0]
+        raise ValueError(f"scores: got {where['method']!r} twice for client {where['client']}, seed {where['seed']}, expected "
+                         "runs of one setting a method")
     reference = scores[scores["method"] == baseline].set_index(keys)["value"].rename("reference")
     joined = scores.join(reference, on=keys)
     if joined["reference"].isna().any():
@@ -60,6 +94,8 @@ def mean_interval(values, confidence=0.95):
     values = np.asarray(values, dtype=float)
     if values.size == 0:
         raise ValueError("values: got none, expected at least one")
+    if np.isnan(values).any():
+        raise ValueError(f"values: got NaN in {np.isnan(values).sum()} of {values.size}, expected numbers")
     if values.size == 1:
         return float(values[0]), float("nan"), float("nan")
     half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, values.size - 1)
@@ -68,13 +104,18 @@ def mean_interval(values, confidence=0.95):
 
 def paired_difference(table, column, first, second):
     """(mean, low, high) of `column` of method `first` minus `second`, paired over the seeds both have."""
-    wide = table.pivot(index="seed", columns="method", values=column)
+    of_both = table[table["method"].isin([first, second])]
+    if of_both[column].isna().any():
+        raise ValueError(f"{column}: got NaN of {of_both[of_both[column].isna()]['method'].iloc[0]!r}, expected numbers")
+    wide = of_both.pivot(index="seed", columns="method", values=column)
     return mean_interval((wide[first] - wide[second]).dropna())
 
 
 def verdict(interval):
-    """What a paired difference shows, in words."""
-    _, low, high = interval
+    """What a paired difference shows, in words; "-" for nan, where there is none."""
+    mean, low, high = interval
+    if np.isnan(mean):
+        return "-"
     if np.isnan(low):
         return "one seed: no interval"
     if low > 0:

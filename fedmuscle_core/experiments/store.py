@@ -14,10 +14,15 @@ A line is the run's record, its name under "run" first, and its "history".  What
 - "bytes" of the history, "up" and "down" of the ledger: blocks [clients, rounds, number], the first two as spans.
 - alignment, masks: JSON, compressed by zlib, base 85.
 
-In JSON nan, such as the score of a client that failed, is null and comes back as nan; infinities are the texts "inf", "-inf".
+- "crc": CRC-32 of the line without it, in the shortest form of JSON; lines of before 0.7 have none.
+
+In JSON nan is null and comes back as nan; infinities are the texts "inf", "-inf".
+
+A run that diverged has no history but "failed", {"client", "round", "reason"}; its table is one row of split "diverged".
 """
 
 import base64
+import contextlib
 import functools
 import json
 import math
@@ -25,7 +30,8 @@ import os
 import pickle
 import platform
 import re
-import tempfile
+import secrets
+import warnings
 import zlib
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -40,6 +46,8 @@ from filelock import FileLock
 from ..federation import COLUMNS
 
 NAME = r"[A-Za-z0-9._+-]+"
+PLAIN = {"allow_nan": False, "separators": (",", ":")}
+DIVERGED = "diverged"      # split of the one row that stands for a run that diverged
 FIRST = re.compile(rf'\{{"run": ?"({NAME})",')
 DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, zlib.error)
 _read = {}       # {path: ((size, time of change), lines)}
@@ -56,19 +64,50 @@ class Line(NamedTuple):
 
 def write_atomically(path, text):
     """Write `text` to `path` through a temporary file beside it: a crash or a full disk leaves the old file as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    replace_together({path: lambda temporary: temporary.write_text(text, encoding="utf-8", newline="")})
+
+
+def replace_together(writers):
+    """Replace files, {path: function that writes the file it is given}, once all are written: after a crash or with a full disk
+    the old ones are as they were.  Who may read them is as for every new file."""
+    written = {}
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for path, write in writers.items():
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            with _naming(path):
+                write(written[path])
+                with written[path].open("rb") as file:
+                    os.fsync(file.fileno())
+        for path, temporary in written.items():
+            temporary.replace(path)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Context in which an `OSError` that names no file, such as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def check_writable(folder):
+    """ValueError, before any work starts, where results cannot be written to `folder`."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written to ({error.strerror}); expected a folder for results: the variable "
+                         "FEDMUSCLE_RUNS chooses another one") from error
 
 
 def environment():
@@ -88,8 +127,9 @@ def now():
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def append_run(folder, record, history):
-    """Append one run to `folder`/<setup>.jsonl: `record`, with its name under "run" and its settings, and its history.
+def append_run(folder, record, history=None):
+    """Append one run to `folder`/<setup>.jsonl: `record`, with its name under "run" and its settings, and its history, None for
+    one that diverged.
 
     Safe where several processes append, and where one is killed or the disk is full: what was there stays as it was.
     ValueError where the run would not come back from its line as it is.
@@ -97,9 +137,11 @@ def append_run(folder, record, history):
     line = (_to_line(record, history) + "\n").encode()
     path = Path(folder) / f"{record['settings']['setup']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path), path.open("ab", buffering=0) as file:
+    with _naming(path), _locked(path), path.open("ab", buffering=0) as file:
         lines = path.read_bytes()
         size = _whole(lines)
+        if size < len(lines):
+            warnings.warn(f"{path}: the last line was cut off and is left out; the run is computed again", stacklevel=2)
         try:
             file.truncate(size)
             _write(file, line if not size or lines[:size].endswith(b"\n") else b"\n" + line)
@@ -111,8 +153,13 @@ def append_run(folder, record, history):
 
 def find_run(folder, setup, run):
     """(record, history) of the run with that name; None where there is none."""
-    line = _lines(Path(folder) / f"{setup}.jsonl").get(run)
-    return None if line is None else _load(line)
+    line = find_line(folder, setup, run)
+    return None if line is None else load(line)
+
+
+def find_line(folder, setup, run):
+    """The `Line` of the run with that name; None where there is none."""
+    return _lines(Path(folder) / f"{setup}.jsonl").get(run)
 
 
 def run_names(folder, setup):
@@ -122,7 +169,24 @@ def run_names(folder, setup):
 
 def stored_runs(folder):
     """(record, history) of every run in `folder`, setup by setup, in the order of their lines."""
-    return [_load(line) for path in sorted(Path(folder).glob("*.jsonl")) for line in _lines(path).values()]
+    return [load(line) for path in sorted(Path(folder).glob("*.jsonl")) for line in _lines(path).values()]
+
+
+def whole_runs(folder):
+    """([(line, record, history)] of every run in `folder` that can be read, [what is wrong with the others])."""
+    found, wrong = [], []
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        try:
+            lines = _lines(path).values()
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+            continue
+        for line in lines:
+            try:
+                found.append((line, *load(line)))
+            except ValueError as error:
+                wrong.append(str(error))
+    return found, wrong
 
 
 def compact(path):
@@ -161,7 +225,7 @@ def _lines(path):
     path = path.absolute()
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     stamp = found.st_size, found.st_mtime_ns
     if path not in _read or _read[path][0] != stamp:
@@ -174,13 +238,14 @@ def _last_lines(path, content):
     found = {}
     for number, text in enumerate(content.split("\n") if content else [], 1):
         if not (name := FIRST.match(text)):
-            raise _not_a_run(path, number, 'it does not begin with {"run":"<name>"')
+            raise damaged(path, number, 'it does not begin with {"run":"<name>"')
         found.pop(name[1], None)
         found[name[1]] = Line(path, number, name[1], text)
     return found
 
 
-def _load(line):
+def load(line):
+    """(record, history) of a `Line`; ValueError naming file and line where it is damaged."""
     record, history = _parsed(line)
     return pickle.loads(record), history.copy()
 
@@ -192,12 +257,15 @@ def _parsed(line):
         record, history = _from_line(line.text)
         if record["settings"]["setup"] != line.path.stem:
             raise ValueError(f"setup: got {record['settings']['setup']!r}, expected the file's, {line.path.stem!r}")
+        if record["run"] != line.run:
+            raise ValueError(f"run: got {record['run']!r}, expected {line.run!r} all over the line")
     except DAMAGE as error:
-        raise _not_a_run(line.path, line.number, f"{type(error).__name__}: {error}") from error
+        raise damaged(line.path, line.number, f"{type(error).__name__}: {error}") from error
     return pickle.dumps(record), history
 
 
-def _not_a_run(path, number, reason):
+def damaged(path, number, reason):
+    """The error to raise for a line that is no stored run, or not the one that it is taken for."""
     return ValueError(f"{path}, line {number}: not a stored run ({reason}); delete the line to have the run computed again")
 
 
@@ -206,12 +274,14 @@ def _to_line(record, history):
     plain = json.loads(json.dumps(record))
     if not re.fullmatch(NAME, plain.get("run", "")):
         raise ValueError(f"run: got {plain.get('run', '')!r}, expected a name of letters, digits and . _ + -")
+    history = _of_failed(plain) if "failed" in plain else history
     if list(history.columns) != COLUMNS:
         raise ValueError(f"history: got columns {list(history.columns)}, expected {COLUMNS}")
     shortened = {name: shorten(plain[name]) for name, (shorten, _) in SHORT.items() if name in plain}
-    short = {"run": plain["run"], **plain, **shortened, "history": _short_history(history)}
+    short = {"run": plain["run"], **plain, **shortened}
+    short |= {} if "failed" in plain else {"history": _short_history(history)}
     try:
-        text = json.dumps(short, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(short | {"crc": _crc(short)}, **PLAIN)
     except ValueError as error:
         raise ValueError("record: got NaN or infinity, expected them in history and alignment only") from error
     back, table = _from_line(text)
@@ -225,9 +295,27 @@ def _to_line(record, history):
 
 def _from_line(text):
     """(record, history) of the text of a run."""
-    record = json.loads(text)
-    history = _long_history(record.pop("history"), record["settings"])
+    record = json.loads(text, parse_constant=_no_constant)
+    whole = record.pop("crc", None) in (None, _crc(record))
+    history = _of_failed(record) if "failed" in record else _long_history(record.pop("history"), record["settings"])
+    if not whole:
+        raise ValueError("crc: the line was changed after it was stored")
     return record | {name: lengthen(record[name]) for name, (_, lengthen) in SHORT.items() if name in record}, history
+
+
+def _crc(short):
+    return f"{zlib.crc32(json.dumps(short, **PLAIN).encode()):08x}"
+
+
+def _no_constant(name):
+    raise ValueError(f"got {name}, which is not JSON")
+
+
+def _of_failed(record):
+    """The table of a run that diverged: one row that says when, and that no function of `statistics` takes for a score."""
+    failed, settings = record["failed"], record["settings"]
+    row = (settings["method"], failed["client"] or 0, "", "", DIVERGED, failed["round"], settings["seed"], math.nan, 0)
+    return pd.DataFrame([row], columns=COLUMNS)
 
 
 def _difference(table, other):

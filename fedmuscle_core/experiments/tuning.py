@@ -5,28 +5,35 @@ Four configurations a method, of its `grid`.  Local: four local learning rates; 
 own grid has the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the
 best of the first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three
 configurations a method, what was chosen there and two neighbours of one hyperparameter, its `around`.  Chosen is the best Delta
-on validation samples, against Local at its default.
+on validation samples, against Local at its default.  One that diverges has the Delta -inf: it is in the table, never chosen.
 """
 
 import argparse
+import math
 import sys
 
 import pandas as pd
 
 from ..methods import METHODS, Local, method_named, of_group
-from ..paths import DATA
-from .choices import table_path, tuned
+from ..paths import results
+from .choices import path_to_write, table_path, tuned
+from .processes import stoppable
 from .runs import sweep
 from .settings import Settings
 from .setups import setup_named
-from .statistics import relative_change
-from .store import write_atomically
+from .statistics import failures, relative_change
+from .store import check_writable, write_atomically
 
-FOLDER = DATA / "results" / "tuning"
+FOLDER = results("mini") / "tuning"
 
 
 def validation_delta(history, reference):
-    """Mean over seeds and clients of the relative change of the last validation score, in percent."""
+    """Mean over seeds and clients of the relative change of the last validation score, in percent; -inf where one diverged."""
+    for text in failures(reference).values():
+        raise ValueError(f"tuning: Local at its default {text}; expected a reference that came to an end")
+    if failures(history):
+        return -math.inf
+
     def last(table):
         rows = table[(table["split"] == "validation") & (table["round"] == table["round"].max())]
         return rows.reset_index(drop=True)
@@ -44,16 +51,22 @@ def tuned_methods(setup):
 def tune(setup, methods=None, workers=1, progress=True):
     """Run the grids of a setup, write and return the table: method, the fields of the grids, seeds, delta in percent.
 
-    methods: those of `tuned_methods` if None.  Stage by stage, each one sweep: finished runs are kept.
+    methods: those of `tuned_methods` if None; the rows of others stay in the table.  Stage by stage, each one sweep: finished
+    runs are kept.
     """
     setup = setup_named(setup)
     methods = tuned_methods(setup) if methods is None else methods
+    check_writable(path_to_write(setup.name).parent)
     rows = (again if setup.builds_on else from_scratch)(setup, methods, workers, progress)
-    order = [Local.name, *methods]
+    order, before = [Local.name, *methods], table_path(setup)
+    if before.is_file():
+        kept = [row for row in pd.read_csv(before).to_dict("records") if row["method"] not in order]
+        order = [name for name in METHODS if name in order or name in {row["method"] for row in kept}]
+        rows += [{name: value for name, value in row.items() if name != "seeds" and value == value} for row in kept]
     table = pd.DataFrame(sorted(rows, key=lambda row: order.index(row["method"])))
     names = [name for name in table.columns if name != "delta"]
     table = table[names].assign(seeds=" ".join(map(str, setup.tuning_seeds)), delta=table["delta"].round(4))
-    write_atomically(table_path(setup.name), table.to_csv(index=False, lineterminator="\n"))
+    write_atomically(path_to_write(setup.name), table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
@@ -92,8 +105,11 @@ def again(setup, methods, workers, progress):
 
 
 def best(rows, method):
-    """The row of `method` with the highest delta."""
-    return max((row for row in rows if row["method"] == method), key=lambda row: row["delta"])
+    """The row of `method` with the highest delta; ValueError where all diverged."""
+    found = max((row for row in rows if row["method"] == method), key=lambda row: row["delta"])
+    if found["delta"] == -math.inf:
+        raise ValueError(f"tuning: {method!r} diverged with all settings that were tried, expected one that did not")
+    return found
 
 
 def score(setup, configurations, workers, progress=True):
@@ -108,7 +124,7 @@ def score(setup, configurations, workers, progress=True):
 def tuning_settings(setup, method, values):
     """One `Settings` a tuning seed, without test samples."""
     setup = setup_named(setup)
-    base = Settings.of(setup, method, test_size=0).replace(**setup.settings).replace(**values)
+    base = Settings.of(setup, method, **{"test_size": 0} | setup.settings | values)
     return [base.replace(seed=seed) for seed in setup.tuning_seeds]
 
 
@@ -118,7 +134,11 @@ def main(argv=None):
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: those that the setup names")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args(argv)
-    print(tune(args.setup, args.methods, args.workers).to_string(index=False))
+    with stoppable("finished runs are kept, and the last state of the runs under way: the same command goes on"):
+        try:
+            print(tune(args.setup, args.methods, args.workers).to_string(index=False))
+        except ValueError as error:
+            parser.error(str(error))
     return 0
 
 

@@ -1,15 +1,20 @@
 """Downloads, from a server of our own: what is shown first, going on after a break, checksums, unpacking."""
 
+import contextlib
 import hashlib
 import http.server
 import pickle
+import shutil
 import tarfile
 import threading
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from fedmuscle_core.commands import cli
 from fedmuscle_core.world.real import fetch, layouts, sources
@@ -18,8 +23,9 @@ from fedmuscle_core.world.real.sources import SOURCES, File, Source
 
 @pytest.fixture
 def server(tmp_path):
-    """Serves tmp_path/www with ranges; `asked`: the paths and Range headers it saw; `cut`: bytes after which it hangs up."""
-    root, asked, state = tmp_path / "www", [], {"cut": None}
+    """Serves tmp_path/www with ranges; `asked`: the paths and Range headers it saw; `cut`: bytes after which it hangs up;
+    `pause`: seconds before each further byte."""
+    root, asked, state = tmp_path / "www", [], {"cut": None, "pause": None}
     root.mkdir()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,7 +38,16 @@ def server(tmp_path):
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             end = start + state["cut"] if state["cut"] else None
-            self.wfile.write(content[start:end])
+            if state["pause"] is None:
+                self.wfile.write(content[start:end])
+            else:
+                self.trickle(content[start:end])
+
+        def trickle(self, content):
+            with contextlib.suppress(OSError):
+                for place in range(len(content)):
+                    time.sleep(state["pause"])
+                    self.wfile.write(content[place:place + 1])
 
         def log_message(self, *_):
             pass
@@ -48,7 +63,7 @@ def server(tmp_path):
 
 def served(server, name, content):
     (server.root / name).write_bytes(content)
-    return File(f"{server.address}/{name}", len(content), hashlib.md5(content).hexdigest())
+    return File(f"{server.address}/{name}", len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.fixture
@@ -67,7 +82,7 @@ def pets(server, tmp_path, monkeypatch):
 def test_a_source_is_shown_fetched_unpacked_and_checked(pets, capsys):
     assert cli.main(["data", "fetch", "--yes", "pets"]) == 0
     shown = capsys.readouterr().out
-    for part in ("two kinds of pets", "terms: ours", "pets.zip", "md5", "0 MB", str(pets)):
+    for part in ("two kinds of pets", "terms: ours", "pets.zip", "SHA-256", "0 MB", str(pets)):
         assert part in shown
     assert len(sources.read_source("pets")) == 4 and not list(pets.parent.glob("*.part")) and not list(pets.glob("*.zip"))
     assert cli.main(["data", "check", "pets"]) == 0
@@ -101,12 +116,81 @@ def test_a_download_goes_on_where_it_broke_off(server, tmp_path):
 def test_a_wrong_checksum_is_named_and_the_file_deleted(server, tmp_path):
     file = served(server, "a.bin", b"right")
     (server.root / "a.bin").write_bytes(b"wrong")
-    wrong = hashlib.md5(b"wrong").hexdigest()
-    with pytest.raises(ValueError, match=f"a.bin: got a file with md5 {wrong}, expected {file.md5}"):
+    wrong = hashlib.sha256(b"wrong").hexdigest()
+    with pytest.raises(ValueError, match=f"a.bin: got a file with SHA-256 {wrong}, expected 5 bytes .*{file.sha256}"):
         fetch.download(file, tmp_path / "a.bin")
     assert list(tmp_path.glob("a.bin*")) == []
     with pytest.raises(ValueError, match="nothing.bin: .*goes on"):
         fetch.download(File("http://127.0.0.1:9/nothing.bin", 5, "0"), tmp_path / "nothing.bin")
+
+
+def test_no_more_bytes_come_than_the_file_has(server, tmp_path, monkeypatch):
+    """Of a server that sends 20 MB for a file of five bytes, with the right length in its header or a wrong one."""
+    file = served(server, "a.bin", b"right")
+    (server.root / "a.bin").write_bytes(b"right" + bytes(20_000_000))
+    receive, sizes = fetch._receive, []
+
+    def watched(answer, partial, *arguments):
+        receive(answer, partial, *arguments)
+        sizes.append(partial.stat().st_size)
+    monkeypatch.setattr(fetch, "_receive", watched)
+    with pytest.raises(ValueError, match="a.bin: got a file with 6 bytes or more, expected 5 bytes with SHA-256"):
+        fetch.download(file, tmp_path / "a.bin")
+    assert sizes == [6] and list(tmp_path.glob("a.bin*")) == []
+
+
+@pytest.mark.parametrize(("pause", "patience", "slowest", "message"), [
+    (60.0, 0.1, 1000, "a.bin: .*timed out; what came is kept"), (0.02, 0.1, 10 ** 6, "slower than 1,000,000 bytes a second")])
+def test_a_server_that_stalls_or_trickles_is_given_up(server, tmp_path, monkeypatch, pause, patience, slowest, message):
+    file = served(server, "a.bin", bytes(range(100)))
+    server.state["pause"] = pause
+    monkeypatch.setattr(fetch, "PATIENCE", patience)
+    monkeypatch.setattr(fetch, "SLOWEST", slowest)
+    with pytest.raises(ValueError, match=message):
+        fetch.download(file, tmp_path / "a.bin")
+    server.state["pause"] = None
+    fetch.download(file, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == bytes(range(100))
+
+
+def test_an_interruption_between_two_archives_fetches_neither_again(server, pets, monkeypatch):
+    with zipfile.ZipFile(server.root / "more.zip", "w") as archive:
+        archive.write(server.root.parent / "x.png", "train/cat/1.png")
+    second = served(server, "more.zip", (server.root / "more.zip").read_bytes())
+    plain = served(server, "note.csv", b"1,2\n")
+    source = SOURCES["pets"]
+    monkeypatch.setitem(SOURCES, "pets", source._replace(files=(*source.files, second, plain)))
+    unpack_archive = shutil.unpack_archive
+
+    def once(path, *arguments, **options):
+        unpack_archive(path, *arguments, **options)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(shutil, "unpack_archive", once)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch("pets", None)
+    assert not pets.exists() and len(server.asked) == 3
+    monkeypatch.setattr(shutil, "unpack_archive", unpack_archive)
+    assert fetch.fetch("pets", None) == 0 and len(server.asked) == 3
+    assert len(sources.read_source("pets")) == 5 and (pets / "note.csv").is_file()
+    assert [path.name for path in pets.parent.iterdir()] == ["pets"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("member", ["../../outside.png", "/tmp_outside.png"])
+def test_no_member_of_an_archive_leaves_its_folder(tmp_path, kind, member):
+    path, content = tmp_path / f"evil.{kind}", tmp_path / "a" / "content"
+    content.parent.mkdir()
+    (tmp_path / "x.png").write_bytes(b"evil")
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tmp_path / "x.png", member)
+    else:
+        with tarfile.open(path, f"w:{kind.partition('.')[2]}") as archive:
+            archive.add(tmp_path / "x.png", member, filter=lambda found: found.replace(name=member, deep=False))
+    with contextlib.suppress(tarfile.FilterError):
+        fetch.unpack("pets", [path], content)
+    outside = {found.name for found in tmp_path.rglob("*") if content not in found.parents}
+    assert outside == {"x.png", path.name, "a", "content"} and not Path(member).exists()
 
 
 def test_cifar_becomes_one_image_a_sample(server, tmp_path, monkeypatch):
@@ -123,9 +207,9 @@ def test_cifar_becomes_one_image_a_sample(server, tmp_path, monkeypatch):
             (tmp_path / name).write_bytes(content)
             archive.add(tmp_path / name, f"{base}/{name}")
     sums = {name: hashlib.md5(content).hexdigest() for name, content in made.items()}
-    monkeypatch.setattr(fetch.CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
-    monkeypatch.setattr(fetch.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(fetch.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]})
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]})
     file = served(server, "c.tar.gz", (tmp_path / "c.tar.gz").read_bytes())
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path / "data"))
     monkeypatch.setitem(SOURCES, "cifar10", SOURCES["cifar10"]._replace(files=(file,)))
@@ -166,4 +250,4 @@ def test_sources_are_described_fully():
     for name, source in SOURCES.items():
         assert source.about and source.terms and callable(source.read), name
         for file in source.files:
-            assert file.url.startswith("http") and file.size > 10 ** 6 and len(file.md5) == 32, name
+            assert file.url.startswith("https://") and file.size > 10 ** 6 and len(file.sha256) == 64, name

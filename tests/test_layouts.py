@@ -251,11 +251,90 @@ def test_broken_files_are_named_before_anything_is_loaded(voc):
     Image.new("P", (7, 7)).save(mask)
     with pytest.raises(ValueError, match=r"2007_000003.png: got a mask of \(7, 7\) pixels, expected \(30, 40\)"):
         photos.load_photos(table, 8)
+    with pytest.raises(ValueError, match=r"2007_000003.png: got a mask of \(7, 7\) pixels, expected \(30, 40\)"):
+        photos.check_samples(table, 20)
+    for mode in ("RGB", "I;16", "1", "LA"):
+        Image.new(mode, (40, 30)).save(mask)
+        for call in (lambda: photos.check_samples(table, 20), lambda: photos.load_photos(table, 8)):
+            with pytest.raises(ValueError, match=f"2007_000003.png: got an image of mode {mode}, expected one channel"):
+                call()
     Image.new("L", (40, 30), 33).save(mask)
     with pytest.raises(ValueError, match="2007_000003.png: got class 33, expected 0 to 20 or 255"):
         photos.check_samples(table, 20)
     with pytest.raises(ValueError, match="got masks for 2 of 3 photos"):
         photos.load_photos(table.assign(mask=[*table["mask"].iloc[:2], None]), 8)
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("content", [b"", PNG, PNG + b"\xff" * 100, b"II*\x00\xff\xff\xff\xff", b"GIF89a" + b"\xff" * 30,
+                                     b"BM" + b"\x01" * 60, b"P6\n99999 99999\n255\n", None])
+def test_whatever_a_decoder_stumbles_over_is_named(tmp_path, content):
+    path = tmp_path / "0.png"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match="0.png: not a whole image"):
+        photos.check_samples(layouts.flat_folder(tmp_path))
+
+
+VOC_LABELS = "VOCdevkit/VOC2012/ImageSets/Main/cow_train.txt"
+COCO_CAPTIONS = "annotations/captions_val2017.json"
+COLUMNS = ",".join(layouts.VOC_CLASSES)
+
+
+@pytest.mark.parametrize(("read", "file", "content", "message"), [
+    ("voc", VOC_LABELS, "2007_000001 1\n\n2007_000003\n", "cow_train.txt, line 3: got '2007_000003', expected"),
+    ("voc", VOC_LABELS, "2007_000001 yes\n", "cow_train.txt, line 1: got '2007_000001 yes'"),
+    ("voc", VOC_LABELS, b"2007_000001 1\n\xff\n", "cow_train.txt, line 2: not UTF-8"),
+    ("voc", "multilabel.csv", "image,split\na,train\n", r"multilabel.csv: got no columns \['aeroplane', "),
+    ("voc", "multilabel.csv", f"image,split,{COLUMNS}\na,train{',0' * 19},2\n", "csv, line 2: got .* for a, expected 0"),
+    ("voc", "multilabel.csv", f"image,split,{COLUMNS}\na,train{',0' * 19}\n", "multilabel.csv, line 2: got .*nan"),
+    ("voc", "multilabel.csv", f"image,split,{COLUMNS}\n" + f"a,train{',0' * 20}\n" * 2, "line 3: got .* every photo once"),
+    ("voc", "multilabel.csv", "", "multilabel.csv: not a table"),
+    ("coco", COCO_CAPTIONS, b"\xff", "captions_val2017.json, line 1: not UTF-8"),
+    ("coco", COCO_CAPTIONS, "[" * 100_000, "captions_val2017.json: not JSON"),
+    ("coco", COCO_CAPTIONS, '{"images": 3, "annotations": []}', "captions_val2017.json: images, entry 0: got None"),
+    ("coco", COCO_CAPTIONS, '{"images": [{"id": 7}], "annotations": []}', "json: images, entry 0: got .*'id': 7.*'file_name'"),
+    ("coco", COCO_CAPTIONS, '{"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}], "annotations": []}',
+     "captions_val2017.json: got image 7 twice"),
+    ("coco", COCO_CAPTIONS, '{"images": [], "annotations": [{"id": 1, "image_id": [], "caption": "A"}]}', "tions, entry 0"),
+    ("coco", COCO_CAPTIONS, '{"images": [], "annotations": [{"id": 1, "image_id": 7, "caption": null}]}', "tions, entry 0"),
+    ("coco", "annotations/instances_val2017.json", '{"categories": [{"id": 1, "name": "cat"}], "annotations": '
+     '[{"id": 5, "image_id": 8, "category_id": 1}]}', "instances_val2017.json: got annotation 5 without image 8"),
+    ("coco", "annotations/instances_val2017.json", '{"categories": [1], "annotations": []}', "categories, entry 0: got 1"),
+    ("csv_table", "samples.csv", "split,text\ntrain,a,b\n", "samples.csv: not a table"),
+    ("csv_table", "samples.csv", "split,text\ntrain,a\ntrain,a,b\n", "samples.csv: not a table .*line 3"),
+    ("csv_table", "samples.csv", 'split,text\ntrain,"a\n', "samples.csv: not a table"),
+    ("csv_table", "samples.csv", b"split,text\ntrain,\xe9\n", "samples.csv, line 2: not UTF-8"),
+    ("csv_table", "samples.csv", "split,label\ntrain,\u00b2\n", "samples.csv, line 2: got class '\u00b2', expected 0 to 1"),
+    ("ag_news", "train.csv", '"1","a"\n"2"\n', "train.csv, line 2: got no text"),
+    ("ag_news", "train.csv", '"1","a"\n"2","b","c"\n', "train.csv: not a table .*line 2"),
+    ("ag_news", "train.csv", b'"1","\xff"\n', "train.csv, line 1: not UTF-8"),
+    ("flickr_captions", "results.csv", b"image_name| comment\n\xff", "results.csv, line 2: not UTF-8"),
+    ("flickr_captions", "results_20130124.token", "\n\n7.jpg#0 no tab\n", "token, line 3: got '7.jpg#0 no tab'"),
+])
+def test_a_damaged_file_is_named_with_its_line_or_entry(request, tmp_path, read, file, content, message):
+    folder = request.getfixturevalue(read) if read in ("voc", "coco") else tmp_path
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    (folder / "test.csv").write_text('"1","a"\n')
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        getattr(layouts, read)(folder)
+
+
+def test_a_folder_that_links_into_itself_is_named(tmp_path):
+    write_image(tmp_path / "train" / "cat" / "0.png")
+    (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train" / "cat")
+    with pytest.raises(ValueError, match="train/cat/again: got a link to .*train/cat, expected every folder once"):
+        layouts.image_folder(tmp_path)
+    assert len(layouts.flat_folder(tmp_path)) == 1
+
+
+def test_a_mask_needs_a_photo(tmp_path):
+    (tmp_path / "samples.csv").write_text("split,mask,text\ntrain,m.png,A text.\n")
+    write_image(tmp_path / "m.png", mode="L", colour=0)
+    with pytest.raises(ValueError, match="m.png: got a mask without an image"):
+        photos.check_samples(layouts.csv_table(tmp_path))
 
 
 @pytest.mark.parametrize(("label", "message"), [(3, "got label 3, expected 0 to 2"), (-1, "got label -1"),

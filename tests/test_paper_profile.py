@@ -20,6 +20,7 @@ from fedmuscle_core.experiments.resume import State
 from fedmuscle_core.experiments.runs import is_stored, one_thread, run, sweep
 from fedmuscle_core.experiments.setups import SETUPS, Setup
 from fedmuscle_core.experiments.store import run_names
+from fedmuscle_core.files import save_state
 from fedmuscle_core.methods import of_group
 from fedmuscle_core.networks.adaptation import adapt
 from fedmuscle_core.networks.backbones import IMAGENET, PIXELS, load_backbone, normalised, pixels_of
@@ -109,13 +110,10 @@ def test_a_killed_run_goes_on_with_the_same_result(paper, tmp_path, monkeypatch,
         assert resumed[name] == whole[name], name
 
 
-def test_a_state_that_is_not_whole_or_of_something_else_is_named(paper, tmp_path, monkeypatch):
+def test_a_state_of_something_else_is_named(paper, tmp_path, monkeypatch):
     settings = paper(method="local", rounds=1)
     state = state_of(tmp_path, settings)
-    state.write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"state\.pt: not a whole state"):
-        run(settings, tmp_path, progress=False)
-    torch.save({"identity": {"run": settings.canonical().run(), "data": "another"}}, state)
+    save_state({"identity": {"run": settings.canonical().run(), "data": "another"}}, state)
     with pytest.raises(ValueError, match="got the state of a run with other settings, data, backbones or another device"):
         run(settings, tmp_path, progress=False)
     monkeypatch.setenv(runs.RECOMPUTE_BEFORE, "2999-01-01T00:00:00+00:00")      # --force: what is older does not count
@@ -291,7 +289,7 @@ def test_real_clients_and_scenes_do_not_mix(paper):
     with pytest.raises(ValueError, match="setup: got clients with scenes and clients with real data, expected either"):
         check(paper().replace(setup=both))
     alone = Setup("alone", SETUPS["paper1"].clients)
-    with pytest.raises(ValueError, match="default_domain: got None, expected the name of a source"):
+    with pytest.raises(ValueError, match=r"setup: settings: public_domain: got none, expected the name of a source, as"):
         check(paper(method="local").replace(setup=alone))
 
 

@@ -139,6 +139,7 @@ def test_main_writes_both_folders_and_the_probe(tmp_path, monkeypatch, capsys):
     table = pd.read_csv(tmp_path / "probe_text.csv")
     assert table.columns.tolist() == ["backbone", "weights", "parameters", "masked_accuracy"]
     assert table["backbone"].tolist() == [name for name in CONFIGS for _ in range(2)]
+    assert len(pd.read_csv(tmp_path / "checksums.csv")) == 4 * len(CONFIGS)
     for name in CONFIGS:
         assert {path.name for path in (tmp_path / name).iterdir()} == {
             "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

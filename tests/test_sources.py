@@ -6,6 +6,7 @@ import pytest
 import tiny_world
 import torch
 
+from fedmuscle_core.commands import cli
 from fedmuscle_core.world.real import sources, splits
 from fedmuscle_core.world.tasks import task_named
 from fedmuscle_core.world.worlds import world_of
@@ -46,11 +47,31 @@ def test_local_data_take_the_role_of_a_source(local, tmp_path):
     ('[birds]\nfolder = "x"\nlayout = "zip"\n', r"\[birds\]: layout: got 'zip', expected one of"),
     ('[birds]\nfolder = "x"\nlayout = "voc"\nclasses = "many"\n', r"\[birds\]: got .*many"),
     ('[birds]\nfolder = "x"\nlayout = "voc"\ncolour = 3\n', r"\[birds\]: got .*colour"),
+    ("birds = 1\n", r"sources.toml: got birds = 1, expected a table \[birds\] with folder and layout"),
+    ('[birds]\nfolder = "x"\nlayout = "voc"\nsize = 0\n', r"\[birds\]: got .*'size': 0"),
+    ('[birds]\nfolder = "x"\nlayout = "voc"\nclasses = true\n', r"\[birds\]: got .*True"),
 ])
 def test_a_wrong_entry_is_named(local, text, message):
     local(text)
     with pytest.raises(ValueError, match=message):
         sources.sources()
+
+
+def test_a_file_that_is_no_text_is_named(local, tmp_path):
+    (tmp_path / "sources.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="sources.toml: not TOML"):
+        sources.sources()
+
+
+def test_data_without_a_sample_or_with_a_wrong_one_are_named(local, tmp_path, capsys):
+    local('[news]\nfolder = "news"\nlayout = "csv"\nclasses = 2\n')
+    (tmp_path / "news").mkdir()
+    (tmp_path / "news" / "classes.txt").write_text("old\nnew\nnewest\n")
+    for text, message in (("split,label,text\n", "news: got no sample, expected some"),
+                          ("split,label,text\ntrain,1,A\ntrain,2,B\n", "news: sample 1: got label 2, expected 0 to 1")):
+        (tmp_path / "news" / "samples.csv").write_text(text)
+        assert cli.main(["data", "check", "news"]) == 2
+        assert str(tmp_path / message) in capsys.readouterr().err
 
 
 @real

@@ -168,13 +168,13 @@ def test_held_out_scenes_are_test_handwriting_and_pairs_where_texts_are_read():
 @pytest.mark.parametrize(("tasks", "changes", "message"), [
     (("ic10",), {"public_domain": "mars"}, "public_domain: got 'mars', expected one of .*'letters'.* for clients with scenes"),
     (("ic10",), {"public_domain": "voc"}, "public_domain: got 'voc', expected one of .*'letters'"),
-    (("ic10",), {"default_domain": "voc"}, "default_domain: got 'voc', expected one of .*'letters'"),
+    (("ic10",), {"default_domain": "voc"}, "settings: public_domain: got 'voc', expected one of .*'letters'"),
     (("ic10", "tc10", "tcleft"), {"public_domain": "single"},
      r"public_domain: got 'single', expected 'pairs': clients \[2, 3\] read captions"),
     (("class@voc",), {"public_domain": "single"}, "public_domain: got 'single', expected one of .*'voc'.* with real data"),
     (("class@voc",), {"public_domain": "mars"}, "public_domain: got 'mars', expected one of .*'voc'"),
-    (("class@voc",), {"public_domain": "voc", "default_domain": "pairs"}, "default_domain: got 'pairs', expected one of"),
-    (("class@voc",), {"public_domain": "voc"}, "default_domain: got None, expected the name of a source"),
+    (("class@voc",), {"public_domain": "voc", "default_domain": "pairs"}, "settings: public_domain: got 'pairs', expected"),
+    (("class@voc",), {"public_domain": "voc"}, "settings: public_domain: got none, expected the name of a source"),
 ])
 def test_domains_that_clients_cannot_have_are_refused(tasks, changes, message):
     world = scenes(tasks, **changes)
@@ -342,7 +342,7 @@ def test_labels_and_masks_that_do_not_fit_are_named(real, folder, tmp_path, monk
     for content, message, changes in (
             (Image.new("L", (40, 30), 33), "png: got class 33, expected 0 to 20 or 255", {}),
             (Image.new("L", (40, 30), 33), "png: got class 33, expected 0 to 20 or 255", {"dirichlet": 0.1}),
-            (Image.new("RGB", (40, 30)), "png: got 3 channels, expected one, a class at each pixel", {"dirichlet": 0.1})):
+            (Image.new("RGB", (40, 30)), "png: got an image of mode RGB, expected one channel of 8 bits", {"dirichlet": 0.1})):
         for path in masks:
             content.save(path)
         photos.largest_class.cache_clear()

@@ -13,11 +13,14 @@ from urllib.request import getproxies
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import safe_open
 from transformers import AutoModel
 from transformers.utils import logging
 
 from ..paths import BACKBONES, PHOTO_BACKBONES
 from .checkpoints import CHECKPOINTS
+
+CHECKSUMS = "checksums.csv"
 
 
 def backbone_folder(name):
@@ -77,14 +80,71 @@ def backbone_digest(name):
 
 
 def load_backbone(name):
-    """The pretrained backbone called `name`, see `located`; ValueError where it cannot be had or is not whole."""
-    arguments = located(name)
+    """The pretrained backbone called `name`, see `located`, from files safetensors; ValueError where it cannot be had or is not
+    whole.
+
+    Every tensor must be in the files, and every tensor of the files in the backbone, but for what `last_hidden_state` does not
+    depend on: a head, a pooler.
+    """
+    arguments, folder = located(name), backbone_folder(name)
+    place = folder or arguments["pretrained_model_name_or_path"]
+    cached = folder or try_to_load_from_cache(place, "model.safetensors", revision=arguments["revision"])
+    if isinstance(cached, (str, Path)):
+        check_files(folder or Path(cached).parent)
+    with loading("backbone", name, place), _no_loading_bar():
+        backbone, found = AutoModel.from_pretrained(**arguments, trust_remote_code=False, use_safetensors=True,
+                                                    ignore_mismatched_sizes=True, output_loading_info=True)
+    own, prefix = dict(backbone.named_children()), f"{backbone.base_model_prefix}."
+    strange = [key for key in found["unexpected_keys"] if key.removeprefix(prefix).split(".")[0] in own]
+    missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
+    for keys, wrong in ((missing, "no tensors"), (strange, "superfluous tensors"),
+                        ([key for key, *_ in found["mismatched_keys"]], "other shapes of")):
+        if keys:
+            raise ValueError(f"backbone: {place}: got {wrong} {', '.join(sorted(keys)[:3])} ({len(keys)} in all) in its "
+                             f"*.safetensors, expected what config.json says: get the folder anew")
+    return backbone
+
+
+@contextlib.contextmanager
+def loading(kind, name, place):
+    """Context in which whatever goes wrong is a ValueError that names what was loaded, and from where."""
     try:
-        with _no_loading_bar():
-            return AutoModel.from_pretrained(**arguments, trust_remote_code=False)
-    except OSError as error:
-        raise ValueError(f"backbone: got {name!r}, but loading {arguments['pretrained_model_name_or_path']} failed: "
-                         f"{str(error).splitlines()[0]}") from error
+        yield
+    except Exception as error:   # noqa: BLE001 - damaged files fail in many ways
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, OSError) and error.filename:                     # the cache of the hub: full, or not to be written
+            reason += "; HF_HOME names another folder for what is downloaded"
+        raise ValueError(f"{kind}: got {name!r}, but loading {place} failed: {reason}") from error
+
+
+def check_files(folder):
+    """Raise ValueError naming the file of a backbone's folder that is not as it came with the package, or not safetensors."""
+    for path, wanted in checksums(folder).items():
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"backbone: {path}: got {'other bytes' if path.is_file() else 'no file'}, expected SHA-256 "
+                             f"{wanted} of {CHECKSUMS}: install the package anew, or in a clone `git checkout` the file")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            safe_open(path, "pt")
+        except Exception as error:   # noqa: BLE001 - of a type of its own
+            with path.open("rb") as file:
+                pointer = file.read(30).startswith(b"version https://git-lfs")
+            wrong = "a pointer of git-lfs: `git lfs pull` gets the file" if pointer else f"damaged ({error}): get it anew"
+            raise ValueError(f"backbone: {path}: got no whole safetensors file: it is {wrong}") from error
+
+
+def checksums(folder):
+    """{file: its SHA-256} of a backbone that comes with the package; {} of another."""
+    lines = (BACKBONES / CHECKSUMS).read_text().splitlines()[1:] if folder.parent == BACKBONES else []
+    return {BACKBONES / file: digest for file, digest in (line.split(",") for line in lines)
+            if file.startswith(f"{folder.name}/")}
+
+
+def write_checksums(folder):
+    """Write the table CHECKSUMS of all backbones in a folder."""
+    files = sorted(path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors"))
+    lines = [f"{path.relative_to(folder).as_posix()},{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    (folder / CHECKSUMS).write_text("\n".join(["file,sha256", *lines]) + "\n")
 
 
 @contextlib.contextmanager

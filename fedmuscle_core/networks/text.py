@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from transformers import AutoTokenizer
 
-from .backbones import backbone_folder, located
+from .backbones import backbone_folder, check_files, loading, located
 
 MAX_LENGTH = 40     # tokens of the longest caption of scenes there can be, [CLS] and [SEP] included
 TEXT_LENGTH = 64    # of real texts (our choice)
@@ -20,11 +20,10 @@ def load_tokenizer(name):
     folder, arguments = backbone_folder(name), located(name)
     if folder is not None and not any(folder.glob("*token*")):
         raise ValueError(f"tokenizer: got {name!r}, expected a text backbone; this backbone reads images")
-    try:
+    if folder is not None:
+        check_files(folder)
+    with loading("tokenizer", name, arguments["pretrained_model_name_or_path"]):
         return AutoTokenizer.from_pretrained(**arguments, trust_remote_code=False)
-    except OSError as error:
-        raise ValueError(f"tokenizer: got {name!r}, but loading {arguments['pretrained_model_name_or_path']} failed: "
-                         f"{str(error).splitlines()[0]}") from error
 
 
 def token_ids(tokenizer, captions, max_length=MAX_LENGTH, cut=False):

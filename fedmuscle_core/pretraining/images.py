@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, ResNetConfig, SegformerConfig, ViTConfig
 
 from ..network import in_batches
-from ..networks.backbones import feature_map, feature_width, load_backbone
+from ..networks.backbones import feature_map, feature_width, load_backbone, write_checksums
 from ..networks.client_network import num_parameters
 from ..paths import BACKBONES
 from ..seeds import generator, seeded
@@ -180,6 +180,7 @@ def main(argv=None):
     if not args.probe_only:
         for name in args.names:
             pretrain(name).save_pretrained(BACKBONES / name)
+        write_checksums(BACKBONES)
     for row in probe_table([name for name in CONFIGS if (BACKBONES / name).is_dir()]):
         print(row)
 

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForMaskedLM, BertConfig, DistilBertConfig, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertPooler
 
+from ..networks.backbones import write_checksums
 from ..networks.client_network import num_parameters
 from ..networks.text import MAX_LENGTH, token_ids
 from ..paths import BACKBONES
@@ -166,6 +167,7 @@ def main(argv=None):
                          "masked_accuracy": round(masked_accuracy(model, tokenizer, held_out), 4)})
             print(rows[-1])
         save(BACKBONES / name, name, trained, tokenizer)
+    write_checksums(BACKBONES)
     with (BACKBONES / "probe_text.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

@@ -18,6 +18,8 @@ from .real.sources import source_folder, source_named, sources
 from .scenes import CAPTIONED_DOMAIN, SCENE_DOMAINS, digit_scenes, held_out_pairs, public_pairs, public_scenes
 from .tasks import targets, task_named
 
+OWN_DOMAIN = "setup: settings: public_domain"         # what is the field `default_domain` here
+
 
 class Pairs(NamedTuple):
     """Images with texts: `images` (n, 3, H, W), of scenes in [0, 1], of photos uint8; `captions`: n texts in the same order.
@@ -104,10 +106,10 @@ class World:
 
     def check(self):
         """Raise ValueError, before any work, where the clients cannot have the public or the default domain."""
-        for field in ("public_domain", "default_domain"):
+        for field, name in (("public_domain", "public_domain"), ("default_domain", OWN_DOMAIN)):
             domain = getattr(self, field)
             if domain is not None and domain not in self.domains():
-                raise ValueError(f"{field}: got {domain!r}, expected one of {tuple(self.domains())} for clients with {self.of}")
+                raise ValueError(f"{name}: got {domain!r}, expected one of {tuple(self.domains())} for clients with {self.of}")
         self._check_kind()
 
     def _scored_sizes(self):
@@ -192,8 +194,9 @@ class RealWorld(World):
 
     def _check_kind(self):
         if self.default_domain is None:
-            raise ValueError("default_domain: got None, expected the name of a source: clients with real data need one whose "
-                             "held-out samples tell how alike their representations are")
+            raise ValueError(f"{OWN_DOMAIN}: got none, expected the name of a source, as in Setup(..., settings="
+                             "{'public_domain': 'coco'}): its held-out samples tell how alike representations of clients with "
+                             "real data are")
 
     def private(self, client):
         task = task_named(self.tasks[client - 1])

@@ -7,22 +7,25 @@ none.  Its `attrs["classes"]` names the classes.  Samples are in a fixed order. 
 what it should not, is a ValueError that names it.
 """
 
+import io
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 SAMPLE_COLUMNS = ["split", "image", "mask", "label", "texts"]
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
                "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 
+_ID = (int, str)
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def image_folder(folder):
     """`folder`/<split>/<class>/*: one class a sample."""
+    from torchvision.datasets import ImageFolder  # takes seconds
+
     names = [split for split in ("train", "val", "test") if (_there(folder) / split).is_dir()]
     try:
         splits = {split: ImageFolder(Path(folder) / split) for split in names}
@@ -30,6 +33,11 @@ def image_folder(folder):
         raise ValueError(f"{folder}: {error}") from error
     if not splits:
         raise ValueError(f"{folder}: got no folder train, val or test, expected <split>/<class>/<image>")
+    for found in splits.values():
+        places = {}
+        for place in sorted({Path(path).parent for path, _ in found.samples}):
+            if (other := places.setdefault(place.resolve(), place)) != place:
+                raise ValueError(f"{place}: got a link to {other}, expected every folder once")
     classes = {split: tuple(found.classes) for split, found in splits.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"{folder}: got other classes in {list(classes)}, expected the same in every split")
@@ -39,6 +47,8 @@ def image_folder(folder):
 
 def flat_folder(folder):
     """Every image below `folder`, without labels: public data.  All are "train"."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # takes seconds
+
     paths = sorted(path for path in _there(folder).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
     if not paths:
         raise ValueError(f"{folder}: got no image, expected some of {IMG_EXTENSIONS}")
@@ -68,18 +78,25 @@ def voc(folder, year="2012"):
 def _voc_labels(folder, base):
     """{split: {photo: tuple of 20 numbers, 0 or 1}}."""
     found = {"train": {}, "val": {}}
-    if (folder / "multilabel.csv").is_file():
-        table = pd.read_csv(folder / "multilabel.csv", dtype={"image": str})
-        for split, name, *row in table[["split", "image", *VOC_CLASSES]].itertuples(index=False, name=None):
+    if (path := folder / "multilabel.csv").is_file():
+        table, wanted = _csv(path, dtype={"image": str}), ["split", "image", *VOC_CLASSES]
+        if missing := [name for name in wanted if name not in table.columns]:
+            raise ValueError(f"{path}: got no columns {missing}, expected {wanted}")
+        for place, (split, name, *row) in enumerate(table[wanted].itertuples(index=False, name=None), 2):
             if split not in found:
-                raise ValueError(f"{folder / 'multilabel.csv'}: got split {split!r} of {name}, expected one of {tuple(found)}")
+                raise ValueError(f"{path}: got split {split!r} of {name}, expected one of {tuple(found)}")
+            if not set(row) <= {0, 1} or name in found["train"] | found["val"]:
+                raise ValueError(f"{path}, line {place}: got {row} for {name}, expected 0 or 1 a class, and every photo once")
             found[split][name] = tuple(row)
         return found
     for place, name in enumerate(VOC_CLASSES):
         for split, labels in found.items():
-            for line in _lines(base / "ImageSets" / "Main" / f"{name}_{split}.txt"):
-                photo, occurs = line.split()
-                labels.setdefault(photo, [0] * len(VOC_CLASSES))[place] = int(occurs == "1")
+            path = base / "ImageSets" / "Main" / f"{name}_{split}.txt"
+            for number, line in _numbered(path):
+                photo, *occurs = line.split()
+                if occurs not in (["1"], ["0"], ["-1"]):
+                    raise ValueError(f"{path}, line {number}: got {line!r}, expected a photo and 1, 0 or -1")
+                labels.setdefault(photo, [0] * len(VOC_CLASSES))[place] = int(occurs == ["1"])
     return {split: {photo: tuple(values) for photo, values in labels.items()} for split, labels in found.items()}
 
 
@@ -99,14 +116,15 @@ def coco(folder):
         path, instances = (Path(folder) / "annotations" / f"{kind}_{split}2017.json" for kind in ("captions", "instances"))
         captioned = path.is_file() or not instances.is_file()
         content = _json(path if captioned else instances, ("images", "annotations"))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
+        names = _images(path if captioned else instances, content["images"])
         texts = {} if captioned else {index: () for index in names}
-        for annotation in content["annotations"] if captioned else ():
+        wanted = {"id": _ID, "image_id": _ID, "caption": str}
+        for annotation in _entries(path, "annotations", content["annotations"], wanted) if captioned else ():
             if annotation["image_id"] not in names:
                 raise ValueError(f"{path}: got a caption (id {annotation['id']}) without image {annotation['image_id']}, "
                                  "expected one that `images` lists")
             texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
-        classes, labels = _coco_labels(instances, classes)
+        classes, labels = _coco_labels(instances, classes, names)
         rows += [(split, photos / names[index], None, labels.get(index), tuple(texts[index])) for index in sorted(texts)]
     if not rows:
         raise ValueError(f"{folder}: got no annotated photo, expected a folder train2017 or val2017, or images with one of "
@@ -114,14 +132,28 @@ def coco(folder):
     return _table(rows, classes)
 
 
-def _coco_labels(path, classes):
+def _images(path, images):
+    """{id: file name}."""
+    names = {}
+    for image in _entries(path, "images", images, {"id": _ID, "file_name": str}):
+        if names.setdefault(image["id"], image["file_name"]) is not image["file_name"]:
+            raise ValueError(f"{path}: got image {image['id']} twice, expected every id once")
+    return names
+
+
+def _coco_labels(path, classes, photos):
     """(names of the categories, {photo's id: tuple of 0 and 1}) of an instances file; (classes, {}) where it is not there."""
     if not path.is_file():
         return classes, {}
     content = _json(path, ("categories", "annotations"))
-    names = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda found: found["id"])}
+    categories = _entries(path, "categories", content["categories"], {"id": int, "name": str})
+    names = {category["id"]: category["name"] for category in sorted(categories, key=lambda found: found["id"])}
+    photos = photos.keys() | _images(path, content.get("images", [])).keys()
     place, found = {index: position for position, index in enumerate(names)}, {}
-    for annotation in content["annotations"]:
+    for annotation in _entries(path, "annotations", content["annotations"], {"id": _ID, "image_id": _ID, "category_id": int}):
+        if annotation["image_id"] not in photos:
+            raise ValueError(f"{path}: got annotation {annotation['id']} without image {annotation['image_id']}, expected one "
+                             "that `images` lists")
         if annotation["category_id"] not in place:
             raise ValueError(f"{path}: got category {annotation['category_id']} of annotation {annotation['id']}, expected one "
                              f"of {list(place)}")
@@ -137,7 +169,7 @@ def csv_table(folder):
     multi-label.
     """
     path = Path(folder) / "samples.csv"
-    table = pd.read_csv(_file(path), dtype=str, keep_default_na=False)
+    table = _csv(path, dtype=str, keep_default_na=False)
     if "split" not in table.columns or set(table.columns) - {"split", "image", "mask", "label", "text"}:
         raise ValueError(f"{path}: got columns {list(table.columns)}, expected split and any of image, mask, label, text")
     classes = tuple(_lines(Path(folder) / "classes.txt")) if "label" in table.columns else ()
@@ -161,7 +193,7 @@ def flickr_captions(folder):
     official = _there(folder) / "results_20130124.token"
     if official.is_file():
         texts = {}
-        for place, line in enumerate(_lines(official), 1):
+        for place, line in _numbered(official):
             name, found, text = line.partition("\t")
             if not found:
                 raise ValueError(f"{official}, line {place}: got {line!r}, expected name#number, a tab, a caption")
@@ -169,7 +201,7 @@ def flickr_captions(folder):
         photos = Path(folder) / "flickr30k-images"
         return _table([("train", photos / name, None, None, tuple(texts[name])) for name in sorted(texts)], ())
     path = Path(folder) / "results.csv"
-    table = pd.read_csv(_file(path), sep="|", skipinitialspace=True, dtype=str)
+    table = _csv(path, sep="|", skipinitialspace=True, dtype=str)
     table.columns = [name.strip() for name in table.columns]
     if missing := {"image_name", "comment"} - set(table.columns):
         raise ValueError(f"{path}: got columns {list(table.columns)}, expected also {sorted(missing)}")
@@ -183,8 +215,10 @@ def ag_news(folder):
     classes, rows = AG_NEWS_CLASSES, []
     for split in ("train", "test"):
         path = next(iter(sorted(_there(folder).glob(f"{split}*.csv"))), Path(folder) / f"{split}.csv")
-        table = pd.read_csv(_file(path), header=None, dtype=str, keep_default_na=False)
+        table = _csv(path, header=None, dtype=str, keep_default_na=False)
         for place, row in enumerate(table.itertuples(index=False), 1):
+            if not "".join(row[1:]).strip():
+                raise ValueError(f"{path}, line {place}: got no text, expected one after the class")
             rows.append((split, None, None, _class(path, place, row[0], len(classes), first=1), (" ".join(row[1:]),)))
     return _table(rows, classes)
 
@@ -193,14 +227,14 @@ def labelled_lines(folder, train, test, num_classes):
     """Files `train` and `test` with lines "<class> <text>", classes from 0."""
     rows = []
     for split, name in (("train", train), ("test", test)):
-        for place, line in enumerate(_lines(Path(folder) / name), 1):
+        for place, line in _numbered(Path(folder) / name):
             label, _, text = line.partition(" ")
             rows.append((split, None, None, _class(Path(folder) / name, place, label, num_classes, first=0), (text.strip(),)))
     return _table(rows, tuple(map(str, range(num_classes))))
 
 
 def _class(path, line, given, count, first):
-    if not given.strip().isdigit() or not first <= int(given) < first + count:
+    if not given.strip().isdecimal() or not first <= int(given) < first + count:
         raise ValueError(f"{path}, line {line}: got class {given!r}, expected {first} to {first + count - 1}")
     return int(given) - first
 
@@ -223,15 +257,48 @@ def _file(path):
     return Path(path)
 
 
+def _text(path):
+    content = _file(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
+
+
+def _numbered(path):
+    """[(number from 1, line)] of the lines of a file that are not empty."""
+    return [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+
+
 def _lines(path):
-    return [line for line in _file(path).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return [line for _, line in _numbered(path)]
+
+
+def _csv(path, **options):
+    """The table of a file, as `pandas.read_csv` reads it; rows do not have more fields than the first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(io.StringIO(_text(path)), index_col=False, **options)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"{path}: not a table ({str(error).strip()})") from error
 
 
 def _json(path, keys):
+    """The object in a file of JSON, which has `keys`."""
     try:
-        content = json.loads(_file(path).read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict) or (missing := [key for key in keys if key not in content]):
         raise ValueError(f"{path}: got no {missing if isinstance(content, dict) else 'object'}, expected the keys {list(keys)}")
     return content
+
+
+def _entries(path, key, entries, kinds):
+    """The list under a key of a file of JSON, every entry an object with these names, {name: its type}."""
+    for place, entry in enumerate(entries if isinstance(entries, list) else [None]):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
+            raise ValueError(f"{path}: {key}, entry {place}: got {str(entry)[:80]}, expected an object with {list(kinds)}")
+    return entries

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from tqdm.auto import tqdm
@@ -24,11 +24,7 @@ def load_photos(table, size, progress=False):
         if row.mask is None:
             images.append(fit(photo))
             continue
-        mask = tv_tensors.Mask(v2.functional.pil_to_tensor(_decoded(row.mask, None))[0])
-        if mask.shape != photo.shape[1:]:
-            raise ValueError(f"{row.mask}: got a mask of {tuple(mask.shape)} pixels, expected {tuple(photo.shape[1:])} as "
-                             f"{row.image}")
-        photo, mask = fit(photo, mask)
+        photo, mask = fit(photo, tv_tensors.Mask(_mask(row, photo.shape[1:])))
         images.append(photo)
         masks.append(mask)
     if masks and len(masks) < len(images):
@@ -37,14 +33,17 @@ def load_photos(table, size, progress=False):
 
 
 def check_samples(table, num_classes=None, progress=False):
-    """Decode every file of the table and compare labels and masks with `num_classes`; the number of samples.
+    """Decode every file of the table, compare labels and masks with `num_classes` and masks with their photos; the number of
+    samples.
 
     num_classes: of labels; masks may have it, the background and VOID.  Raises ValueError naming the first file at fault.
     """
     for row in tqdm(table.itertuples(), "checking", total=len(table), disable=not progress):
-        where = row.image or f"sample {row.Index}"
+        where = row.image or f"{table.attrs.get('folder', 'table')}: sample {row.Index}"
         if row.image is not None:
-            _decoded(row.image, "RGB")
+            size = _decoded(row.image, "RGB").size[::-1]
+        elif row.mask is not None:
+            raise ValueError(f"{row.mask}: got a mask without an image, expected one for both")
         elif not row.texts:
             raise ValueError(f"{where}: got neither an image nor a text, expected at least one")
         classes = row.label if isinstance(row.label, tuple) else ()
@@ -53,7 +52,7 @@ def check_samples(table, num_classes=None, progress=False):
         if num_classes is not None and row.label is not None and not classes and not 0 <= row.label < num_classes:
             raise ValueError(f"{where}: got label {row.label}, expected 0 to {num_classes - 1}")
         if row.mask is not None:
-            found = set(torch.unique(v2.functional.pil_to_tensor(_decoded(row.mask, None))).tolist()) - {VOID}
+            found = set(torch.unique(_mask(row, size)).tolist()) - {VOID}
             if num_classes is not None and found and max(found) > num_classes:
                 raise ValueError(f"{row.mask}: got class {max(found)}, expected 0 to {num_classes} or {VOID} (void)")
     return len(table)
@@ -65,12 +64,25 @@ def largest_class(path):
 
     Raises ValueError naming the file that is missing, truncated or no image.
     """
-    pixels = v2.functional.pil_to_tensor(_decoded(path, None))
-    if len(pixels) != 1:
-        raise ValueError(f"{path}: got {len(pixels)} channels, expected one, a class at each pixel")
-    counts = torch.bincount(pixels.flatten(), minlength=VOID + 1)
+    counts = torch.bincount(_classes(path).flatten(), minlength=VOID + 1)
     counts[[0, VOID]] = 0
     return int(counts.argmax())
+
+
+def _mask(row, size):
+    """The classes (H, W) of a row's mask; ValueError where it is not as large, (H, W), as its photo."""
+    mask = _classes(row.mask)
+    if mask.shape != size:
+        raise ValueError(f"{row.mask}: got a mask of {tuple(mask.shape)} pixels, expected {tuple(size)} as {row.image}")
+    return mask
+
+
+def _classes(path):
+    """(H, W) uint8, the class at each pixel of a mask's file."""
+    image = _decoded(path, None)
+    if image.mode not in ("L", "P"):
+        raise ValueError(f"{path}: got an image of mode {image.mode}, expected one channel of 8 bits, a class at each pixel")
+    return v2.functional.pil_to_tensor(image)[0]
 
 
 def _decoded(path, mode):
@@ -81,5 +93,5 @@ def _decoded(path, mode):
             return image.convert(mode) if mode else image.copy()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:   # noqa: BLE001 - damaged files make decoders fail in many ways
         raise ValueError(f"{path}: not a whole image ({error})") from error

@@ -16,17 +16,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...checks import one_of
 from ...paths import DATA
 from . import layouts
 
 
 class File(NamedTuple):
-    """One file to download: its address, size in bytes, MD5 sum."""
+    """One file to download: its address, size in bytes, SHA-256."""
 
     url: str
     size: int
-    md5: str
+    sha256: str
 
 
 class Source(NamedTuple):
@@ -48,7 +47,8 @@ class Source(NamedTuple):
     reserved: float = 0.0
 
 
-TORONTO, COCO = "https://www.cs.toronto.edu/~kriz", "http://images.cocodataset.org"
+TORONTO = "https://www.cs.toronto.edu/~kriz"
+COCO = "https://s3.amazonaws.com/images.cocodataset.org"     # the bucket behind images.cocodataset.org, whose name has no TLS
 AG_NEWS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 TREC = partial(layouts.labelled_lines, train="TREC.train.all", test="TREC.test.all", num_classes=6)
 READERS = {"image_folder": layouts.image_folder, "flat_folder": layouts.flat_folder, "voc": layouts.voc, "coco": layouts.coco,
@@ -56,21 +56,24 @@ READERS = {"image_folder": layouts.image_folder, "flat_folder": layouts.flat_fol
 
 SOURCES = {
     "cifar10": Source("CIFAR-10, 60,000 photos of 32x32, 10 classes", "none stated", layouts.image_folder, 10, (
-        File(f"{TORONTO}/cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"),), size=32),
+        File(f"{TORONTO}/cifar-10-python.tar.gz", 170_498_071,
+             "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),), size=32),
     "cifar100": Source("CIFAR-100, 60,000 photos of 32x32, 100 classes", "none stated", layouts.image_folder, 100, (
-        File(f"{TORONTO}/cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),), size=32),
+        File(f"{TORONTO}/cifar-100-python.tar.gz", 169_001_437,
+             "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),), size=32),
     "voc": Source("Pascal VOC 2012, photos with masks and 20 labels", "photos: Flickr terms", layouts.voc, 20, (
         File("https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar", 1_999_639_040,
-             "6cd6e144f989b92b3379bac3b3de84fd"),), test="val"),
+             "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"),), test="val"),
     "coco": Source("COCO 2017 (val), 5,000 photos with five captions each", "annotations CC BY 4.0; photos: Flickr terms",
                    layouts.coco, 80, (
-        File(f"{COCO}/zips/val2017.zip", 815_585_330, "442b8da7639aecaf257c1dceb8ba8c80"),
-        File(f"{COCO}/annotations/annotations_trainval2017.zip", 252_907_541, "f4bbac642086de4f52a3fdda2de5fa2c")), test="val"),
+        File(f"{COCO}/zips/val2017.zip", 815_585_330, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
+        File(f"{COCO}/annotations/annotations_trainval2017.zip", 252_907_541,
+             "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268")), test="val"),
     "flickr30k": Source("Flickr30K, 31,783 photos with five captions each",
                         "for research, on request: https://shannon.cs.illinois.edu/DenotationGraph", layouts.flickr_captions),
     "ag_news": Source("AG News, 127,600 articles, 4 classes", "research only", layouts.ag_news, 4, (
-        File(f"{AG_NEWS}/train.csv", 29_470_338, "b1a00f826fdfbd249f79597b59e1dc12"),
-        File(f"{AG_NEWS}/test.csv", 1_857_427, "d52ea96a97a2d943681189a97654912d"))),
+        File(f"{AG_NEWS}/train.csv", 29_470_338, "76a0a2d2f92b286371fe4d4044640910a04a803fdd2538e0f3f29a5c6f6b672e"),
+        File(f"{AG_NEWS}/test.csv", 1_857_427, "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699"))),
     "photos": Source("any photos without labels, as public data", "put your own there", layouts.flat_folder),
 }
 
@@ -105,17 +108,21 @@ def sources():
         return SOURCES
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:                                               # neither TOML nor UTF-8
         raise ValueError(f"{path}: not TOML ({error})") from error
     return SOURCES | {name: _local(name, entry, path) for name, entry in content.items()}
 
 
 def _local(name, entry, path):
     known = {"folder": str, "layout": str, "classes": int, "size": int, "test": str}
-    wrong = [key for key, value in entry.items() if not isinstance(value, known.get(key, ()))]
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: got {name} = {entry!r}, expected a table [{name}] with folder and layout")
+    wrong = [key for key, value in entry.items() if type(value) is not known.get(key) or type(value) is int and value < 1]
     if wrong or not {"folder", "layout"} <= set(entry):
         raise ValueError(f"{path}: [{name}]: got {entry}, expected folder and layout, and any of classes, size, test")
-    read = READERS[one_of(f"{path}: [{name}]: layout", entry["layout"], READERS)]
+    if entry["layout"] not in READERS:
+        raise ValueError(f"{path}: [{name}]: layout: got {entry['layout']!r}, expected one of {tuple(READERS)}")
+    read = READERS[entry["layout"]]
     before = SOURCES.get(name, SOURCES["photos"]._replace(test="val" if entry["layout"] in ("voc", "coco") else "test"))
     return before._replace(about=f"local data in the layout {entry['layout']}", terms="your own", read=read, files=(),
                            num_classes=entry.get("classes"), folder=str(path.parent / entry["folder"]),
@@ -125,7 +132,9 @@ def _local(name, entry, path):
 def source_named(name):
     """The source of that name; ValueError for an unknown one."""
     found = sources()
-    return found[one_of("source", name, found)]
+    if name not in found:
+        raise ValueError(f"source: got {name!r}, expected one of {tuple(found)}")
+    return found[name]
 
 
 def source_folder(name):
@@ -139,7 +148,11 @@ def read_source(name):
     if not folder.is_dir():
         hint = f"`fedmuscle data fetch {name}` gets it, or " if source_named(name).files else ""
         raise ValueError(f"{folder}: no such folder; {hint}set FEDMUSCLE_DATA to a folder that has {name!r}")
-    return source_named(name).read(folder)
+    table = source_named(name).read(folder)
+    if table.empty:
+        raise ValueError(f"{folder}: got no sample, expected some")
+    table.attrs["folder"] = str(folder)
+    return table
 
 
 @lru_cache(maxsize=16)

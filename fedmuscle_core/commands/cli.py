@@ -1,13 +1,18 @@
 """The command `fedmuscle`: reproduce the notebooks of a profile, verify stored runs, get real data, check the installation."""
 
 import argparse
+import os
 import sys
 
+from ..experiments.processes import stoppable
 from . import doctor
+
+KEPT = {"reproduce": "finished runs and notebooks are kept, and the last state of the runs under way: the same command goes on",
+        "data": "what was downloaded is kept: the same command goes on"}
 
 
 def main(argv=None):
-    """Entry point; returns the exit status."""
+    """Entry point; returns the exit status: 0, 1 for failures, 2 for wrong use.  Stopped, it exits, see `stoppable`."""
     parser = argparse.ArgumentParser(prog="fedmuscle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -36,28 +41,61 @@ def main(argv=None):
     for action in (fetch, check):
         action.add_argument("name", metavar="NAME")
 
-    commands.add_parser("doctor", help="check the installed packages")
-    args = parser.parse_args(argv)
+    flower = commands.add_parser("flower", help="federate over several machines with Flower, see its extra [flower]")
+    deployments = flower.add_subparsers(dest="action", required=True)
+    init = deployments.add_parser("init", help="write keys, certificates, commands, and an app that runs")
+    init.add_argument("folder", metavar="FOLDER", help="a new or empty one")
+    init.add_argument("--clients", nargs="+", required=True, metavar="NAME", help="a node each")
+    init.add_argument("--address", default="127.0.0.1:9100", metavar="HOST:PORT",
+                      help="of the server, as the nodes reach it (default: %(default)s, for a first try)")
 
-    if args.command == "doctor":
-        return doctor.main()
-    if trouble := doctor.problem():
-        print(f"fedmuscle: {trouble}", file=sys.stderr)
-        return 1
+    commands.add_parser("doctor", help="check the installed packages")
+    for command in [*commands.choices.values(), *actions.choices.values(), init]:
+        command.set_defaults(error=command.error)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.error(f"unrecognized arguments: {' '.join(unknown)}")             # with the usage of the subcommand
     try:
-        if args.command == "reproduce":
-            from . import reproduce as notebooks
-            if args.dry_run:
-                return notebooks.dry_run(args.profile, args.only, dict(args.parameter))
-            return notebooks.reproduce(args.profile, args.only, dict(args.parameter), args.workers, args.force)
-        if args.command == "data":
-            from ..world.real.fetch import main as command
-            return command(args.action, getattr(args, "name", None), getattr(args, "yes", False))
-        from .verify import verify as command
-        return command(args.profile, args.sample)
+        with stoppable(KEPT.get(args.command, "nothing was changed: the same command begins anew")):
+            status = _run(args)
+            sys.stdout.flush()
+            return status
     except ValueError as error:
         print(f"fedmuscle: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:                                                    # e.g. `fedmuscle data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"fedmuscle: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args):
+    if args.command == "doctor":
+        return doctor.main()
+    if args.command == "flower":
+        from .flower import init
+        return init(args.folder, args.clients, args.address)
+    if trouble := doctor.problem():
+        print(f"fedmuscle: {trouble}", file=sys.stderr)
+        return 1
+    if args.command == "reproduce":
+        given = dict(args.parameter)
+        if len(given) < len(args.parameter):
+            raise ValueError(f"-p: got {[name for name, _ in args.parameter]}, expected each name once")
+        from . import reproduce as notebooks
+        if args.dry_run:
+            return notebooks.dry_run(args.profile, args.only, given)
+        return notebooks.reproduce(args.profile, args.only, given, args.workers, args.force)
+    if args.command == "data":
+        from ..world.real.fetch import main as command
+        try:
+            return command(args.action, getattr(args, "name", None), getattr(args, "yes", False))
+        except EOFError as error:
+            raise ValueError("data fetch: got no terminal to ask on, expected one, or --yes to download without") from error
+    from .verify import verify as command
+    return command(args.profile, args.sample)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import contextlib
 import json
 import os
+import sys
 import tempfile
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -12,9 +12,7 @@ import jupytext
 import nbformat
 import papermill
 import yaml
-from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
-from traitlets.config import Config
 
 from ..checks import positive_int
 from ..experiments import tuning
@@ -26,18 +24,21 @@ from ..experiments.processes import in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
 from ..experiments.setups import setup_named
-from ..experiments.store import compact, now, write_atomically
+from ..experiments.store import check_writable, compact, now, write_atomically
 from ..paths import NOTEBOOKS, results, runs
+from .kernels import execute
 
-PATIENCE = 300      # seconds for a kernel to start, and to say that a cell is done: others may keep the machine busy
+MEMORY = 2.5        # GB that a process may take
 
 
 def dry_run(profile, only=None, parameters=None):
     """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
     exchange, see `forecast`; for the others how long it would take.  Returns 0."""
     check_profile(profile)
-    given = _given(parameters)
-    numbers = [source.stem[:2] for source in _choose(only, profile)]
+    given, sources = _given(parameters), _choose(only, profile)
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare(sources, Path(folder), {}, given)
+    numbers = [source.stem[:2] for source in sources]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
     wanted = _planned(profile, numbers, given.get("seeds"))
@@ -55,24 +56,22 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     failed, else 1.
 
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
+    workers: at most one for each core and for each MEMORY GB of this machine, see `_affordable`.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
     force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
     command goes on: the time it began is kept in the runs folder until all went well; then the files of runs that it wrote lose
     the lines that are superseded.
-    Raises ValueError before anything runs where there are no notebooks or none matches, or a parameter is unknown to all of
-    them, is not YAML, or is `profile` or `workers`, which have options of their own.
+    Raises ValueError before anything runs where there are no notebooks or one of `only` matches none, a parameter is unknown to
+    all of them, is not YAML, or is `profile` or `workers`, which have options of their own, or a folder cannot be written.
     """
-    positive_int("workers", workers)
+    workers = _affordable(positive_int("workers", workers))
     check_profile(profile)
     given, sources, figures = _given(parameters), _choose(only, profile), runs(profile) / "figures"
     side_by_side = min(workers, len(sources))
     values = {"profile": profile, "workers": 1 if side_by_side > 1 else workers, **given}
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [_prepare(source, Path(folder), values) for source in sources]
-        known = {name for _, names, _ in jobs for name in names}
-        if unknown := set(given) - known:
-            raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
-        runs(profile).mkdir(parents=True, exist_ok=True)
+        jobs = _prepare(sources, Path(folder), values, given)
+        check_writable(runs(profile))
         changed = {"FEDMUSCLE_FIGURES": str(figures)}
         if side_by_side > 1:                                                  # each kernel would take all cores otherwise
             changed["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
@@ -92,10 +91,14 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
 
 def _begun(path, asked):
     """When the `force` that `path` tells of began, if it asked for the same and was not finished; else now, noted there."""
-    kept = json.loads(path.read_text()) if path.is_file() else {}
-    if kept.get("asked") == asked:
-        print(f"going on with what was begun {kept['begun']} (to begin anew, delete {path})")
-        return kept["begun"]
+    try:
+        kept = json.loads(path.read_text()) if path.is_file() else {"asked": None}
+        if kept["asked"] == asked:
+            datetime.fromisoformat(kept["begun"])
+            print(f"going on with what was begun {kept['begun']} (to begin anew, delete {path})")
+            return kept["begun"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: got a damaged file, expected when --force began; delete it to begin anew") from error
     begun = now()
     write_atomically(path, json.dumps({"begun": begun, "asked": asked}) + "\n")
     return begun
@@ -130,7 +133,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
     try:
-        sweep(wanted, results(profile), workers)
+        sweep(wanted, results(profile), workers, progress=sys.stderr.isatty())
     except RuntimeError as error:
         print(f"{error}; the notebooks that need them will say so")
 
@@ -164,9 +167,10 @@ def _choose(only, profile):
     if not NOTEBOOKS.is_dir():
         raise ValueError(f"notebooks: got no folder {NOTEBOOKS}, expected a clone of the repository")
     sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
-    chosen = [source for source in sources if not only or any(source.stem.startswith(prefix) for prefix in only)]
-    if not chosen:
-        raise ValueError(f"--only: got {only}, expected the start of one of {[source.stem for source in sources]}")
+    names = [source.stem for source in sources]
+    if wrong := [prefix for prefix in only or () if not prefix or not any(name.startswith(prefix) for name in names)]:
+        raise ValueError(f"--only: got {wrong}, expected the start of one of {names}")
+    chosen = [source for source in sources if not only or source.stem.startswith(tuple(only))]
     if profile == "paper":
         without = [source.stem for source in chosen if source.stem[:2] not in PAPER_NOTEBOOKS]
         if only and without:
@@ -176,40 +180,57 @@ def _choose(only, profile):
     return chosen
 
 
-def _prepare(source, folder, values):
-    """(path of an unexecuted notebook, the parameters it knows, those of `values` it knows) for one .py source."""
-    notebook = folder / f"{source.stem}.ipynb"
-    nbformat.write(jupytext.read(source), notebook)
-    known = papermill.inspect_notebook(str(notebook))
-    return notebook, list(known), {name: value for name, value in values.items() if name in known}
+def _prepare(sources, folder, values, given):
+    """[(path in `folder` of an unexecuted notebook, those of `values` and `given` that it knows)], one for each .py source;
+    ValueError where none knows one of `given`."""
+    jobs, known = [], set()
+    for source in sources:
+        notebook = folder / f"{source.stem}.ipynb"
+        nbformat.write(jupytext.read(source), notebook)
+        names = set(papermill.inspect_notebook(str(notebook)))
+        jobs.append((notebook, {name: value for name, value in {**values, **given}.items() if name in names}))
+        known |= names
+    if unknown := set(given) - known:
+        raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
+    return jobs
+
+
+def _affordable(workers):
+    """`workers`, or as many as there are cores and MEMORY GB of memory, and a sentence that says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    most = max(1, min(cores, int(memory / MEMORY)))
+    if workers > most:
+        print(f"workers: got {workers}, takes {most}: one for each core (here {cores}) and each {MEMORY} GB of memory (here "
+              f"{memory:.0f} GB)")
+    return min(workers, most)
 
 
 def _execute_all(profile, jobs, side_by_side):
     """[(name, seconds, None or what went wrong)] of all `jobs`, see `_prepare`, sorted by name."""
-    wanted, report = [(notebook, runs(profile) / notebook.name, values) for notebook, _, values in jobs], []
-    with contextlib.closing(in_processes(_execute, wanted, side_by_side)) as executed:
-        for (notebook, *_), found in (bar := tqdm(executed, desc=profile, unit="notebook", total=len(jobs))):
+    wanted = [(notebook, notebook.with_suffix(".executed.ipynb"), NOTEBOOKS, values) for notebook, values in jobs]
+    report, bar = [], tqdm(desc=profile, unit="notebook", total=len(jobs), disable=None)
+    with bar, contextlib.closing(in_processes(execute, wanted, side_by_side)) as executed:
+        for (notebook, copy, *_), found in executed:
             bar.set_postfix_str(f"{notebook.stem} done")
-            report.append((notebook.stem, *((0.0, str(found)) if isinstance(found, Exception) else found)))
+            bar.update()
+            seconds, trouble = (0.0, str(found)) if isinstance(found, Exception) else found
+            try:
+                if copy.is_file() and not isinstance(found, Exception):
+                    _keep(copy, runs(profile) / notebook.name, trouble)
+            except OSError as error:
+                trouble = trouble or f"{type(error).__name__}: {error}"
+            report.append((notebook.stem, seconds, trouble))
     return sorted(report)
 
 
-def _execute(notebook, target, values):
-    """(seconds, None or the first line of what went wrong); the executed copy is at `target` either way.
-
-    Kernels talk over sockets in files beside the notebook: of free ports, the usual way, two that start at once take the same
-    one now and then, and one of them dies.
-    """
-    clock, trouble = time.perf_counter(), None
-    kernel = Config(KernelManager={"transport": "ipc", "connection_file": str(notebook.with_suffix(".json"))})
-    try:
-        papermill.execute_notebook(str(notebook), str(target), parameters=values, progress_bar=False, cwd=str(NOTEBOOKS),
-                                   kernel_name="python3", config=kernel, start_timeout=PATIENCE, iopub_timeout=PATIENCE)
-    except PapermillExecutionError as error:
-        trouble = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
-    except Exception as error:  # noqa: BLE001 - one notebook's kernel must not take the others down
-        trouble = f"{type(error).__name__}: {error}".splitlines()[0]
-    return time.perf_counter() - clock, trouble
+def _keep(copy, target, trouble):
+    """Put an executed copy at `target`, whole or not at all; one of a notebook that failed beside it, as an earlier good one
+    stays."""
+    failed = target.with_suffix(".failed.ipynb")
+    write_atomically(failed if trouble else target, copy.read_text(encoding="utf-8"))
+    if not trouble:
+        failed.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -233,6 +254,7 @@ def _summarise(report, profile, figures):
     for name, seconds, trouble in report:
         print(f"{name:{width}}  {seconds:7.1f} s  {'FAILED  ' + trouble if trouble else 'done'}")
     failed = sum(trouble is not None for *_, trouble in report)
-    print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}")
+    print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}"
+          + (" (of failed ones: *.failed.ipynb)" if failed else ""))
     print(f"Stored runs: {results(profile)}   Figures: {figures}")
     return 1 if failed else 0

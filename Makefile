@@ -19,7 +19,7 @@ test: setup lint  ## every test, then the committed notebooks under nbval
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
 
 test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose packages do not go with the others: a .venv-flower of its own
-	$(FLOWER)/bin/python -m pytest tests/test_flower.py
+	$(FLOWER)/bin/python -m pytest tests/test_flower.py tests/test_deployment.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,9 +6,11 @@ import signal
 import time
 import warnings
 
+import nbformat
 import psutil
 import pytest
 from faults.children import cut_off, forked, killed_at, script
+from faults.notebooks import WAITS
 from faults.small_runs import SEED, WANTED, contents, settings, stored_lines, tune, use
 
 from fedmuscle_core.experiments.runs import run, sweep
@@ -156,3 +158,22 @@ def test_a_sweep_of_two_workers_may_be_killed_and_so_may_a_worker(tmp_path, fold
             elif victim == "worker":
                 assert code == 1 and re.search(r"1 of \d runs failed \(small .* seed \d", child.said()), child.said()
             check_survived(one, place, child.said(), told, reference, repeated=2)
+
+
+def test_reproduce_may_be_killed_while_a_notebook_runs(tmp_path, folder, fault):
+    """Its kernel notices and ends; the next one gives the notebook whole."""
+    (folder / "91_second.py").write_text(WAITS)
+    runs = tmp_path / "runs"
+    child = script(tmp_path / "said", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
+    child.until(lambda: (folder / "process").exists() or child.ended(), 120)
+    with fault("kill -9: reproduce, a notebook"):
+        family = child.family()
+        assert family
+        child.send(signal.SIGKILL)
+        child.wait()
+        (folder / "go").touch()                                               # a cell under way comes to its end
+        assert not psutil.wait_procs(family, timeout=60)[1]
+        assert not list((runs / "quick").glob("*.ipynb"))
+        again = script(tmp_path / "again", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
+        assert again.wait() == 0, again.said()
+        assert nbformat.read(runs / "quick" / "91_second.ipynb", 4).cells[2].outputs[0].text == "quick\n"

@@ -7,6 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 FLOWER := .venv-flower
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: setup reproduce test test-flower lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
@@ -14,9 +15,9 @@ FLOWER := .venv-flower
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
 	$(BIN)/fedmuscle reproduce --profile quick --force --workers $(WORKERS)
 
-test: setup lint  ## every test, then the committed notebooks under nbval
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
+test: setup lint  ## every test, then the committed notebooks under nbval, WORKERS files at a time
+	$(PYTEST) tests
+	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
 
 test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose packages do not go with the others: a .venv-flower of its own
 	$(FLOWER)/bin/python -m pytest tests/test_flower.py tests/test_deployment.py

@@ -87,7 +87,7 @@ def test_a_node_whose_key_was_not_registered_does_not_get_in(deployment):
 
 
 def test_nothing_is_left_of_it(deployment):
-    """Last: no process, and nothing in the home folder."""
+    """Last: no process, and nothing of Flower's in the home folder."""
     deployment.__exit__()
     left = []
     for process in psutil.process_iter():
@@ -96,4 +96,4 @@ def test_nothing_is_left_of_it(deployment):
                 left.append(process.cmdline())
         except psutil.Error:
             continue
-    assert not left and not list((deployment.folder / "user").iterdir())
+    assert not left and not (deployment.folder / "user" / ".flwr").exists()

@@ -2,6 +2,7 @@
 [flower]."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,20 @@ def test_the_simulation_gives_the_same_bits_and_trains_the_clients_in_place(monk
     for one, other in zip(here.clients, there.clients, strict=True):
         states = [client_state(client)["network"] for client in (one, other)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_notebook_plays_the_simulation(tmp_path, monkeypatch):
+    """What the committed copy, executed without the extra, does not."""
+    import nbformat
+
+    from fedmuscle_core.commands.kernels import execute
+
+    monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path))
+    book, target = tmp_path / "book.ipynb", tmp_path / "executed.ipynb"
+    shutil.copy(Path(__file__).parents[1] / "notebooks" / "21_many_machines.ipynb", book)
+    assert execute(book, target, tmp_path, {"profile": "quick"})[1] is None
+    said = [output.get("text", "") for cell in nbformat.read(target, 4).cells for output in cell.get("outputs", [])]
+    assert "simulation and one process: equal to the bit\n" in said
 
 
 @pytest.mark.parametrize(("found", "message"), [

@@ -17,7 +17,7 @@ from fedmuscle_core.experiments.statistics import delta, final_scores, relative_
 from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
 
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
-OWN = "16_your_own"     # clients and methods of one's own: it repeats no experiment of the papers, and defines methods
+OWN = ("16_your_own", "21_many_machines")     # they repeat no experiment of the papers
 
 
 def names(paths):
@@ -69,7 +69,7 @@ def test_nothing_was_left_running_into_the_output(notebook):
 def test_it_opens_with_its_question_and_ends_with_published_against_ours(source, notebook):
     first, last = notebook.cells[0].source, notebook.cells[-3:]
     assert first.startswith("# ") and "?" in first.splitlines()[0]
-    heading, columns = ("## What to remember", ("published",)) if source.stem == OWN else (
+    heading, columns = ("## What to remember", ("published",)) if source.stem in OWN else (
         "## Published, and ours", ("published", "agrees?"))
     assert any(heading in cell.source for cell in notebook.cells[-4:])
     text = str([cell.get("outputs") for cell in last])
@@ -81,12 +81,12 @@ def test_it_reads_well(source, notebook):
     assert 10 <= len(notebook.cells) <= 40
     assert statistics.median(lengths) <= 8 and max(lengths) <= 30
     classes = re.findall(r"^class \w+\((\w*)\)?", "\n".join(cell.source for cell in code_cells(notebook)), re.M)
-    assert classes == (["WithPeers", "Method"] if source.stem == OWN else [])
+    assert classes == (["WithPeers", "Method"] if source.stem == "16_your_own" else [])
 
 
 def test_its_parameters_start_with_the_profile_and_are_documented(source):
     known = papermill.inspect_notebook(str(source.with_suffix(".ipynb")))
-    assert next(iter(known)) == "profile" and ("seed" if source.stem == OWN else "seeds") in known
+    assert next(iter(known)) == "profile" and ("seed" if source.stem in OWN else "seeds") in known
     assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in known.values())
     assert known["profile"]["default"] == '"mini"'
 

@@ -35,6 +35,8 @@ def verify(profile, sample=None):
     nothing here defines, are not recomputed.
     sample: only so many, one of each setup and method in turn, methods that exchange before Local, quickest first; 0: none.
     """
+    if sample is not None:
+        positive_int("sample", sample, least=0)
     found, wrong = whole_runs(results(profile))
     if not found and not wrong:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
@@ -49,8 +51,7 @@ def verify(profile, sample=None):
     chosen = take_turns([each for each in sound if can_recompute(each[1])])
     if left := len(sound) - len(chosen):
         print(f"{left} runs left out: their setup or method is gone, or their real data or backbones are not here")
-    if sample is not None:
-        chosen = chosen[:positive_int("sample", sample, least=0)]
+    chosen = chosen[:sample]
     agree = 0
     for line, record, history in chosen:
         settings = Settings.of(**record["settings"])

@@ -17,7 +17,7 @@ reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/r
 
 test: setup lint  ## every test, then the committed notebooks under nbval, WORKERS files at a time
 	$(PYTEST) tests
-	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
+	FEDMUSCLE_FIGURES=$$(mktemp -d) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -W default notebooks
 
 test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose packages do not go with the others: a .venv-flower of its own
 	$(FLOWER)/bin/python -m pytest tests/test_flower.py tests/test_deployment.py

@@ -1,7 +1,7 @@
 """Every method's short histories are those of the engine before messages (version 0.5.0), stored in `engine_histories/`.
 
 To the bit on the processor and with the versions they were stored with, else within rounding.  `python
-tests/test_engine_histories.py` says it case by case.
+tests/test_engine_histories.py` says it case by case; the tests play those of seed 0.
 """
 
 import platform
@@ -49,7 +49,10 @@ def same_bits(history, stored):
     return all(np.array_equal(history[column], stored[column], equal_nan=column == "value") for column in stored)
 
 
-@pytest.mark.parametrize(("record", "stored"), STORED, ids=[record["run"] for record, _ in STORED])
+FIRST = [(record, stored) for record, stored in STORED if record["settings"]["seed"] == 0]
+
+
+@pytest.mark.parametrize(("record", "stored"), FIRST, ids=[record["run"] for record, _ in FIRST])
 def test_the_history_is_the_stored_one(record, stored):
     history, ledger, alignment = play(record)
     exact = [column for column in stored if column != "value"]
@@ -65,6 +68,7 @@ def test_the_history_is_the_stored_one(record, stored):
 def test_every_method_of_then_has_two_runs_and_the_setups_are_known():
     runs = [record["settings"]["method"] for record, _ in STORED]
     assert len(set(runs)) == 13 and all(runs.count(method) >= 2 for method in runs)
+    assert {record["settings"]["method"] for record, _ in FIRST} == set(runs)
     assert {record["settings"]["setup"] for record, _ in STORED} <= set(OWN) | set(SETUPS)
 
 

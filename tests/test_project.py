@@ -1,6 +1,7 @@
 """The project files agree with one another, and the README tells the truth."""
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -104,6 +105,13 @@ def test_the_readmes_results_are_those_of_the_stored_runs():
         _, history = sweep(plans.table1("mini", domains=[domain]), results("mini"), progress=False)
         for method in ("fedmuscle", "simclr"):
             assert f"{interval_text(delta_interval(history, method))} %" in text.replace("\n", " ")
+
+
+def test_the_readmes_faults_are_those_of_the_stored_campaign():
+    found = json.loads((results("mini") / "fault_campaign.json").read_text())
+    text = (ROOT / "README.md").read_text().replace("\n", " ")
+    assert f"tried {found['tried']:,} faults" in text
+    assert f"{found['survived']:,} survived, {found['lost_runs']} finished runs lost" in text
 
 
 def test_the_readmes_m_fed_results_are_those_of_the_stored_runs():

@@ -2,14 +2,10 @@ import dataclasses
 import json
 import math
 import resource
-import signal
 import statistics
-import subprocess
 import sys
-import time
 
 import pandas as pd
-import psutil
 import pytest
 
 from fedmuscle_core.exchange import Diverged
@@ -17,7 +13,7 @@ from fedmuscle_core.experiments import plans, resume, runs
 from fedmuscle_core.experiments.forecast import estimate
 from fedmuscle_core.experiments.runs import fingerprint, is_stored, run, stored, sweep, sweep_groups
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.store import find_run, run_names, stored_runs
+from fedmuscle_core.experiments.store import find_run, stored_runs
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import FedMuscle
 from fedmuscle_core.paths import results
@@ -117,31 +113,6 @@ def test_a_failed_run_does_not_take_the_others_down(tiny, tmp_path, monkeypatch)
         sweep(wanted, tmp_path, progress=False)
     assert "disk on fire" in str(caught.value.__cause__)
     assert [is_stored(settings, tmp_path) for settings in wanted] == [False, True]
-
-
-SMALL = {"setup": "quickstart", "method": "local", "rounds": 1, "validation_size": 20, "test_size": 20}
-SWEEP = f"""
-import sys
-from fedmuscle_core import Settings, sweep
-sweep([Settings(seed=seed, **{SMALL}) for seed in range(5)], sys.argv[1], workers=2, progress=False)
-"""
-
-
-def test_a_killed_sweep_keeps_what_was_finished_leaves_no_process_and_goes_on(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", SWEEP, str(tmp_path)])
-    while not run_names(tmp_path, "quickstart") and process.poll() is None:
-        time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert children and not alive
-    survived, path = run_names(tmp_path, "quickstart"), tmp_path / "quickstart.jsonl"
-    assert 1 <= len(survived) < 5
-    written = path.read_text().splitlines(keepends=True)[:len(survived)]
-    sweep([Settings(seed=seed, **SMALL) for seed in range(5)], tmp_path, progress=False)
-    lines = path.read_text().splitlines(keepends=True)
-    assert len(lines) == len(run_names(tmp_path, "quickstart")) == 5 and lines[:len(survived)] == written
 
 
 def test_worker_processes_give_the_same_bits_of_a_setup_that_no_module_knows(tiny, tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def test_a_run_killed_again_and_again_comes_to_its_end(tmp_path, folder, told, r
 def test_a_tuning_may_be_killed(tmp_path, told, fault, monkeypatch):
     expected = tune(tmp_path / "undisturbed", monkeypatch.setattr)
     lines = stored_lines(tmp_path / "undisturbed" / "tuning")
-    points = [1, 2, *random.Random(SEED).sample(range(3, 5 * len(lines)), 6), 5 * len(lines), 10 ** 6]
+    points = [1, *random.Random(SEED).sample(range(2, 5 * len(lines)), 4), 5 * len(lines), 10 ** 6]
     for number, place, said in until_not_killed(tmp_path, lambda place: (use(told=print), tune(place)), points):
         with fault("kill -9 at a change of a file: tuning", number) as one:
             before = stored_lines(place / "tuning")

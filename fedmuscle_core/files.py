@@ -1,7 +1,7 @@
 """States in files: written whole or not at all, and known from damaged ones by the SHA-256 of their content at the head."""
 
 import hashlib
-import os
+import secrets
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ def save_state(state, path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("w+b") as file:
             file.write(bytes(32))

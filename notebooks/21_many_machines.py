@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # 21 Does a federation on many machines give what one process gives, also when a machine dies?
+# # 21 Does a federation on many machines give what one process gives, also when a node dies?
 #
 # Between machines the messages of a federation are carried by [Flower](https://flower.ai): a SuperLink keeps them at the server, a
 # SuperNode stands for each client. Method, clients and round loop stay as they are; only the engine below them changes. Here three
@@ -167,8 +167,8 @@ print(f"undisturbed: {len(seconds)} messages a client, {seconds.median():.1f} s 
 
 # %% [markdown]
 # Bytes: the ledger counts the tensors that the method exchanges, as the papers do. A message has names and numbers beside them, and
-# twice the representations of held-out samples by which alignment is measured, which the ledger leaves out. On the wire come
-# Flower's own (the app itself, keys, heartbeats), as the SuperLink counts them, without TLS.
+# twice the representations of held-out samples by which alignment is measured, which the ledger leaves out. The SuperLink counts
+# messages with their metadata and objects, but not the app itself, heartbeats, empty polls, HTTP and TLS: the wire carries more.
 
 # %%
 ledger = pd.DataFrame(here["ledger"]).groupby("direction")["bytes"].sum()
@@ -197,4 +197,4 @@ pd.DataFrame([{"question": "same history on three nodes?", "published": "not fou
                "ours": f"{killed['seconds'] - measured['runs']['undisturbed']['seconds']:+.0f} s"}])
 
 # %%
-print("A client's state in a file, numbered messages and named random streams: then a machine that dies costs time, nothing else.")
+print("A client's state in a file, numbered messages and named random streams: then a node that is killed costs time, nothing else.")

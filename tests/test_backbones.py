@@ -101,6 +101,20 @@ def test_the_packages_own_files_are_those_of_the_table(tmp_path, monkeypatch):
         load_tokenizer("bert_small")
 
 
+def test_a_folder_called_like_a_pinned_model_does_not_replace_it(tmp_path, monkeypatch):
+    hub = backbones.CHECKPOINTS["vit_base"].hub
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDMUSCLE_CHECKPOINTS", raising=False)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_, **__: "config.json")
+    for name in ("vit_base", hub):
+        shutil.copytree(BACKBONES / "vit_small", tmp_path / name)
+    with pytest.raises(ValueError, match=f"backbone: got 'vit_base', and a folder {hub} in .*, expected no folder"):
+        load_backbone("vit_base")
+    shutil.rmtree(tmp_path / hub)
+    assert backbones.backbone_folder("vit_base") is None
+    assert backbones.located("vit_base")["revision"] == backbones.CHECKPOINTS["vit_base"].revision
+
+
 def test_a_damaged_tokenizer_is_named(tmp_path):
     folder = shutil.copytree(BACKBONES / "bert_small", tmp_path / "mine")
     (folder / "tokenizer.json").write_text('{"version": "1.0"')

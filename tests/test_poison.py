@@ -1,16 +1,19 @@
 """What one client may do to the others with a bad message: nothing, in any method, with any of its replies."""
 
+import re
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_clients import CLIENTS, federation, fit, method
+from small_clients import CLIENTS, federation, fit, make_client, method
+from torch import nn
 
 from fedmuscle_core.engines.in_process import InProcess
 from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.methods import METHODS
+from fedmuscle_core.seeds import seeded
 
 TRAVELLING = [*((name, {}) for name in METHODS if not METHODS[name].ceiling), ("fedmuscle", {"protocol": "tuples"}),
               ("fedmuscle", {"refresh": "round"}), ("fedmuscle", {"peer_choice": "bandit"}), ("mfed", {"share": "decoder"})]
@@ -168,3 +171,31 @@ def test_a_sender_who_is_left_out_changes_for_the_others_what_its_silence_would(
     ends = [torch.cat([value.flatten().double() for value in client.network.state_dict().values()])
             for client in spoiling.clients]
     assert all(torch.isfinite(end).all() for end in ends)
+
+
+@pytest.mark.parametrize("bad_uploads", ["raise", "skip"])
+@pytest.mark.parametrize(("wanted", "value", "message"), [
+    ("weight", 150.0, r"got parameters of root mean square 140 in the encoder, expected at most 3\d\.\d"),
+    ("running_var", -1.0, r"got -1 in '.*running_var' of the encoder, a variance, expected at least 0"),
+    ("running_var", 1e11, r"got buffers of root mean square .* in the encoder, expected at most 1e\+06")])
+@pytest.mark.parametrize("name", ["fedavg", "encoder_only", "matfl", "mfed"])
+def test_finite_poison_in_parameters_and_buffers_is_named(name, wanted, value, message, bad_uploads):
+    def poisoned(reply):
+        return {key: torch.full_like(part, value) if key.startswith("encoder") and key.endswith(wanted) else part
+                for key, part in reply.items()}
+
+    def client(number):
+        with seeded(0, "normalised", number):
+            encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 6))
+        return make_client(number, encoder=encoder)
+
+    found = federation(method(name), [client(number) for number in CLIENTS], bad_uploads=bad_uploads)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if bad_uploads == "raise":
+            with pytest.raises(Diverged, match=f"client 2: round 2: {message}"):
+                fit(found, 3, engine=Tampering(found, "hand_in", poisoned))
+        else:
+            history = fit(found, 3, engine=Tampering(found, "hand_in", poisoned))
+            assert any(re.search(f"client 2 is left out of 'hand_in'.*{message}", str(one.message)) for one in told)
+            assert np.isfinite(history["value"]).all()

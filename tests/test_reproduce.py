@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.connect import LocalPortCache
 
 from fedmuscle_core.commands import cli, reproduce
-from fedmuscle_core.experiments import tuning
+from fedmuscle_core.experiments import processes, tuning
 from fedmuscle_core.experiments.runs import run
 from fedmuscle_core.experiments.store import find_run, run_names
 from fedmuscle_core.paths import ROOT
@@ -156,12 +156,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(workplace
 def test_there_is_one_worker_at_most_for_each_core_and_each_2_5_gb(monkeypatch, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2_000_000}.__getitem__)   # 8.2 GB
-    assert [reproduce._affordable(workers) for workers in (1, 3)] == [1, 3] and not capsys.readouterr().out
-    assert reproduce._affordable(1000) == 3
+    assert [processes.affordable(workers) for workers in (1, 3)] == [1, 3] and not capsys.readouterr().out
+    assert processes.affordable(1000) == 3
     assert "workers: got 1000, takes 3: one for each core (here 8) and each 2.5 GB of memory (here 8 GB)" in (
         capsys.readouterr().out)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2000}.__getitem__)
-    assert reproduce._affordable(2) == 1
+    assert processes.affordable(2) == 1
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

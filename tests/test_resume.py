@@ -68,3 +68,11 @@ def test_a_run_goes_on_without_its_state_where_the_disk_is_full(tmp_path, monkey
         history = fit(federation(method("fedmuscle")), after_round=state.save)
     assert list(tmp_path.iterdir()) == []
     pd.testing.assert_frame_equal(history, fit(federation(method("fedmuscle"))), check_exact=True)
+
+
+def test_a_state_that_another_process_took_away_is_none(killed, monkeypatch):
+    """The other one finished the run meanwhile."""
+    monkeypatch.setattr(resume.Path, "is_file", lambda path: True)
+    killed.unlink()
+    assert gone_on(killed)[1] == 3
+    State(killed, IDENTITY).forget_if_older("2999-01-01")

@@ -54,7 +54,9 @@ def test_nothing_comes_without_tls_or_a_sum():
 
 def test_the_bounds_are_those_of_the_code():
     assert f"nothing above {HIGHEST:.0e}".replace("+", "") in TEXT
-    assert f"at most {GROWTH:g} times that of what was sent last (or {GROWTH * SMALL:g}, where that is more)" in TEXT
+    least = {what: f"{GROWTH * small:g}".replace("+0", "") for what, small in SMALL.items()}
+    assert (f"at most {GROWTH:g} times that of what was sent last (or {least['parameters']} and {least['buffers']}, where that "
+            "is more)") in TEXT
     assert all(f'"{name}"' in TEXT for name in AVERAGES if name != "mean")
 
 

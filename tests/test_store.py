@@ -367,6 +367,7 @@ def test_committed_runs_are_small_whole_and_there_once():
         lines = path.read_text().splitlines()
         names = run_names(path.parent, path.stem)
         assert len(lines) == len(set(names)), f"{path}: a run is there twice"
+        assert all(re.search(r',"crc":"[0-9a-f]{8}"}$', line) for line in lines), f"{path}: a line without its checksum"
         for name in names:
             record, history = find_run(path.parent, path.stem, name)
             assert record["run"] == name and list(history.columns) == COLUMNS and len(history)

@@ -163,3 +163,13 @@ def test_a_method_of_which_all_diverges_is_named(small, asked):
     asked.delta = lambda method, values: -math.inf
     with pytest.raises(ValueError, match="tuning: 'local' diverged with all settings that were tried"):
         tuning.tune(small, ("fedmuscle",))
+
+
+def test_the_command_takes_no_more_workers_than_the_machine_can_carry(monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(tuning, "affordable", lambda workers: min(workers, 3))
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, workers: taken.append(workers) or pd.DataFrame())
+    assert tuning.main(["--workers", "1000"]) == 0 and taken == [3]
+    with pytest.raises(SystemExit):
+        tuning.main(["--workers", "0"])
+    assert "workers: got 0" in capsys.readouterr().err

@@ -20,15 +20,13 @@ from ..experiments.choices import table_path
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
 from ..experiments.plans import PAPER_NOTEBOOKS, PLANS
-from ..experiments.processes import in_processes
+from ..experiments.processes import affordable, in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
 from ..experiments.setups import setup_named
 from ..experiments.store import check_writable, compact, now, write_atomically
 from ..paths import NOTEBOOKS, results, runs
 from .kernels import execute
-
-MEMORY = 2.5        # GB that a process may take
 
 
 def dry_run(profile, only=None, parameters=None):
@@ -56,7 +54,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     failed, else 1.
 
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
-    workers: at most one for each core and for each MEMORY GB of this machine, see `_affordable`.
+    workers: at most one for each core and for each `processes.MEMORY` GB of this machine, see `processes.affordable`.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
     force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
     command goes on: the time it began is kept in the runs folder until all went well; then the files of runs that it wrote lose
@@ -64,7 +62,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     Raises ValueError before anything runs where there are no notebooks or one of `only` matches none, a parameter is unknown to
     all of them, is not YAML, or is `profile` or `workers`, which have options of their own, or a folder cannot be written.
     """
-    workers = _affordable(positive_int("workers", workers))
+    workers = affordable(positive_int("workers", workers))
     check_profile(profile)
     given, sources, figures = _given(parameters), _choose(only, profile), runs(profile) / "figures"
     side_by_side = min(workers, len(sources))
@@ -193,17 +191,6 @@ def _prepare(sources, folder, values, given):
     if unknown := set(given) - known:
         raise ValueError(f"-p: got unknown {sorted(unknown)}; the chosen notebooks know {sorted(known)}")
     return jobs
-
-
-def _affordable(workers):
-    """`workers`, or as many as there are cores and MEMORY GB of memory, and a sentence that says so."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    most = max(1, min(cores, int(memory / MEMORY)))
-    if workers > most:
-        print(f"workers: got {workers}, takes {most}: one for each core (here {cores}) and each {MEMORY} GB of memory (here "
-              f"{memory:.0f} GB)")
-    return min(workers, most)
 
 
 def _execute_all(profile, jobs, side_by_side):

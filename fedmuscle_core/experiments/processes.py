@@ -13,6 +13,18 @@ from multiprocessing.connection import wait
 
 GRACE = 2.5      # seconds that a worker has to put away what it has open, its kernel among it
 LIMIT = 4.5      # seconds that a stopped command may take to end
+MEMORY = 2.5     # GB that a worker may take
+
+
+def affordable(workers):
+    """`workers`, or as many as there are cores and MEMORY GB of memory, and a sentence that says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    most = max(1, min(cores, int(memory / MEMORY)))
+    if workers > most:
+        print(f"workers: got {workers}, takes {most}: one for each core (here {cores}) and each {MEMORY} GB of memory (here "
+              f"{memory:.0f} GB)")
+    return min(workers, most)
 
 
 def in_processes(function, jobs, workers):

@@ -1,6 +1,7 @@
 """A run's state between two rounds, in one file: what a killed run goes on from, on a CPU with the same result to the last
 bit."""
 
+import contextlib
 import time
 import warnings
 from datetime import UTC, datetime
@@ -23,8 +24,10 @@ class State:
 
     def forget_if_older(self, moment):
         """Delete a file written before `moment` (ISO 8601, UTC; "" for never)."""
-        if moment and self.path.is_file() and datetime.fromtimestamp(self.path.stat().st_mtime, UTC).isoformat() < moment:
-            self.path.unlink()
+        if moment and self.path.is_file():
+            with contextlib.suppress(FileNotFoundError):                      # another process finished the run
+                if datetime.fromtimestamp(self.path.stat().st_mtime, UTC).isoformat() < moment:
+                    self.path.unlink()
 
     def save(self, federation):
         """Write the state after a round, whole or not at all, where the last one is older than EVERY seconds.
@@ -46,13 +49,13 @@ class State:
 
         Raises ValueError naming the file where it is of other settings, data, backbones or another device.
         """
-        if not self.path.is_file():
-            return
         try:
             state = load_state(self.path)
+        except FileNotFoundError:
+            return
         except ValueError as error:
             warnings.warn(f"{error}; it is deleted and the run begins anew", stacklevel=2)
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
             return
         if state["identity"] != self.identity:
             raise ValueError(f"{self.path}: got the state of a run with other settings, data, backbones or another device; "

@@ -14,7 +14,7 @@ A line is the run's record, its name under "run" first, and its "history".  What
 - "bytes" of the history, "up" and "down" of the ledger: blocks [clients, rounds, number], the first two as spans.
 - alignment, masks: JSON, compressed by zlib, base 85.
 
-- "crc": CRC-32 of the line without it, in the shortest form of JSON; lines of before 0.7 have none.
+- "crc": CRC-32 of the line without it, in the shortest form of JSON; a line without one is taken as it is.
 
 In JSON nan is null and comes back as nan; infinities are the texts "inf", "-inf".
 

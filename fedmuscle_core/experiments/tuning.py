@@ -14,10 +14,11 @@ import sys
 
 import pandas as pd
 
+from ..checks import positive_int
 from ..methods import METHODS, Local, method_named, of_group
 from ..paths import results
 from .choices import path_to_write, table_path, tuned
-from .processes import stoppable
+from .processes import affordable, stoppable
 from .runs import sweep
 from .settings import Settings
 from .setups import setup_named
@@ -136,7 +137,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     with stoppable("finished runs are kept, and the last state of the runs under way: the same command goes on"):
         try:
-            print(tune(args.setup, args.methods, args.workers).to_string(index=False))
+            print(tune(args.setup, args.methods, affordable(positive_int("workers", args.workers))).to_string(index=False))
         except ValueError as error:
             parser.error(str(error))
     return 0

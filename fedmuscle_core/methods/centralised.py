@@ -42,7 +42,7 @@ class Centre:
 
 @dataclass(frozen=True)
 class Centralised(Method):
-    """No hyperparameters.  Needs all clients in one process: networks do not travel."""
+    """No hyperparameters.  Needs all clients in one process: networks do not travel, and what is handed over is not checked."""
 
     name, label, colour = "centralised", "Centralised", "#000000"
     group, ceiling, stays = "sharing", True, "whole networks go to the server"

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..aggregation import AVERAGES, Upload
 from ..checks import boolean, number, one_of
@@ -20,7 +21,7 @@ from ..exchange import Diverged, Stage, expect
 from ..method import Method
 
 PARTS = ("encoder", "decoder")
-GROWTH, SMALL = 100.0, 0.1     # how far parameters may be from what was sent, see `check_upload` (our choice)
+GROWTH, SMALL = 100.0, {"parameters": 0.1, "buffers": 1e4}     # how far from what was sent, see `check_upload` (our choice)
 GRADIENT_SAMPLES = 32
 LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
 
@@ -62,7 +63,8 @@ class Sharing(Method):
     def check_card(self, card):
         for part in PARTS:
             state_like(card["shapes"][part])
-            number(f"scales: {part}", card["scales"][part], least=0)
+            for what in SMALL:
+                number(f"scales: {part}: {what}", card["scales"][part][what], least=0)
 
     def check_cards(self, cards):
         check_architectures(cards, self.label)
@@ -99,8 +101,9 @@ class Sharing(Method):
 
         def check(client, reply):
             mates = {"encoder": server.clients, "decoder": [one for one in server.clients if tasks[one] == tasks[client]]}
-            check_upload(reply, server.cards[client]["shapes"], {part: median_low(
-                server.cards[one]["scales"][part] for one in mates[part]) for part in parts_of(client)})
+            scales = {part: [server.cards[one]["scales"][part] for one in mates[part]] for part in parts_of(client)}
+            check_upload(reply, server.cards[client]["shapes"], {
+                part: {what: median_low(one[what] for one in several) for what in SMALL} for part, several in scales.items()})
 
         handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)}, check)
         if missing := sorted({lowest, *owners.values()} - set(handed)):
@@ -191,12 +194,15 @@ class Sharing(Method):
 
 
 def shapes_of(network):
-    """{part: {name: [type, "parameter" or "buffer", *shape]}} of a network's state."""
+    """{part: {name: [type, "parameter", "buffer" or "variance", *shape]}} of a network's state; variances are the buffers of
+    normalisation layers that must not be negative."""
     found = {}
     for part in PARTS:
         module = getattr(network, part)()
-        learn = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-        found[part] = {name: [str(value.dtype).removeprefix("torch."), "parameter" if name in learn else "buffer", *value.shape]
+        kinds = {name: "parameter" for name, _ in module.named_parameters(remove_duplicate=False)}
+        kinds |= {f"{name}.running_var".removeprefix("."): "variance" for name, layer in module.named_modules()
+                  if isinstance(layer, _NormBase)}
+        found[part] = {name: [str(value.dtype).removeprefix("torch."), kinds.get(name, "buffer"), *value.shape]
                        for name, value in module.state_dict().items()}
     return found
 
@@ -212,21 +218,30 @@ def parameters_of(state, shapes):
 
 
 def scale_of(state, shapes):
-    """Root mean square of the parameters of a state, in float64; 0.0 where there are none."""
-    own = parameters_of(state, shapes)
-    total = sum(value.detach().double().square().sum().item() for value in own)
-    return math.sqrt(total / max(1, sum(value.numel() for value in own)))
+    """{"parameters", "buffers"}: root mean square of these floating-point values of a state, in float64; 0.0 where there are
+    none."""
+    values = {what: [] for what in SMALL}
+    for name, value in state.items():
+        if value.is_floating_point():
+            values["parameters" if shapes[name][1] == "parameter" else "buffers"].append(value.detach().double())
+    return {what: math.sqrt(sum(value.square().sum().item() for value in several)
+                            / max(1, sum(value.numel() for value in several))) for what, several in values.items()}
 
 
 def check_upload(reply, shapes, scales):
-    """ValueError where a reply is not the parts of `scales`, {part: root mean square of what was sent}, of these `shapes`;
-    `Diverged` where that of a part's parameters is more than GROWTH times what was sent, or GROWTH * SMALL where that is more,
-    far beyond what a round of training gives."""
+    """ValueError where a reply is not the parts of `scales`, {part: `scale_of` what was sent}, of these `shapes`; `Diverged`
+    where that of a part's parameters or buffers is more than GROWTH times what was sent, or GROWTH * SMALL where that is more,
+    far beyond what a round of training gives, and for a negative variance."""
     expect(reply, flattened({part: state_like(shapes[part]) for part in scales}))
     for part, sent in scales.items():
-        got, most = scale_of(of_part(reply, part), shapes[part]), GROWTH * max(sent, SMALL)
-        if got > most:
-            raise Diverged(f"got parameters of root mean square {got:.3g} in the {part}, expected at most {most:.3g}")
+        state = of_part(reply, part)
+        for what, got in scale_of(state, shapes[part]).items():
+            most = GROWTH * max(sent[what], SMALL[what])
+            if got > most:
+                raise Diverged(f"got {what} of root mean square {got:.3g} in the {part}, expected at most {most:.3g}")
+        for name, value in state.items():
+            if shapes[part][name][1] == "variance" and value.min() < 0:
+                raise Diverged(f"got {value.min():.3g} in {name!r} of the {part}, a variance, expected at least 0")
 
 
 def check_architectures(cards, label):

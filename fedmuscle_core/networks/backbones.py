@@ -44,6 +44,9 @@ def located(name):
         return {"pretrained_model_name_or_path": folder}
     hub, revision = (known.hub, known.revision) if known else (name, None)
     found = {"pretrained_model_name_or_path": hub, "revision": revision or "main"}
+    if Path(hub).is_dir():                                                    # transformers would take it instead
+        raise ValueError(f"backbone: got {name!r}, and a folder {hub} in {Path.cwd()}, expected no folder that is called like "
+                         "the model of the hub")
     if "/" in hub and isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
         return found | {"local_files_only": True}
     if "/" in hub and not constants.HF_HUB_OFFLINE and hub_answers():

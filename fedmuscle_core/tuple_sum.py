@@ -15,7 +15,7 @@ import torch
 BLOCK = 2 ** 18            # numbers in the largest intermediate of a block of anchors; a handful of such are alive at once
 FLOAT32_RANGE = 80.0       # exp(-80) is still a normal float32
 FLOAT64_RANGE = 700.0
-SAMPLED_RANGE = 50.0       # where 512 draws still come within a tenth of the exact loss
+SAMPLED_RANGE = 50.0       # our choice; within it nothing is guaranteed, see `sampled`
 ONLY_EXACT = "estimator: got 'sampled', expected 'exact' for second derivatives and forward mode"
 
 
@@ -171,18 +171,30 @@ def _check_range(spread, most, remedy=""):
 
 
 def sampled(logits, log_alpha, *, num_samples, generator=None):
-    """Estimate of (log_sum, marginals) from K = `num_samples` tuples per anchor, for any number of peers.
+    """Estimate of (log_sum, marginals) from K = `num_samples` tuples per anchor.
 
     With q_i(j) = prod_m softmax_j(A[m, i]),  log_sum_i = sum_m logsumexp_j A[m, i, j] + log E_{j ~ q_i}[alpha_j].
-    The mean of alpha over K draws is unbiased, so is the partition; alpha is bounded, so few draws suffice.
+    The mean of alpha over K draws is unbiased, so is the partition; its logarithm is too low where the draws miss the tuples
+    that count.  Most that the loss was off, of 20 estimates with K = 512, all models with the same orthonormal rows:
+
+        tau     tau_prev    B    M = 3       5       7       9
+        0.2     0.15       32      1 %     1 %     3 %     6 %       the default temperatures
+        0.2     0.15        5     12 %    16 %    26 %    35 %
+        0.1     0.075      32     21 %    41 %    60 %    71 %
+        0.05    0.0375     32    100 %   100 %   100 %   100 %
+
+    Fewer samples, or rows in few dimensions, are worse.  The gradient is off by more: at the default temperatures, B = 32 and
+    random rows in 64 dimensions, the peers' a tenth of noise away from the anchor's, by 35 % for M = 3 and 60 % for M = 4.
     Marginals: q + sum_k (w_k - 1/K) onehot(j_k), w = alpha / sum alpha: the 1/K makes them exact where alpha is constant.
     Work: M draws of (B, K), each a softmax and a multinomial, which dominate; and M(M-1)/2 look-ups of (B, K) in the pairs'
     tables, which are cheaper than summing the drawn rows (linear in M, but times d) up to M of about d.
-    Where log alpha varies much the draws miss the tuples that count: ValueError where the ranges of the pairs, as a root of
-    summed squares, span more than SAMPLED_RANGE.
+    ValueError where `exact` has one, or where the ranges of the pairs, as a root of summed squares, span more than
+    SAMPLED_RANGE, which bounds no error: see above.
     """
     num_peers, batch_size, _ = logits.shape
-    _check_range(_ranges(log_alpha)[1].square().sum().sqrt().item(), SAMPLED_RANGE, ", or take estimator 'exact'")
+    ranges = _ranges(log_alpha)[1]
+    _check_range(ranges.sum().item(), FLOAT64_RANGE)
+    _check_range(ranges.square().sum().sqrt().item(), SAMPLED_RANGE, ", or take estimator 'exact'")
     q = logits.softmax(2)
     where = q.device if generator is None else generator.device
     try:

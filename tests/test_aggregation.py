@@ -1,5 +1,7 @@
 """What the server makes of uploads, against loops over single numbers."""
 
+import statistics
+
 import pytest
 import torch
 from literal import mean_by_loops, soft_groups_by_loops, votes_by_hand
@@ -12,9 +14,13 @@ from fedmuscle_core.aggregation import (
     mean_over_clients,
     mean_over_tasks,
     mean_per_task,
+    mean_without_extremes,
+    median,
     soft_groups,
+    trimmed_mean,
     weighted_mean,
 )
+from fedmuscle_core.methods.matfl import MaTFL
 from fedmuscle_core.seeds import generator
 
 
@@ -48,6 +54,55 @@ def test_counters_among_the_parameters_stay_whole_numbers():
     states = [{"num_batches_tracked": torch.tensor(count)} for count in (3, 4, 8)]
     found = weighted_mean(states, [1, 1, 1])["num_batches_tracked"]
     assert found.dtype == torch.long and found == 5
+
+
+def by_loops(states, one_of):
+    """{name: one_of(the sorted values of all states)}, one number at a time."""
+    return {name: torch.tensor([one_of(sorted(column)) for column in zip(*(each[name].flatten().tolist() for each in states),
+                                                                         strict=True)], dtype=torch.float64).view(first.shape)
+            for name, first in states[0].items()}
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_the_averages_that_leave_out_extremes_are_their_loops(count):
+    states, weights = [state(number, (3, 2), ()) for number in range(count)], list(range(1, count + 1))
+    for drop in range((count + 1) // 2):
+        assert close(trimmed_mean(states, drop), by_loops(states, lambda values, drop=drop: statistics.fmean(
+            value for place, value in enumerate(values) if drop <= place < count - drop)))
+    assert close(median(states, weights), by_loops(states, statistics.median))
+    drop = {1: 0, 2: 0, 10: 2, 11: 2}.get(count, 1)
+    assert close(mean_without_extremes(states, weights), trimmed_mean(states, drop))
+
+
+@pytest.mark.parametrize("average", [median, mean_without_extremes])
+def test_robust_averages_keep_the_type_and_round_counters(average):
+    states = [{"count": torch.tensor(count), "w": torch.tensor([0.1 * count])} for count in (3, 4, 90)]
+    found = average(states, [1, 1, 1])
+    assert found["count"].dtype == torch.long and found["count"] == 4
+    assert found["w"].dtype == torch.float32 and found["w"].item() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("average", [median, mean_without_extremes])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_one_poisoned_state_moves_the_mean_far_and_robust_averages_little(average, sign):
+    honest = [state(number, (20, 10)) for number in range(5)]
+    poisoned = [*honest[:4], {name: 1e4 * sign * value.abs() for name, value in honest[4].items()}]
+
+    def moved(average):
+        before, after = (average(states, [1] * 5)["layer0"] for states in (honest, poisoned))
+        return (after - before).abs()
+
+    assert moved(weighted_mean).norm() > 1000 * moved(average).norm()
+    spread = torch.stack([each["layer0"] for each in honest[:4]])
+    found = average(poisoned, [1] * 5)["layer0"]
+    assert (found >= spread.amin(0)).all() and (found <= spread.amax(0)).all()
+
+
+@pytest.mark.parametrize("average", ["median", "trimmed_mean"])
+def test_matfl_refuses_averages_that_leave_its_weights_aside(average):
+    with pytest.raises(ValueError, match=f"average: got '{average}', expected 'mean' with MaT-FL"):
+        MaTFL(average=average)
+    assert MaTFL(average="mean").average == "mean"
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,25 @@ def test_domains_stand_beside_one_another():
     table = beside_paper.domains_beside({"single": history({"fedmuscle": 5.0, "cofed": 1.0})}, ["single"])
     assert table["method"].tolist() == ["FedMuscle", "CoFED"] and table["published, COCO (%)"].tolist() == [28.65, 9.85]
     assert table.loc[0, "ours, single (%), 2 seeds"].startswith("+10.1")
+
+
+def test_a_method_that_diverged_is_named_with_its_seed_client_and_round():
+    """In Table 1 its row says so; where the domains stand beside one another, and elsewhere, it has no Delta to show."""
+    def lose(method):
+        runs = history({"fedmuscle": 5.0, "cofed": 1.0, "gramian": 2.0})
+        lost = (runs["method"] == method) & (runs["seed"] == 1)
+        marker = runs[lost].head(1).assign(split="diverged", client=2, round=4, value=np.nan, task="", metric="")
+        return pd.concat([runs[~lost], marker], ignore_index=True)
+
+    why = "diverged on 1 of 2 seed(s): seed 1, client 2, round 4"
+    table = beside_paper.table1_beside(lose("cofed"), [0, 1]).set_index("method")
+    ours = "ours: Delta (%), mean [95 % CI]"
+    assert table.loc["CoFED", [ours, "agrees?"]].tolist() == [why, "cannot be said"]
+    assert table.loc["FedMuscle", ours].startswith("+10.1 [") and table[ours].eq(why).sum() == 1
+    for method in ("fedmuscle", "cofed"):
+        with pytest.raises(ValueError, match=f"'{method}' {re.escape(why)}"):
+            beside_paper.domains_beside({"single": history({"fedmuscle": 5.0, "cofed": 1.0}), "mixed": lose(method)},
+                                        ["single", "mixed"])
 
 
 def test_the_gain_over_gramian_is_paired():

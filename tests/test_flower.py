@@ -2,9 +2,12 @@
 [flower]."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import tomllib
 import warnings
 from pathlib import Path
@@ -18,12 +21,13 @@ pytest.importorskip("flwr", reason="the extra [flower] is not installed")
 
 from small_clients import CLIENTS, TRAINING, federation, make_client, method  # noqa: E402
 
-from fedmuscle_core import Centralised, FedMuscle, MFed  # noqa: E402
+from fedmuscle_core import Centralised, FedMuscle, MFed, Training  # noqa: E402
 from fedmuscle_core.commands import cli  # noqa: E402
 from fedmuscle_core.engines import flower  # noqa: E402
 from fedmuscle_core.engines.flower import client as node  # noqa: E402
-from fedmuscle_core.engines.flower import server  # noqa: E402
+from fedmuscle_core.engines.flower import server, simulation  # noqa: E402
 from fedmuscle_core.engines.flower.messages import packed, unpacked  # noqa: E402
+from fedmuscle_core.engines.flower.simulation import Simulation  # noqa: E402
 from fedmuscle_core.exchange import Stage  # noqa: E402
 from fedmuscle_core.experiments.runs import one_thread  # noqa: E402
 from fedmuscle_core.federation import client_state  # noqa: E402
@@ -151,6 +155,68 @@ def test_a_server_that_is_killed_in_the_middle_of_a_round_goes_on_to_the_same_bi
             pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv", converters={"value": float}), whole.history())
 
 
+@pytest.fixture
+def play_locally(tmp_path, monkeypatch):
+    """Function (method, killed, **options of the federation) that plays 2 rounds in `tmp_path`."""
+    def play(found="local", killed=None, clients=CLIENTS, **options):
+        there = federation(method(found), clients=(), **options)
+        monkeypatch.setattr(server, "Grid", lambda grid, clients, patience, number, log: Nodes(
+            there.method, tmp_path / "nodes", killed=killed, number=number))
+        with one_thread():
+            return server.play(there, None, clients, 2, tmp_path)
+
+    return play
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"found": "simclr"}, r"got a run of method Local\(.*, expected method SimCLR\("),
+    ({"seed": 1}, "got a run of seed 0, expected seed 1"),
+    ({"training": Training(local_lr=0.5)}, r"got a run of training Training\(.*local_lr=0.01.*, expected training .*=0.5"),
+    ({"clients": [1, 2]}, r"got a run of clients \[1, 2, 3, 4\], expected clients \[1, 2\]")])
+def test_a_kept_run_goes_on_as_itself_only(changes, message, play_locally, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        play_locally(killed=5)
+    with pytest.raises(ValueError, match=rf"state.pt: {message}.*: choose another `folder`, or delete the file"):
+        play_locally(**changes)
+    assert set(play_locally()["round"]) == {0, 1, 2}
+
+
+def test_two_servers_do_not_play_in_one_folder(play_locally, tmp_path):
+    with server.alone_in(tmp_path), pytest.raises(ValueError, match="another run .*`flwr stop RUN_ID deployment`"):
+        play_locally()
+    assert set(play_locally()["round"]) == {0, 1, 2}
+
+
+def test_a_server_that_dies_while_it_writes_a_table_leaves_the_one_before(tmp_path, monkeypatch):
+    table, path = pd.DataFrame({"a": [1]}), tmp_path / "history.csv"
+    server.store(table, path)
+
+    def die(self, target, **options):
+        Path(target).write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", die)
+    with pytest.raises(KeyboardInterrupt):
+        server.store(pd.DataFrame({"a": [2]}), path)
+    assert pd.read_csv(path).equals(table)
+
+
+def test_security_md_says_what_a_contrast_message_tells_of_peers(tmp_path):
+    class Listening(Nodes):
+        def send(self, calls):
+            seen.extend(message for mine in calls.values() for function, message in mine if function == "contrast")
+            return super().send(calls)
+
+    found, seen = federation(method("fedmuscle", refresh="round"), clients=()), []
+    with one_thread():
+        found.fit(1, engine=Listening(found.method, tmp_path), progress=False)
+    told = set().union(*seen)
+    assert told == {"round", "batches", "kinds", "payloads"}
+    text = (Path(__file__).parents[1] / "SECURITY.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| FedMuscle, pairwise, Gramian | representations of")]
+    assert "modality or task" in row
+
+
 def test_messages_come_back_as_they_were_sent():
     message = [[1, 3], [["local", {"round": 2, "tell": False, "members": [[1, 2], ["a", "b"]], "nothing": None,
                                    "payloads": [[torch.rand(2, 3), torch.arange(4).short()],
@@ -215,11 +281,13 @@ class FlowerGrid:
     """Three nodes, 11 to 13, of clients 1 to 3, that answer at once, the last first.
 
     since: {node: since when it is there}.  fate: function (node, how many calls it has got) -> what becomes of its message:
-    None, an error's code, or "lost".
+    None, an error's code, "lost", or the record that it replies with.  names: of nodes, as registered.  cards: {node: function
+    that gives the record it names itself by}.
     """
 
     def __init__(self, fate=lambda node, count: None, nodes=(11, 12, 13)):
         self.since, self.fate, self.replies, self.pushed, self.names = dict.fromkeys(nodes, "1"), fate, [], [], {}
+        self.cards = {}
 
     def get_nodes(self):
         return [SimpleNamespace(node_id=one, last_activated_at=since, name=self.names.get(one, ""))
@@ -234,8 +302,14 @@ class FlowerGrid:
         self.pushed.append((one, number[1], len(calls)))
         fate = self.fate(one, sum(each[0] == one and each[2] > 0 for each in self.pushed)) if calls else None
         reply = packed([{"sum": one}] * len(calls) if calls else [{"name": one - 10, "number": [0, 0]}])
+        if not calls and one in self.cards:
+            reply = self.cards[one]()
+        if isinstance(fate, int):
+            reply = Error(code=fate, reason="on fire")
+        elif fate not in (None, "lost"):
+            reply = fate
         if fate != "lost":
-            self.replies.append(Message(Error(code=fate, reason="on fire") if fate else reply, reply_to=message))
+            self.replies.append(Message(reply, reply_to=message))
         return [place]
 
     def pull_messages(self, waiting):
@@ -324,21 +398,127 @@ def test_a_run_ends_where_no_client_is_left(quickly):
     engine = server.Grid(grid, [1, 2, 3], patience=0.1)
     engine.names()
     grid.since = {}
-    with pytest.raises(RuntimeError, match="clients: got no answer of any to message 1 in 0.1 s"):
+    with pytest.raises(RuntimeError, match=r"clients: got no answer of any to message 1, .*client 1: no answer within 0.1 s; "):
         ask(engine)
 
 
-def test_nodes_of_no_client_or_of_another_one_take_no_part(quickly):
-    grid = FlowerGrid(nodes=(11, 12, 13, 19))
-    grid.names = {11: "1", 13: "2"}                                           # as they were registered
-    engine = server.Grid(grid, [1, 2, 3], patience=0.1)
-    with warnings.catch_warnings(record=True) as said, pytest.raises(ValueError, match=r"got no node of \[3\] in 0.1 s"):
+def test_a_run_ends_where_every_client_fails(quickly):
+    engine = server.Grid(FlowerGrid(lambda one, count: 2), [1, 2, 3], patience=60.0)
+    engine.names()
+    with pytest.raises(RuntimeError, match="of any to message 1, expected one at least .*client 2: error 2: on fire"):
+        ask(engine)
+
+
+def no_record():
+    from flwr.app import RecordDict
+
+    return RecordDict()
+
+
+def bad_json():
+    record = packed([{}])
+    record["message"]["json"] = "[{"
+    return record
+
+
+def without_tensor():
+    record = packed([{"value": torch.ones(2)}])
+    record["tensors"].clear()
+    return record
+
+
+UNREADABLE = [(no_record, "KeyError: "), (bad_json, "JSONDecodeError: "), (without_tensor, "KeyError: "),
+              (lambda: packed(7), "got int, expected a list of 1"), (lambda: packed({"a": 1}), "got dict, expected a list"),
+              (lambda: packed([]), "got 0 replies, expected a list of 1"), (lambda: packed([{}, {}]), "got 2 replies, ")]
+CARDS = [{}, {"name": 1}, {"name": [1], "number": [0, 0]}, {"name": 1, "number": 0}, {"name": 1, "number": ["a", 0]},
+         {"name": torch.ones(2), "number": [0, 0]}, "anna"]
+
+
+@pytest.mark.parametrize(("reply", "why"), UNREADABLE)
+def test_a_client_whose_reply_cannot_be_read_is_absent(reply, why, quickly):
+    engine = server.Grid(FlowerGrid(lambda one, count: reply() if (one, count) == (12, 1) else None), [1, 2, 3], patience=60.0)
+    engine.names()
+    found, said = ask(engine)
+    assert set(found) == {1, 3} and len(said) == 1
+    assert said[0].startswith(f"message 1: client 2 is absent: its reply cannot be read: {why}")
+    assert set(ask(engine)[0]) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("reply", [*(reply for reply, _ in UNREADABLE), *(lambda card=card: packed([card]) for card in CARDS)])
+def test_a_node_whose_name_cannot_be_read_takes_no_part(reply, quickly):
+    grid = FlowerGrid(nodes=(11, 12, 13, 14))
+    grid.cards[14] = reply
+    engine = server.Grid(grid, [1, 2, 3], patience=60.0)
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         engine.names()
-    assert sorted(str(each.message) for each in said) == [
-        "node 13 takes no part: got client 3, expected 2", "node 19 takes no part: got client 9, expected one of [1, 2, 3]"]
-    engine = server.Grid(grid, [1, 2, 3], patience=0.1, number=[1, 5])        # a run that goes on does with those that come
-    assert engine.names() == [1, 2, 3] and sorted(engine.nodes) == [1, 2]
+        assert set(ask(engine)[0]) == {1, 2, 3}
+    (only,) = {str(each.message) for each in said}
+    assert only.startswith("node 14 takes no part: its reply cannot be read: ")
+
+
+def test_waiting_ends_soon_where_the_run_is_stopped(quickly):
+    """As on Ctrl-C of a simulation, whose patience is long."""
+    engine = server.Grid(FlowerGrid(lambda one, count: "lost"), [1, 2, 3], patience=60.0)
+    engine.names()
+    threading.Timer(0.2, engine.stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="the run was stopped at message 1"):
+        ask(engine)
+    with pytest.raises(RuntimeError, match="the run was stopped at message 0"):
+        server.Grid(FlowerGrid(nodes=()), [1], patience=60.0, stop=engine.stop).names()
+    assert time.monotonic() - start < 30
+
+
+@pytest.fixture
+def simulated(monkeypatch, quickly):
+    """Function (nodes) that gives a `Simulation` over a `FlowerGrid` with these, without Ray; its `Grid`s are in `made`."""
+    def simulation_of(nodes):
+        monkeypatch.setattr("flwr.simulation.run_simulation", lambda app, *rest, **options: app(FlowerGrid(nodes=nodes), None))
+        return Simulation(federation(method("local")))
+
+    class Noted(server.Grid):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            simulation_of.made.append(self)
+
+    simulation_of.made = []
+    monkeypatch.setattr(simulation, "Grid", Noted)
+    monkeypatch.delenv("FLWR_HOME", raising=False)
+    return simulation_of
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def test_a_simulation_waits_for_slow_clients_and_collects_at_its_end(simulated, monkeypatch):
+    found, collected = simulated((11, 12, 13, 14)), []
+    monkeypatch.setattr(found, "collect", lambda: collected.append(True))
+    assert found.names() == [1, 2, 3, 4]
+    found.close()
+    assert simulated.made[0].patience >= 86400 and collected == [True]
+
+
+def test_ctrl_c_ends_a_simulation_and_leaves_no_files(simulated, monkeypatch):
+    found = simulated(())                                                     # it waits for nodes
+    monkeypatch.setattr(found.answers, "get", interrupted)
+    monkeypatch.setattr(found, "collect", lambda: pytest.fail("nothing is to be collected"))
+    with pytest.raises(KeyboardInterrupt):
+        found.names()
+    closing = threading.Thread(target=found.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive() and not found.thread.is_alive()
+    assert not found.folder.exists() and "FLWR_HOME" not in os.environ
+
+
+def test_a_simulation_cleans_up_where_the_end_goes_wrong(simulated, monkeypatch):
+    found = simulated((11, 12, 13, 14))
+    monkeypatch.setattr(found, "collect", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.close()
+    assert not found.folder.exists() and "FLWR_HOME" not in os.environ
 
 
 @pytest.fixture
@@ -381,8 +561,23 @@ def test_what_init_writes_is_whole(written):
     ast.parse((written / "app" / "federated.py").read_text())
     said = subprocess.run([sys.executable, written / "app" / "federated.py"], capture_output=True, text=True, check=True)
     assert "anna" in said.stdout and "ben-2" in said.stdout
+    for name in ("register", "run"):                                          # past a proxy that lets nodes through alone
+        assert 'address = "127.0.0.1:8443"' in (written / "server" / f"{name}.sh").read_text()
+    assert "flwr stop RUN_ID deployment" in (written / "server" / "run.sh").read_text()
     text = (written / "README.md").read_text()
+    assert all(part in text for part in ("-r requirements-flower.lock", "--no-deps", "flwr stop RUN_ID", "registers"))
     assert "/v1/control" in text and "sh nodes/ben-2/start.sh" in text and "fed.example.org:8443" in text
+
+
+def test_register_says_where_the_superlink_was_never_reached(written, tmp_path):
+    for name, text in {"flwr": "exit 1", "sleep": "exit 0", "flower-superlink": "exit 0"}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    said = subprocess.run(["sh", written / "server" / "register.sh"], capture_output=True, text=True,
+                          env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    assert said.returncode == 1 and "SuperLink: got no answer at 127.0.0.1:8443, expected one" in said.stderr
+    assert "registered before?" not in said.stdout
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -403,7 +598,8 @@ def test_bad_arguments_of_init_are_refused_and_nothing_is_written(arguments, mes
 def test_without_the_extra_init_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert cli.main(["flower", "init", str(tmp_path / "new"), "--clients", "a"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "new").exists()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pip install -r requirements-flower.lock" in said and not (tmp_path / "new").exists()
 
 
 def test_apps_of_methods_that_cannot_travel_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 import doctest
 import itertools
 import math
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from literal import cka_by_definition, gramian_loops, info_nce_loops, muscle_loops, muscle_tuples, nt_xent_loops, per_pair
 
 import fedmuscle_core.losses
-from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss, nt_xent
+from fedmuscle_core import gramian_loss, info_nce, mi_lower_bound, muscle_loss, nt_xent, tuple_sum
 from fedmuscle_core.losses import cka_loss
 from fedmuscle_core.seeds import generator
 
@@ -151,6 +152,69 @@ def test_sampled_is_exact_with_its_gradient_where_alpha_is_constant():
     assert_same_with_gradient(sampled, exact, anchor, tolerance=1e-12)
 
 
+def loss_of_alike(num_peers, batch_size, tau=0.2, tau_prev=0.15):
+    """The loss, for any M, where all models have the same orthonormal rows: only how often a tuple has each sample counts.
+
+    Sum over tuples = M! [x^M] f(x) g(x)^(B-1),  f = sum_n exp(n / tau - gamma n (n - 1) / 2) x^n / n!,  g without n / tau.
+    """
+    gamma, powers = 1 / tau_prev - 1 / tau, range(num_peers + 1)
+    total, other = ([math.exp(own * n - gamma * n * (n - 1) / 2) / math.factorial(n) for n in powers] for own in (1 / tau, 0))
+    for _ in range(batch_size - 1):
+        total = [sum(total[k] * other[n - k] for k in range(n + 1)) for n in powers]
+    positive = num_peers / tau - gamma * num_peers * (num_peers - 1) / 2
+    return math.log(math.factorial(num_peers) * total[-1]) - positive
+
+
+@pytest.mark.parametrize(("num_peers", "batch_size"), [(1, 6), (2, 2), (3, 7), (5, 5)])
+@pytest.mark.parametrize(("tau", "tau_prev"), [(0.2, 0.15), (0.5, 0.1)])
+def test_exact_where_all_models_have_the_same_orthonormal_rows(num_peers, batch_size, tau, tau_prev):
+    z = torch.eye(batch_size, dtype=torch.float64)
+    assert muscle_loss(z, [z] * num_peers, tau=tau, tau_prev=tau_prev).item() == pytest.approx(
+        loss_of_alike(num_peers, batch_size, tau, tau_prev), rel=1e-10)
+
+
+MOST_OFF = [(float(tau), float(tau_prev), int(batch_size), num_peers, int(percent)) for tau, tau_prev, batch_size, *percents
+            in re.findall(r"^ +([\d.]+) +([\d.]+) +(\d+)" + r" +(\d+) %" * 4, tuple_sum.sampled.__doc__, re.MULTILINE)
+            for num_peers, percent in zip((3, 5, 7, 9), percents, strict=True)]
+
+
+@pytest.mark.parametrize(("tau", "tau_prev", "batch_size", "num_peers", "percent"), MOST_OFF)
+def test_sampled_is_off_on_aligned_peers_by_what_its_docstring_says(tau, tau_prev, batch_size, num_peers, percent):
+    z, exact = torch.eye(batch_size, dtype=torch.float64), loss_of_alike(num_peers, batch_size, tau, tau_prev)
+    errors = [muscle_loss(z, [z] * num_peers, tau=tau, tau_prev=tau_prev, estimator="sampled",
+                          generator=torch.Generator().manual_seed(seed)).item() / exact - 1 for seed in range(20)]
+    assert 0.8 * percent < 100 * max(map(abs, errors)) + 0.5 and 100 * max(map(abs, errors)) < percent + 0.5
+    assert len(MOST_OFF) == 16
+
+
+@pytest.mark.parametrize(("num_peers", "noise", "share"), [(5, 0.1, 0.15), (7, 0.1, 0.3), (7, 0.5, 0.3)])
+def test_sampled_is_near_exact_on_peers_near_the_anchor(num_peers, noise, share):
+    anchor, steps = draw(num_peers, 5, dim=64)
+    peers = anchor.detach() + noise * steps
+    exact = muscle_loss(anchor, peers).item()
+    sampled = muscle_loss(anchor, peers, estimator="sampled", generator=torch.Generator().manual_seed(0)).item()
+    assert abs(sampled / exact - 1) < share
+
+
+@pytest.mark.parametrize(("num_peers", "length", "tau_prev"), [(40, 1, 0.15), (40, 1, 0.1), (2, 1, 0.001), (2, 1000, 0.15)])
+def test_sampled_refuses_what_exact_refuses(num_peers, length, tau_prev):
+    """Also where the ranges of many pairs are small: of forty peers at 0.15 their sum is 1300, their root of squares 47."""
+    z = length * torch.eye(6)
+    said = []
+    for estimator in ("exact", "sampled"):
+        with pytest.raises(ValueError, match=r"tau_prev: log alpha spans \d+, expected at most 700: bring tau_prev") as refusal:
+            muscle_loss(z, [z] * num_peers, tau_prev=tau_prev, estimator=estimator, normalize=False)
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+
+
+def test_sampled_refuses_a_range_that_exact_takes():
+    z = torch.eye(6)
+    with pytest.raises(ValueError, match="tau_prev: log alpha spans 62, expected at most 50: .*, or take estimator 'exact'"):
+        muscle_loss(z, [z, z], tau_prev=0.015, estimator="sampled")
+    assert math.isfinite(muscle_loss(z, [z, z], tau_prev=0.015))
+
+
 @pytest.mark.parametrize("num_peers", [1, 2, 3])
 def test_gramian_loss_equals_plain_loops(num_peers):
     anchor, peers = draw(num_peers, 5)
@@ -193,6 +257,11 @@ BAD = [
     ({"tau": -1}, "tau: got -1"),
     ({"tau": float("nan")}, "tau: got nan"),
     ({"tau": "warm"}, "tau: got 'warm'"),
+    ({"tau": 1e-45}, "tau: got 1e-45, expected finite temperatures above 0"),
+    ({"tau": float("inf")}, "tau: got inf, expected finite temperatures"),
+    ({"tau_prev": 1e-45}, "tau_prev: got 1e-45, expected finite temperatures above 0"),
+    ({"tau_prev": float("inf")}, "tau_prev: got inf, expected finite temperatures"),
+    ({"tau_prev": torch.tensor([[0, 1e-45], [1e-45, 0]])}, "tau_prev: got tensor"),
     ({"tau": torch.ones(2, 2)}, r"tau: got shape \(2, 2\), expected a number or a \(3, 3\) matrix"),
     ({"tau": torch.tensor([[1, 2, 3], [1, 1, 1], [1, 1, 1.0]])}, "tau: got an asymmetric matrix"),
     ({"tau_prev": 0.3}, r"tau_prev: got 0.3 above tau = 0.2"),
@@ -223,6 +292,10 @@ def test_bad_input_names_the_argument(change, message):
     (lambda z: info_nce(z, z, tau=0), "tau: got 0"),
     (lambda z: gramian_loss(z, []), "peers: got M = 0"),
     (lambda z: gramian_loss(z, [z], eps=0), "eps: got 0"),
+    *[(lambda z, eps=eps: gramian_loss(z, [z], eps=eps), f"eps: got {eps}, expected a finite number of at least 1.17")
+      for eps in (float("inf"), float("nan"), 1e-45)],
+    *[(lambda z, loss=loss, tau=tau: loss(z, z, tau=tau), f"tau: got {tau}, expected finite temperatures above 0")
+      for loss in (info_nce, nt_xent, lambda z, *_, tau: gramian_loss(z, [z], tau=tau)) for tau in (1e-45, float("inf"))],
     (lambda z: gramian_loss(z, [z], reduction="sum"), "reduction: got 'sum'"),
     (lambda z: mi_lower_bound(1.0, 0, 3), "batch_size: got 0"),
 ])
@@ -271,6 +344,18 @@ def test_cka_loss_where_the_answer_is_known():
     assert cka_loss(first, second @ second.T).item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_cka_loss_sees_no_scale_of_the_features(scale):
+    x, kernel = random_rows(6, 4).float(), random_rows(6, 6).float()
+    scaled = (scale * x).requires_grad_()
+    loss = cka_loss(scaled, kernel @ kernel.T)
+    loss.backward()
+    x.requires_grad_()
+    (wanted,) = torch.autograd.grad(plain := cka_loss(x, kernel @ kernel.T), x)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5) and 0.01 < loss < 0.99
+    assert torch.allclose(scaled.grad.double() * scale, wanted.double(), atol=1e-5) and wanted.abs().max() > 1e-3
+
+
 def test_minimising_the_cka_loss_raises_cka():
     features = random_rows(16, 4, seed=5).requires_grad_()
     target = random_rows(16, 6, seed=6)
@@ -304,19 +389,48 @@ def test_a_row_of_zeros_is_fine_without_scaling():
     assert muscle_loss(torch.zeros(3, 4), torch.zeros(2, 3, 4), normalize=False).item() == pytest.approx(2 * math.log(3))
 
 
-def test_exact_with_five_peers_stays_below_a_gigabyte():
-    """B = 32, M = 5, d = 256, forward and backward, in a process of its own: 33 million tuples."""
-    code = """
+def in_float32(num_peers=2):
+    """Unit rows (3, 4) and (M, 3, 4)."""
+    return [torch.nn.functional.normalize(rows.detach(), dim=-1) for rows in draw(num_peers, 3, dim=4, dtype=torch.float32)]
+
+
+@pytest.mark.parametrize("loss", [muscle_loss, gramian_loss])
+@pytest.mark.parametrize(("scale", "came"), [(3e19, r"3e\+19"), (1e-13, "1e-13")])
+@pytest.mark.parametrize("which", ["anchor", "peers", "both"])
+def test_rows_of_a_norm_whose_square_leaves_float32_are_refused(loss, scale, came, which):
+    anchor, peers = in_float32()
+    anchor, peers = anchor * (1 if which == "peers" else scale), peers * (1 if which == "anchor" else scale)
+    name = "peers" if which == "peers" else "anchor"
+    with pytest.raises(ValueError, match=rf"{name}: got rows of norm {came} to {came}, expected 1e-12 to 1\.8e\+19"):
+        loss(anchor, peers)
+
+
+@pytest.mark.parametrize("loss", [muscle_loss, gramian_loss])
+@pytest.mark.parametrize("scale", [1e-11, 1e19])
+def test_rows_of_any_norm_within_give_the_loss_of_unit_rows(loss, scale):
+    anchor, peers = in_float32()
+    scaled = (scale * anchor).requires_grad_()
+    found = loss(scaled, scale * peers)
+    found.backward()
+    assert found.item() == pytest.approx(loss(anchor, peers).item(), rel=1e-5)
+    (wanted,) = torch.autograd.grad(loss(anchor.requires_grad_(), peers), anchor)
+    assert torch.allclose(scaled.grad.double() * scale, wanted.double(), atol=1e-5) and wanted.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("num_peers", "batch_size", "most"), [(5, 32, 1024), (8, 8, 160)])
+def test_exact_with_many_peers_stays_in_bounded_memory(num_peers, batch_size, most):
+    """MiB of forward and backward, d = 256, in a process of its own: 33 and 17 million tuples."""
+    code = f"""
 import resource, sys, torch
 from fedmuscle_core import muscle_loss
-anchor, peers = torch.randn(32, 256, requires_grad=True), torch.randn(5, 32, 256)
+anchor, peers = torch.randn({batch_size}, 256, requires_grad=True), torch.randn({num_peers}, {batch_size}, 256)
 muscle_loss(anchor, peers[:2]).backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 muscle_loss(anchor, peers).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (2 ** 20 if sys.platform == "darwin" else 2 ** 10))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 1024
+    assert float(done.stdout) < most
 
 
 def test_docstring_examples():

@@ -13,10 +13,14 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from fedmuscle_core.experiments.processes import in_processes
+from fedmuscle_core.experiments.processes import GRACE, LIMIT, in_processes
 
 SOON = 15        # seconds: three times what it takes at most where the machine has nothing else to do
 ENDLESS = "import pathlib; pathlib.Path({!r}).touch()\nwhile True: pass"
+
+
+def test_workers_end_before_the_command_does_and_it_within_five_seconds():
+    assert 0 < GRACE < LIMIT < 5
 
 
 @pytest.mark.parametrize("workers", [1, 2])

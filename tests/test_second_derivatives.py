@@ -5,7 +5,8 @@ import torch
 from literal import muscle_tuples, unit
 from torch.autograd.functional import hessian
 
-from fedmuscle_core import muscle_loss
+from fedmuscle_core import gramian_loss, info_nce, muscle_loss, nt_xent
+from fedmuscle_core.losses import cka_loss
 
 
 def rows(*shape):
@@ -63,3 +64,13 @@ def test_transforms_of_the_exact_loss_are_those_of_autograd(num_peers):
     for transform in (torch.func.grad, torch.func.jacrev, torch.func.hessian,
                       lambda loss: lambda anchor: torch.func.jvp(loss, (anchor,), (tangent,))[1]):
         assert torch.allclose(transform(loss)(anchor), transform(literal)(anchor), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "shapes"), [(muscle_loss, ((4, 3), (2, 4, 3))), (gramian_loss, ((4, 3), (2, 4, 3))),
+                                              (info_nce, ((4, 3), (4, 3))), (nt_xent, ((4, 3), (4, 3))),
+                                              (cka_loss, ((4, 3), (4, 4)))])
+def test_compiled_losses_are_the_same_and_full_graphs_are_refused(loss, shapes):
+    given = [rows(*shape) for shape in shapes]
+    assert torch.equal(torch.compile(lambda *given: loss(*given), backend="eager")(*given), loss(*given))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="got fullgraph=True, expected False, as it checks values"):
+        torch.compile(lambda *given: loss(*given), fullgraph=True, backend="eager")(*given)

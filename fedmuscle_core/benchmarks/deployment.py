@@ -99,8 +99,8 @@ class Deployment:
         return (self.folder / f"{name}.log").read_text()
 
     def traffic(self):
-        """{"inbound-bytes", "outbound-bytes"}: what the SuperLink had from the nodes and sent them in the last run, without
-        HTTP and TLS."""
+        """{"inbound-bytes", "outbound-bytes"}: what the SuperLink had from the nodes and sent them in the last run: messages,
+        their metadata and objects, not the app, heartbeats, polls without a message, HTTP and TLS."""
         server = self.folder / "server"
         said = subprocess.run([Path(sys.executable).parent / "flwr", "list", "deployment", "--format", "json"], cwd=server,
                               env=os.environ | {"FLWR_HOME": str(server / "home")}, capture_output=True, text=True, check=True)

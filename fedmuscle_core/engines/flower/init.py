@@ -6,13 +6,15 @@ import os
 import re
 from pathlib import Path
 
-MEND = 'pip install "fedmuscle-core[flower]"'
+MEND = "pip install -r requirements-flower.lock && pip install --no-deps ."      # in a copy of the checkout
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 DAYS = 825
 NODE_PORT = 9101                                      # of the first node; each of a machine needs its own
 
 ENVIRONMENT = """cd "$(dirname "$0")"
-command -v flower-superlink >/dev/null || { echo 'flower-superlink: got no such command, expected one: @MEND@' >&2; exit 1; }
+command -v flower-superlink >/dev/null || {
+    echo 'flower-superlink: got no such command, expected one; in a copy of the checkout: @MEND@' >&2; exit 1
+}
 export FLWR_HOME="$PWD/home" TMPDIR="$PWD/tmp" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.05
 mkdir -p "$FLWR_HOME" "$TMPDIR"
@@ -21,7 +23,7 @@ CONFIG = """cat > "$FLWR_HOME/config.toml" <<END
 [superlink]
 default = "deployment"
 [superlink.deployment]
-address = "@ADDRESS@"
+address = "127.0.0.1:@PORT@"
 root-certificates = "$PWD/ca.crt"
 END
 """
@@ -35,9 +37,12 @@ set -eu
 REGISTER = """#!/bin/sh
 # Tell the SuperLink the keys of the nodes, once: none else gets in.
 set -eu
-@ENVIRONMENT@@CONFIG@for try in $(seq 30); do                            # while the SuperLink is starting
-    flwr supernode list deployment >/dev/null 2>&1 && break || sleep 1
+@ENVIRONMENT@@CONFIG@reached=
+for try in $(seq 30); do                                                  # while the SuperLink is starting
+    flwr supernode list deployment >/dev/null 2>&1 && reached=yes && break
+    sleep 1
 done
+[ "$reached" ] || { echo 'SuperLink: got no answer at 127.0.0.1:@PORT@, expected one: is start.sh running?' >&2; exit 1; }
 for key in keys/*.pub; do
     flwr supernode register "$key" deployment --name "$(basename "$key" .pub)" || echo "$key: registered before?"
 done
@@ -45,6 +50,7 @@ flwr supernode list deployment
 """
 RUN = """#!/bin/sh
 # Play the rounds and follow the log.  results/ fills as they are played; started again after a crash, it goes on.
+# Ctrl-C only ends the log.  Here, FLWR_HOME="$PWD/home" flwr stop RUN_ID deployment stops the run; flwr list names it.
 set -eu
 @ENVIRONMENT@@CONFIG@exec flwr run ../app deployment --stream "$@"
 """
@@ -127,7 +133,10 @@ if __name__ == "__main__":
 '''
 README = """# A federation of @COUNT@ clients over Flower
 
-Made by `fedmuscle flower init`. Every machine needs Python and `@MEND@`; its commands must be on the PATH.
+Made by `fedmuscle flower init`. Every machine needs Python and the same versions of all packages, with their commands
+on the PATH. The package is on no index: copy the checkout to each machine, and run in it
+`@MEND@`.
+
 `app/federated.py` runs as it stands, with clients of a few numbers: try all of this on one machine first, a terminal each.
 
 | where | what to copy there | command |
@@ -143,9 +152,15 @@ what stands in `app/pyproject.toml`: rounds, patience (seconds until a client th
 - The app travels: each node gets `app/` from the server and runs it. Data do not: `data(name)` reads them where the node is.
 - `server/results/`: history.csv, bytes.csv, log.csv, after every round. `nodes/NAME/state/`: what the client has learnt;
   `fedmuscle_core.engines.flower.learnt(client, folder)` puts it into its network.
-- A node that dies, starts again and is back before the patience is over gets its message again, and nothing changes but the
-  time. One that stays away is absent, by name in the log, and takes part again in the round after it has come back.
-- A server that dies: `start.sh`, `run.sh`, and it goes on after its last whole round.
+- All nodes have to be there when a new run begins: where one does not come before the patience is over, it ends with an
+  error. A client that fails or is late in message 1, in which it registers, is out of that run.
+- A node that dies later, starts again and is back before the patience is over gets its message again, and nothing changes but
+  the time. One that stays away is absent, by name in the log, and takes part again in the round after it has come back. So is
+  one whose reply cannot be read. Where nobody gives a reply that can be used, the run ends with an error; `run.sh` goes on.
+- A server that dies: `start.sh`, `run.sh`, and it goes on after its last whole round. Another method, seed, training or other
+  clients need another folder.
+- Ctrl-C of `run.sh` only ends the log. In `server/`, `FLWR_HOME="$PWD/home" flwr stop RUN_ID deployment` stops a run;
+  `flwr list deployment`, likewise, says which there are.
 - Every machine's clock has to be right to a minute: signatures and messages have times.
 
 ## What is closed, and what is not
@@ -202,7 +217,8 @@ def checked(folder, clients, address):
     try:
         import cryptography  # noqa: F401
     except ImportError:
-        raise ValueError(f"flower: got no package cryptography, expected that of the extra: {MEND}") from None
+        raise ValueError("flower: got no package cryptography, expected that of the extra [flower]; in a copy of the checkout: "
+                         f"{MEND}") from None
     return host, int(port)
 
 

@@ -1,9 +1,13 @@
 """The server: the engine over Flower's grid, and the app that plays the rounds."""
 
+import contextlib
 import csv
+import threading
 import time
 import warnings
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ...files import load_state, save_state
 from .messages import packed, refuse_what_stays, unpacked, weight
@@ -17,15 +21,18 @@ class Grid:
     """The engine over Flower's grid: `ask` pushes one message a client and pulls until all have answered.
 
     clients: their names; every node is asked for its client's when it is first seen.  A node that was lost and comes back gets
-    the message again: its client does it once.  A client that answers with an error, or not within `patience` seconds, is
-    absent, with a warning; after that, nobody waits for it until its node has told its name anew.
+    the message again: its client does it once.  A client that answers with an error, with what cannot be read, or not
+    within `patience` seconds, is absent, with a warning; after one that is late, nobody waits until its node has told its name
+    anew.
     number: [of the run, of its last message]; a run that goes on brings it along.  safe: number of the last message after which
     the server's state was stored; None: nobody stores it.  log: file to append to what happens, a
-    line (seconds since 1970, message, client, event, bytes) each.
+    line (seconds since 1970, message, client, event, bytes) each.  stop: an Event; once it is set, waiting ends with
+    RuntimeError.
     """
 
-    def __init__(self, grid, clients, patience=PATIENCE, number=None, log=None):
+    def __init__(self, grid, clients, patience=PATIENCE, number=None, log=None, stop=None):
         self.grid, self.clients, self.patience, self.log = grid, sorted(clients), patience, log
+        self.stop, self.reasons = stop or threading.Event(), {}               # {client: why it is absent from this message}
         self.number = number or [time.time_ns(), 0]                           # above those of an earlier run
         self.nodes, self.foreign, self.sent = {}, set(), {}    # {client: node}, nodes of no client, {message: `asked_of`}
         self.present, self.looked, self.met, self.safe = {}, 0.0, False, None
@@ -40,10 +47,15 @@ class Grid:
                     raise ValueError(f"clients: got no node of {missing} in {self.patience:g} s, expected one each")
                 break
             self.look({}, until)
-            self.pull({})
-            time.sleep(POLL)
+            self.pull({}, {})
+            self.wait(POLL)
         self.met = True
         return self.clients
+
+    def wait(self, seconds):
+        """Wait; RuntimeError where the run is to stop."""
+        if self.stop.wait(seconds):
+            raise RuntimeError(f"the run was stopped at message {self.number[1]}")
 
     def ask(self, stages):
         calls = {}
@@ -56,26 +68,28 @@ class Grid:
     def send(self, calls):
         """{client: its replies} of {client: calls}; without the clients that fail or are late.
 
-        RuntimeError where no node is left.
+        RuntimeError where no node is left, or of the clients that were called none answered.
         """
-        self.number = [self.number[0], self.number[1] + 1]
+        self.number, self.reasons = [self.number[0], self.number[1] + 1], {}
         safe = self.number[1] - 1 if self.safe is None else self.safe
         start, found, self.looked = time.monotonic(), {}, 0.0                 # found: None for those that failed
         until, contents = start + self.patience, {client: packed([self.number, safe, mine]) for client, mine in calls.items()}
         while True:
             self.look({client: content for client, content in contents.items() if client not in found}, until)
-            self.pull(found)
+            self.pull(found, calls)
             waiting = [client for client in calls if client in self.nodes and client not in found]
             if not waiting and self.nodes or time.monotonic() > until:
                 break
-            time.sleep(min(LOOK, max(POLL, (time.monotonic() - start) / 50)))
+            self.wait(min(LOOK, max(POLL, (time.monotonic() - start) / 50)))
         for client in sorted(calls.keys() - found.keys()):
             self.note(client, "absent", why=f"no answer within {self.patience:g} s" if client in waiting else "no node")
             self.nodes.pop(client, None)
         self.sent = {message: asked for message, asked in self.sent.items() if asked[0] is None}
-        if not self.nodes:
-            raise RuntimeError(f"clients: got no answer of any to message {self.number[1]} in {self.patience:g} s")
-        return {client: replies for client, replies in found.items() if replies is not None}
+        usable = {client: replies for client, replies in found.items() if replies is not None}
+        if not self.nodes or calls and not usable:
+            why = "; ".join(f"client {client}: {reason}" for client, reason in list(self.reasons.items())[-3:]) or "no node"
+            raise RuntimeError(f"clients: got no answer of any to message {self.number[1]}, expected one at least ({why})")
+        return usable
 
     def look(self, contents, until):
         """Look for nodes; push {client: content} to those of the clients, and to new ones the question for their name."""
@@ -101,24 +115,29 @@ class Grid:
         """(client, or None for its name; node; since when the node is there): what makes a message to be sent again."""
         return client, node, self.present[node].last_activated_at
 
-    def pull(self, found):
-        """Pull what has come; put replies into `found`."""
+    def pull(self, found, calls):
+        """Pull what has come; put replies to the `calls` of each client into `found`, None where one is absent."""
         for message in self.grid.pull_messages(set(self.sent)) if self.sent else ():
             client, node, since = self.sent.pop(message.metadata.reply_to_message_id)
-            error = message.error if message.has_error() else None
-            if client in found or error and error.code in ASK_AGAIN:
+            if client in found or message.has_error() and message.error.code in ASK_AGAIN:
                 continue
-            if error and client is None:
-                self.foreign.add((client, node, since))
-                warnings.warn(f"node {node} takes no part: error {error.code}: {error.reason}", stacklevel=2)
-            elif error:
-                found[client] = None
-                self.note(client, "absent", why=f"error {error.code}: {error.reason}")
-            elif client is None:
-                self.welcome(node, since, *unpacked(message.content))
+            try:
+                replies, size = opened(message, 1 if client is None else len(calls[client]))
+                if client is None:
+                    check_name_card(*replies)
+            except ValueError as error:
+                if client is None:
+                    self.foreign.add((client, node, since))
+                    warnings.warn(f"node {node} takes no part: {error}", stacklevel=2)
+                else:
+                    found[client] = None
+                    self.note(client, "absent", why=str(error))
+                continue
+            if client is None:
+                self.welcome(node, since, *replies)
             else:
-                found[client] = unpacked(message.content)
-                self.note(client, "answered", weight(message.content))
+                found[client] = replies
+                self.note(client, "answered", size)
 
     def welcome(self, node, since, card):
         """Note whose a node is, if it is one of ours: not known by another name, and in the state that the run left it."""
@@ -136,10 +155,32 @@ class Grid:
     def note(self, client, event, size=0, why=""):
         """Append to the log; warn of an absence."""
         if event == "absent":
+            self.reasons[client] = why
             warnings.warn(f"message {self.number[1]}: client {client} is absent: {why}", stacklevel=2)
         if self.log:
             with Path(self.log).open("a", newline="") as file:
                 csv.writer(file).writerow([f"{time.time():.2f}", self.number[1], client, event, size])
+
+
+def opened(message, count):
+    """([`count` replies], their bytes) of a Flower message; ValueError where it is an error or cannot be read."""
+    if message.has_error():
+        raise ValueError(f"error {message.error.code}: {message.error.reason}")
+    try:
+        replies, size = unpacked(message.content), weight(message.content)
+    except Exception as error:   # noqa: BLE001 - it comes from a client
+        raise ValueError(f"its reply cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(replies, list) or len(replies) != count:
+        got = f"{len(replies)} replies" if isinstance(replies, list) else type(replies).__name__
+        raise ValueError(f"its reply cannot be read: got {got}, expected a list of {count}")
+    return replies, size
+
+
+def check_name_card(card):
+    """ValueError where a node's card is not {"name": word or number, "number": [of a run, of a message]}."""
+    name, number = (card.get("name"), card.get("number")) if isinstance(card, dict) else (None, None)
+    if type(name) not in (str, int) or not isinstance(number, list) or [type(part) for part in number] != [int, int]:
+        raise ValueError(f"its reply cannot be read: got the card {str(card)[:80]}, expected a name and a message's number")
 
 
 def server_app(federation_of, clients):
@@ -164,14 +205,40 @@ def play(federation, grid, clients, rounds, folder, patience=PATIENCE):
     """Play all rounds over Flower's grid.  Returns the history.
 
     In `folder`: history.csv and bytes.csv, written after every round; log.csv, see `Grid`; state.pt until all rounds are
-    played: a server that is killed and started again goes on after its last round.
+    played: a server that is killed and started again goes on after its last round; lock.
+    Raises ValueError where another server plays in the folder, or state.pt is of a run of another method, seed, training or
+    other clients.
     """
     refuse_what_stays(federation.method)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return play_alone(federation, grid, sorted(clients), rounds, folder, patience)
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Context of the one server that plays in a folder; ValueError where there is one already."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"folder: got {folder}, where another run is being played, expected one of its own.  Ctrl-C of run.sh "
+                         "only ends the log; `flwr stop RUN_ID deployment` stops the run") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def play_alone(federation, grid, clients, rounds, folder, patience):
+    """See `play`."""
     path, number = folder / "state.pt", None
+    run = {"method": repr(federation.method), "seed": federation.seed, "training": repr(federation.training),
+           "clients": clients}
     kept = load_state(path) if path.is_file() else None
     if kept:
+        check_run(path, kept.get("run", {}), run)
         number, federation.server.cards, federation.begun = kept["number"], kept["cards"], True
     engine = Grid(grid, clients, patience, number, folder / "log.csv")
     engine.safe = engine.number[1]
@@ -179,12 +246,27 @@ def play(federation, grid, clients, rounds, folder, patience=PATIENCE):
         federation.load(kept["federation"], engine)
 
     def keep(federation):
-        save_state({"number": engine.number, "cards": federation.server.cards, "federation": federation.state()}, path)
+        save_state({"run": run, "number": engine.number, "cards": federation.server.cards, "federation": federation.state()},
+                   path)
         engine.safe = engine.number[1]
-        federation.history().to_csv(folder / "history.csv", index=False)
-        federation.ledger.table().to_csv(folder / "bytes.csv", index=False)
+        store(federation.history(), folder / "history.csv")
+        store(federation.ledger.table(), folder / "bytes.csv")
 
     history = federation.fit(rounds, engine=engine, progress=False, after_round=keep)
     keep(federation)
     path.unlink()
     return history
+
+
+def check_run(path, kept, run):
+    """ValueError where the run kept in a file is not this one: {"method", "seed", "training", "clients"} of both."""
+    if other := [name for name in run if kept.get(name) != run[name]]:
+        raise ValueError(f"{path}: got a run of {', '.join(f'{name} {kept.get(name)}' for name in other)}, expected "
+                         f"{', '.join(f'{name} {run[name]}' for name in other)}: choose another `folder`, or delete the file")
+
+
+def store(table, path):
+    """Write a table whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    table.to_csv(part, index=False)
+    part.replace(path)

@@ -11,11 +11,13 @@ from .client import client_app, keep, learnt
 from .server import Grid
 
 RUN = 1
+PATIENCE = 30 * 86400.0             # seconds: here a client that is slow is never absent
 
 
 class Simulation:
     """The engine of `Federation.fit(engine="flower")`.  The clients of the federation have learnt what they have when it is
-    closed.  PYTHONPATH must lead Ray's processes to the modules that define the clients' networks.
+    closed, unless it failed or was interrupted.  PYTHONPATH must lead Ray's processes to the modules that define the clients'
+    networks.
 
     Flower's files go to a temporary folder, and so do those that it keeps in FLWR_HOME, unless that is set.
     """
@@ -26,6 +28,7 @@ class Simulation:
         for client in federation.clients:                                     # with what their optimisers remember
             keep(self.folder, client, [RUN, 0], {})
         self.questions, self.answers = Queue(), Queue()
+        self.stop, self.well = threading.Event(), True                        # well: whether the last question was answered
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -39,7 +42,7 @@ class Simulation:
 
         @server.main()
         def main(grid, context):
-            engine = Grid(grid, [client.name for client in clients], number=[RUN, 0])
+            engine = Grid(grid, [client.name for client in clients], PATIENCE, [RUN, 0], stop=self.stop)
             while (question := self.questions.get()) is not None:
                 function, *arguments = question
                 try:
@@ -53,10 +56,12 @@ class Simulation:
             self.answers.put((None, error))
 
     def asked(self, *question):
+        self.well = False
         self.questions.put(question)
         found, error = self.answers.get()
         if error:
             raise error
+        self.well = True
         return found
 
     def names(self):
@@ -66,12 +71,17 @@ class Simulation:
         return self.asked("ask", stages)
 
     def close(self):
+        """End the simulation; what the clients have learnt is collected, unless a question failed or was interrupted."""
+        self.stop.set()
         self.questions.put(None)
-        self.thread.join()
-        self.collect()
-        if os.environ.get("FLWR_HOME") == str(self.folder / "home"):
-            del os.environ["FLWR_HOME"]
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.thread.join()
+            if self.well:
+                self.collect()
+        finally:
+            if os.environ.get("FLWR_HOME") == str(self.folder / "home"):
+                del os.environ["FLWR_HOME"]
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def collect(self):
         """Put what the clients have learnt into the federation's."""

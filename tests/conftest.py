@@ -1,7 +1,9 @@
 import os
+import signal
 from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")    # read when transformers is imported: no test waits for a network
+signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell lets what it starts in the background ignore it
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

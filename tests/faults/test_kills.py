@@ -160,12 +160,28 @@ def test_a_sweep_of_two_workers_may_be_killed_and_so_may_a_worker(tmp_path, fold
             check_survived(one, place, child.said(), told, reference, repeated=2)
 
 
-def test_reproduce_may_be_killed_while_a_notebook_runs(tmp_path, folder, fault):
-    """Its kernel notices and ends; the next one gives the notebook whole."""
+def at_a_notebook(tmp_path, folder):
+    """`fedmuscle reproduce` in the midst of a notebook's cell."""
     (folder / "91_second.py").write_text(WAITS)
     runs = tmp_path / "runs"
     child = script(tmp_path / "said", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
     child.until(lambda: (folder / "process").exists() or child.ended(), 120)
+    return child
+
+
+def check_given_again(tmp_path, folder):
+    """There is no half of the notebook, and the next `fedmuscle reproduce` gives it whole."""
+    runs = tmp_path / "runs"
+    assert not list((runs / "quick").glob("*.ipynb"))
+    (folder / "go").touch()
+    again = script(tmp_path / "again", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
+    assert again.wait() == 0, again.said()
+    assert nbformat.read(runs / "quick" / "91_second.ipynb", 4).cells[2].outputs[0].text == "quick\n"
+
+
+def test_reproduce_may_be_killed_while_a_notebook_runs(tmp_path, folder, fault):
+    """Its kernel notices and ends; the next one gives the notebook whole."""
+    child = at_a_notebook(tmp_path, folder)
     with fault("kill -9: reproduce, a notebook"):
         family = child.family()
         assert family
@@ -173,7 +189,4 @@ def test_reproduce_may_be_killed_while_a_notebook_runs(tmp_path, folder, fault):
         child.wait()
         (folder / "go").touch()                                               # a cell under way comes to its end
         assert not psutil.wait_procs(family, timeout=60)[1]
-        assert not list((runs / "quick").glob("*.ipynb"))
-        again = script(tmp_path / "again", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
-        assert again.wait() == 0, again.said()
-        assert nbformat.read(runs / "quick" / "91_second.ipynb", 4).cells[2].outputs[0].text == "quick\n"
+        check_given_again(tmp_path, folder)

@@ -11,13 +11,12 @@ import signal
 import socket
 import time
 
-import nbformat
 import psutil
 import pytest
 from faults.children import TESTS, forked, script
 from faults.notebooks import WAITS
 from faults.small_runs import SEED, WANTED, contents, stored_lines
-from faults.test_kills import check_survived, sweep_in_child
+from faults.test_kills import at_a_notebook, check_given_again, check_survived, sweep_in_child
 from jupyter_client.manager import KernelManager
 
 PATIENCE = 45     # seconds: ten times what is usual on a machine that is busy, far less than a run takes
@@ -70,17 +69,10 @@ def test_reproduce_may_be_stopped_while_runs_are_computed(tmp_path, folder, undi
 
 
 def test_reproduce_may_be_stopped_while_a_notebook_runs(tmp_path, folder, fault):
-    (folder / "91_second.py").write_text(WAITS)
-    runs = tmp_path / "runs"
-    child = script(tmp_path / "said", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
-    child.until(lambda: (folder / "process").exists() or child.ended(), 120)
+    child = at_a_notebook(tmp_path, folder)
     with fault("SIGINT: reproduce, a notebook"):
         check_stopped(child, signal.SIGINT)
-        assert not list((runs / "quick").glob("*.ipynb"))
-        (folder / "go").touch()
-        again = script(tmp_path / "again", "fedmuscle", folder, "reproduce", FEDMUSCLE_RUNS=str(runs))
-        assert again.wait() == 0, again.said()
-        assert nbformat.read(runs / "quick" / "91_second.ipynb", 4).cells[2].outputs[0].text == "quick\n"
+        check_given_again(tmp_path, folder)
 
 
 def test_tuning_may_be_stopped(tmp_path, folder, fault):

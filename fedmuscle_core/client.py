@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from . import augment as augmentation
-from .checks import number, positive_int
+from .checks import boolean, number, positive_int
 from .data import samples, unlabelled
 from .network import Network, in_batches
 from .placement import at_work, flat_optimizers, move
@@ -22,14 +22,19 @@ HELD_OUT = 256          # public samples that tell how alike representations are
 class Training:
     """The local phase, the same for every client: AdamW of rate `local_lr` on batches of `local_batch_size`, `local_epochs`
     passes [E], or as many whole ones as give `min_local_steps` steps: a client with 40 samples would else make three steps a
-    round, and its head could not follow the representation (our choice; Local gets the same)."""
+    round, and its head could not follow the representation (our choice; Local gets the same).
+
+    keep_best: a client is tested with the parameters it had at its best validation score, the first of equal ones, not with
+    those it ends with."""
 
     local_epochs: int = 1
     local_lr: float = 1e-3
     local_batch_size: int = 16
     min_local_steps: int = 10
+    keep_best: bool = False
 
     def __post_init__(self):
+        boolean("keep_best", self.keep_best)
         for name in ("local_epochs", "local_batch_size", "min_local_steps"):
             positive_int(name, getattr(self, name))
         number("local_lr", self.local_lr, above=0)
@@ -74,7 +79,7 @@ class Client:
         for split, data in self.data.items():
             task.check(f"{who}: {split}", data.all_targets())
         self.learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = None
+        self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = self.best = None
         self.kept = {}
 
     @property
@@ -84,7 +89,7 @@ class Client:
 
     def join(self, seed, training, contrastive_lr=None):
         """Take part in a federation: its seed and training, and fresh optimisers.  Returns the client."""
-        self.seed, self.training, self.kept = seed, training, {}
+        self.seed, self.training, self.kept, self.best = seed, training, {}, None
         for parameter in self.learning:                                       # a method may have frozen some
             parameter.requires_grad_(True)
         if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
@@ -215,6 +220,47 @@ def evaluate(client, split):
             kept.append(keep(outputs).cpu())
             targets.append(wanted)
     return client.task.score(torch.cat(kept), torch.cat(targets))
+
+
+def score(client, split):
+    """`evaluate`, of the test samples `at_best`; with `Training.keep_best` a validation score that is the best so far keeps the
+    parameters it was reached with."""
+    if split == "test":
+        with at_best(client):
+            return evaluate(client, split)
+    found = evaluate(client, split)
+    if split == "validation" and client.training.keep_best and (client.best is None or found > client.best["score"]):
+        client.best = {"score": found, "network": {name: value.clone() for name, value in what_learns(client).items()}}
+    return found
+
+
+@contextlib.contextmanager
+def at_best(client):
+    """Context in which the client has the parameters of its best validation score, where it keeps them."""
+    if client.best is None:
+        yield client
+        return
+    now = {name: value.clone() for name, value in what_learns(client).items()}
+    put_back(client, client.best["network"])
+    try:
+        yield client
+    finally:
+        put_back(client, now)
+
+
+def what_learns(client):
+    """{name: tensor} in host memory of all that training changes in a client's network: parameters that learn, buffers."""
+    network = client.network
+    learning = {name: value.detach().cpu() for name, value in network.named_parameters() if value.requires_grad}
+    return learning | {name: value.cpu() for name, value in network.named_buffers()}
+
+
+@torch.no_grad()
+def put_back(client, values):
+    """Give a client's network `what_learns` of an earlier moment."""
+    own = dict(client.network.named_parameters()) | dict(client.network.named_buffers())
+    for name, value in values.items():
+        own[name].copy_(value)
 
 
 def _device_of(who, network):

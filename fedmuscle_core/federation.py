@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of, positive_int
-from .client import Training
+from .client import Training, put_back, what_learns
 from .exchange import Ledger, Stage, expect, is_number
 from .server import Server
 
@@ -236,19 +236,15 @@ class Federation:
 
 
 def client_state(client):
-    """What training changes of a client: parameters that learn, buffers, both optimisers."""
-    network = client.network
-    values = {name: value.detach().cpu() for name, value in network.named_parameters() if value.requires_grad}
-    return {"network": values | {name: value.cpu() for name, value in network.named_buffers()},
-            "local": client.local_optimizer.state_dict(), "contrastive": client.contrastive_optimizer.state_dict()}
+    """What training changes of a client: parameters that learn, buffers, both optimisers, and the best it keeps."""
+    return {"network": what_learns(client), "best": client.best, "local": client.local_optimizer.state_dict(),
+            "contrastive": client.contrastive_optimizer.state_dict()}
 
 
 def load_client(client, state):
     """Put a `client_state` back."""
-    own = dict(client.network.named_parameters()) | dict(client.network.named_buffers())
-    with torch.no_grad():
-        for name, value in state["network"].items():
-            own[name].copy_(value)
+    put_back(client, state["network"])
+    client.best = state["best"]
     client.local_optimizer.load_state_dict(state["local"])
     client.contrastive_optimizer.load_state_dict(state["contrastive"])
 

@@ -21,8 +21,8 @@ class Method:
     name, label: for settings and for people.  colour: of its lines; None: one that is free.  group: "aligning", models and
     tasks may differ, or "sharing", one architecture.  exchanges, needs: for people, what travels each round and what is asked
     of clients and server.  uses_public: whether clients need public data.  contrastive_lr: rate of an optimiser for the
-    representation model alone, None where none is needed.  grid: for tuning, values of the first hyperparameter and further
-    ones at its best; around: (field, factors) to tune around what was chosen elsewhere.  ceiling: not federated, a bound for
+    representation model alone, None where none is needed.  grid: for tuning, {field of the settings: values}, all combinations,
+    twelve; tied: {field: (field that it follows, factor)}.  ceiling: not federated, a bound for
     the others.  stays: why its messages cannot leave this process, empty if they can.  changes_public: whether it augments
     public samples.
     """
@@ -37,8 +37,8 @@ class Method:
     ceiling: ClassVar[bool] = False
     stays: ClassVar[str] = ""
     changes_public: ClassVar[bool] = False
-    grid: ClassVar[tuple] = ([], [])
-    around: ClassVar[tuple] = ("local_lr", (0.5, 2.0))
+    grid: ClassVar[dict] = {}
+    tied: ClassVar[dict] = {}
     contrastive_lr: ClassVar[float | None] = None
 
     def __init_subclass__(cls, **options):
@@ -97,7 +97,7 @@ class Method:
 
     def score(self, client, message):
         """The client's score on a split, in percent."""
-        return {"score": on_client.evaluate(client, message["split"])}
+        return {"score": on_client.score(client, message["split"])}
 
     def represent(self, client, message):
         """The client's representations of held-out public samples, (n, d)."""

@@ -30,7 +30,7 @@ import pandas as pd
 
 from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
-from fedmuscle_core.experiments.choices import table_path
+from fedmuscle_core.experiments.choices import read_table
 from fedmuscle_core.experiments.profiles import profile_seeds
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import mean_interval
@@ -64,14 +64,14 @@ probe.pivot(index=["backbone", "parameters"], columns="weights", values=["letter
 # ## Tuning
 #
 # On validation scenes, with seeds that are not used below. First the local learning rate, chosen for Local and shared by all
-# methods; then three contrastive learning rates for each method that exchanges something. `delta` is the mean relative change
+# methods; then three contrastive learning rates for each method that exchanges something. `score` is the mean relative change
 # against Local at its default rate of 0.001, in percent. Both temperatures stay the paper's in this notebook; notebook 04 shows
 # the whole table, in which they are tuned too.
 
 # %%
-tuning = pd.read_csv(table_path("setup1")).query("method in @plans.FIRST_THREE and tau.isna()")
-tuning["chosen"] = np.where(tuning["delta"] == tuning.groupby("method")["delta"].transform("max"), "x", "")
-tuning[["method", "local_lr", "contrastive_lr", "delta", "chosen"]].astype(object).fillna("")
+tuning = read_table("setup1").query("method in @plans.FIRST_THREE and tau.isna()")
+tuning["chosen"] = np.where(tuning["score"] == tuning.groupby("method")["score"].transform("max"), "x", "")
+tuning[["method", "local_lr", "contrastive_lr", "score", "chosen"]].astype(object).fillna("")
 
 # %% [markdown]
 # ## The runs

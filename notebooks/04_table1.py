@@ -32,13 +32,13 @@ from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
-from fedmuscle_core.methods import METHODS, of_group
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
 from fedmuscle_core.world.scenes import public_scenes
 
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
-main, aligning = "single", of_group("aligning")
+main, aligning = "single", plans.tabled("setup1")
 others = [name for name in aligning if name not in ("local", "fedmuscle")]
 
 # %% [markdown]

@@ -35,7 +35,7 @@ from fedmuscle_core.experiments.choices import tuning_table
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change, verdict
-from fedmuscle_core.methods import METHODS, of_group
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import BACKBONES, results
 from fedmuscle_core.world.scenes import digit_scenes
 from fedmuscle_core.world.tasks import task_named
@@ -44,7 +44,7 @@ from fedmuscle_core.world.worlds import public_data, scene_captions
 plots.use_style()
 used = plans.table_seeds(profile, seeds)
 texts = [index for index, task in enumerate(SETUPS["setup2"].tasks, 1) if task_named(task).modality == "text"]
-aligning = of_group("aligning")
+aligning = plans.tabled("setup2")
 others = [name for name in aligning if name not in ("local", "fedmuscle")]
 
 # %% [markdown]

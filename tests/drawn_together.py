@@ -16,7 +16,7 @@ class DrawnTogether(Method):
     """strength of the term, which is of the first `count` public samples."""
 
     name, label, exchanges, uses_public = "drawn_together", "Drawn together", "d numbers up, d numbers down", True
-    grid = ([{"strength": 0.1}, {"strength": 1.0}], [{"count": 2}, {"count": 3}])
+    grid = {"strength": (0.1, 1.0), "count": (2, 3)}
 
     strength: float = 0.3
     count: int = 4

@@ -7,28 +7,30 @@ from fedmuscle_core.experiments import choices
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.setups import SETUPS, Setup
 
-TABLES = sorted(path.stem for path in choices.TUNED.glob("*.csv"))
+TABLED = sorted(choices.read_all()["setup"].unique())
+TUNED = {"method": "local", "seeds": "100 101 102", "public_domain": "", "by": "log-odds", "setup": "setup1"}
 
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """Writes a table of its own for Setup 1: rows of (method, .., delta), and the names of the fields."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path)
+    """Writes a table of its own: of rows of (method, .., score), and the names of the fields; `changes`: columns of all rows."""
+    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
 
-    def write(rows, *fields):
-        pd.DataFrame(rows, columns=["method", *fields, "delta"]).to_csv(tmp_path / "setup1.csv", index=False)
+    def write(rows, *fields, **changes):
+        table = pd.DataFrame(rows, columns=["method", *fields, "score"])
+        pd.DataFrame([TUNED | row | changes for row in table.to_dict("records")]).to_csv(tmp_path / "tuned.csv", index=False)
     return write
 
 
 def test_every_setup_is_tuned_or_takes_over_what_was_tuned_for_another():
-    assert {choices.tuned_as(name) for name in SETUPS if choices.is_tuned(name)} == set(TABLES)
+    assert {choices.tuned_as(name) for name in SETUPS if choices.is_tuned(name)} == set(TABLED)
     assert [name for name in SETUPS if not choices.is_tuned(name)] == ["paper1", "paper2", "paper_noniid"]
     own = Setup("own", [("ic10", "vit_small", 8)])
     assert choices.tuned_as(own) == "own" and not choices.is_tuned(own)
     assert choices.is_tuned(Setup("own", own.clients, tuned_as="setup1"))
 
 
-def test_the_best_validation_delta_is_used(stored):
+def test_the_best_validation_score_is_used(stored):
     assert choices.tuned("nobody", "local") == {} == choices.tuned("paper1", "local")
     stored([("local", 1e-3, None, None, 0.0), ("local", 2e-3, None, None, 1.5), ("fedmuscle", 2e-3, 3e-4, None, 6.5),
             ("fedmuscle", 2e-3, 3e-3, None, 6.0), ("fedmuscle", 2e-3, 3e-4, 0.5, 7.0)], "local_lr", "contrastive_lr", "tau")
@@ -41,6 +43,24 @@ def test_the_best_validation_delta_is_used(stored):
     assert profile_settings("mini", "clients12", "fedmuscle", [0])[0].method.tau == 0.5        # takes over those of Setup 1
     with pytest.raises(ValueError, match="method: got 'pairwise', expected one that was tuned for setup1: .*'local'"):
         choices.tuned("setup1", "pairwise")
+
+
+def test_what_was_tried_on_few_seeds_is_chosen_only_where_nothing_else_was(stored, tmp_path):
+    stored([("fedmuscle", 1e-4, 0.2, 9.0), ("fedmuscle", 3e-4, 0.5, 2.0), ("fedmuscle", 1e-3, 0.5, 3.0)], "contrastive_lr", "tau")
+    table = pd.read_csv(tmp_path / "tuned.csv", dtype={"seeds": str}).assign(seeds=["100", "100 101 102", "100 101 102"])
+    table.to_csv(tmp_path / "tuned.csv", index=False)
+    assert choices.tuned("setup1", "fedmuscle") == {"contrastive_lr": 1e-3, "tau": 0.5}
+    assert choices.tuned("setup1", "fedmuscle", tau=0.2) == {"contrastive_lr": 1e-4, "tau": 0.2}
+    assert choices.tuning_table("setup1")["chosen"].tolist() == ["", "", "x"]
+
+
+def test_each_public_domain_has_its_own_choice_and_others_the_setups(stored, tmp_path):
+    stored([("fedmuscle", 1e-4, 9.0), ("fedmuscle", 3e-4, 2.0)], "contrastive_lr")
+    table = pd.read_csv(tmp_path / "tuned.csv", dtype={"seeds": str}).assign(public_domain=["scenes", "single"])
+    table.to_csv(tmp_path / "tuned.csv", index=False)
+    assert [choices.tuned("setup1", "fedmuscle", **named)["contrastive_lr"] for named in (
+        {}, {"public_domain": "scenes"}, {"public_domain": "noise"})] == [3e-4, 1e-4, 3e-4]
+    assert len(choices.tuning_table("setup1")) == len(choices.tuning_table("setup1", "scenes")) == 1
 
 
 def test_whole_numbers_stay_whole(stored):
@@ -56,11 +76,13 @@ def test_choices_at_an_edge_of_what_was_tried_are_found(stored):
 
 
 def test_a_table_that_is_gone_or_damaged_is_named(stored, tmp_path):
-    with pytest.raises(ValueError, match=r"setup1.csv: got no file, expected the tuning table of setup1, which comes with"):
+    with pytest.raises(ValueError, match=r"tuned.csv: got no rows of setup1, expected those that come with"):
         profile_settings("mini", "clients12", "fedmuscle", [0])
-    for content in ("", "method,local_lr\nlocal,0.1\n", "method,delta\nlocal,1.0\n,2.0\n", "method,delta\nlocal,\n"):
-        (tmp_path / "setup1.csv").write_text(content)
-        with pytest.raises(ValueError, match="setup1.csv: got no tuning table"):
+    head = "setup,public_domain,method,seeds,by"
+    for content in ("", f"{head}\nsetup1,,local,100,delta\n", f"{head},score\nsetup1,,local,100,delta,1.0\nsetup1,,,1,delta,2.0\n",
+                    f"{head},score\nsetup1,,local,100,delta,\n"):
+        (tmp_path / "tuned.csv").write_text(content)
+        with pytest.raises(ValueError, match="tuned.csv: got no tuning table"):
             choices.tuned("setup1", "local")
 
 
@@ -71,7 +93,7 @@ def test_a_setup_can_be_given_where_its_name_can(stored):
         assert choices.tuning_table(setup)["chosen"].tolist() == ["x", "", ""]
         assert choices.choices_at_an_edge(setup) == [("local", "local_lr", 2e-3)]
     for setup in ("paper1", Setup("own", [("ic10", "vit_small", 8)])):
-        with pytest.raises(ValueError, match="expected a tuning table: nobody tuned this setup"):
+        with pytest.raises(ValueError, match="expected some: nobody tuned this setup"):
             choices.tuning_table(setup)
 
 
@@ -79,23 +101,23 @@ def test_what_diverged_is_named_in_the_table_and_never_chosen(stored):
     stored([("local", 2e-3, -math.inf), ("local", 1e-3, -9.0), ("simclr", 1e-3, -math.inf)], "local_lr")
     assert choices.tuned("setup1", "local") == {"local_lr": 1e-3}
     assert choices.tuning_table("setup1")["chosen"].tolist() == ["diverged", "x", "diverged"]
-    with pytest.raises(ValueError, match="setup1.csv: 'simclr' diverged with all settings that were tried"):
+    with pytest.raises(ValueError, match="tuned.csv: 'simclr' diverged with all settings that were tried"):
         choices.tuned("setup1", "simclr")
 
 
-def test_without_a_clone_tables_go_below_the_runs_folder_and_count_first(stored, tmp_path, monkeypatch):
-    stored([("local", 2e-3, 1.0)], "local_lr")
+def test_without_a_clone_rows_go_below_the_runs_folder_and_count_first(stored, tmp_path, monkeypatch):
+    stored([("local", 2e-3, 1.0), ("simclr", 1e-3, 1.0)], "local_lr")
     monkeypatch.setattr(choices, "CLONE", False)
     monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path / "runs"))
     assert choices.tuned("setup1", "local") == {"local_lr": 2e-3}
-    own = choices.path_to_write("setup1")
-    assert own == tmp_path / "runs" / "tuned" / "setup1.csv"
+    own = choices.path_to_write()
+    assert own == tmp_path / "runs" / "tuned.csv"
     own.parent.mkdir(parents=True)
-    own.write_text("method,local_lr,delta\nlocal,0.5,1.0\n")
-    assert choices.tuned("setup1", "local") == {"local_lr": 0.5}
+    own.write_text("setup,public_domain,method,local_lr,seeds,by,score\nsetup1,,local,0.5,100 101 102,log-odds,1.0\n")
+    assert choices.tuned("setup1", "local") == {"local_lr": 0.5} and choices.tuned("setup1", "simclr") == {"local_lr": 1e-3}
 
 
-@pytest.mark.parametrize("setup", TABLES)
+@pytest.mark.parametrize("setup", TABLED)
 def test_the_table_for_people_marks_one_row_a_method(setup):
     table = choices.tuning_table(setup)
     assert table[table["chosen"] == "x"]["method"].tolist() == list(dict.fromkeys(table["method"]))

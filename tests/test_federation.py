@@ -93,7 +93,7 @@ def test_to_fit_again_goes_on(name, changes):
     small_fit(twice, 1)
     small_fit(twice)
     one, other = (found.history()[found.history()["split"] != "test"].reset_index(drop=True) for found in (once, twice))
-    if "distance" in changes.values():                                          # its weight is that of the round among all
+    if "distance" in changes.values() or name == "mfed_proximal":                # its weight is that of the round among all
         assert not one.equals(other)
         return
     pd.testing.assert_frame_equal(one, other, check_exact=True)
@@ -126,7 +126,7 @@ def test_with_everybody_absent_every_method_is_local(name):
     """SimCLR exchanges nothing, so nobody is absent from it."""
     history, local = (small_fit(federation(method(one), absence=0.999)) for one in (name, "local"))
     scores = [table[table["split"] != "train"]["value"].tolist() for table in (history, local)]
-    assert (scores[0] == scores[1]) == (name != "simclr")
+    assert (scores[0] == scores[1]) == (not name.startswith("simclr"))
 
 
 @every_variant

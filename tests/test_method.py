@@ -13,6 +13,7 @@ from small_clients import CLIENTS, federation, make_client, method
 from small_clients import fit as small_fit
 
 from fedmuscle_core import FedMuscle, Settings
+from fedmuscle_core.experiments.tuning import configurations
 from fedmuscle_core.method import Method, by_metric
 from fedmuscle_core.methods import METHODS, method_named, of_group
 from fedmuscle_core.methods.contrastive import Contrastive, WithPeers
@@ -22,11 +23,12 @@ NOT_POSITIVE = [0, -1, float("inf"), float("nan"), "1e-3", True]
 BAD = {
     "batch_size": [0, -8, 1.5, True, "8", None], "contrastive_lr": [*NOT_POSITIVE, None], "contrastive_epochs": [0, 2.0, None],
     "contrastive_steps": [0, 2.0, "all"], "tau": [*NOT_POSITIVE, None], "num_peers": [0, 1.0, True], "augment": [1, None, "no"],
+    "own_views": [1, None],
     "peer_choice": ["best", None], "refresh": ["never"], "protocol": ["post"], "tau_cross": NOT_POSITIVE, "distant": ["word"],
     "tau_prev": [*NOT_POSITIVE, None], "num_samples": [-1, 1.5, False], "eta": NOT_POSITIVE,
     "vote_margin": [-0.1, 1.0, float("nan"), "0.3"], "vote_share": [-0.1, 1.0, None], "mu": [-0.1, float("inf"), None],
     "lam": [-0.1, float("inf"), "1"], "decoder_term": ["norm", 1], "share": ["all", None], "group_shift": [-0.5, float("nan")],
-    "measure_gradients": [1, None], "average": ["sum", None, 1],
+    "measure_gradients": [1, None], "average": ["sum", None, 1], "budget": ["epochs", None],
 }
 FIELDS = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in METHODS.items()}
 PAIRS = [(name, field) for name, fields in FIELDS.items() for field in fields]
@@ -66,7 +68,7 @@ def test_what_is_no_method_of_its_own_is_not_among_them():
 
 
 def test_people_can_tell_them_apart():
-    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 13
+    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 16
     assert all(kind.exchanges and kind.needs and kind.__doc__ for kind in METHODS.values())
     for group in ("aligning", "sharing"):
         colours = [METHODS[name].colour for name in of_group(group)]
@@ -79,8 +81,8 @@ def test_what_cannot_leave_the_process_says_why():
     cures = {"measure_gradients": False, "refresh": "round"}
     stays = {name for name, kind in METHODS.items() if kind().stays}
     curable = {name for name in METHODS if set(cures) & set(FIELDS[name])}
-    assert stays == curable | {"centralised"} and len(curable) == 8
-    for name in curable:
+    assert stays == curable | {"centralised"} and len(curable) == 10
+    for name in curable - {"fedmuscle_views"}:                                 # which are what it is
         (field,) = set(cures) & set(FIELDS[name])
         assert field in METHODS[name]().stays and not METHODS[name](**{field: cures[field]}).stays
 
@@ -103,11 +105,9 @@ def test_what_it_says_of_its_exchange_and_its_public_data_is_so(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_tried_in_tuning_can_be_set(name):
-    first, further = METHODS[name].grid
-    settings = [Settings.of(method=name, **values) for values in (*first, *further)]
-    assert len(set(settings)) == len(settings) >= len(first) >= 2
-    field, factors = METHODS[name].around
-    assert field in settings[0].flat() and all(factor > 0 for factor in factors)
+    settings = [Settings.of(method=name, **values) for values in configurations(name)]
+    assert len(set(settings)) == len(settings) == 12
+    assert set(METHODS[name].grid) | set(METHODS[name].tied) <= set(settings[0].flat())
 
 
 def test_numbers_are_told_by_metric_and_tensors_are_not():

@@ -1,7 +1,6 @@
 from collections import Counter
 
 from fedmuscle_core.experiments import plans
-from fedmuscle_core.methods import of_group
 from fedmuscle_core.paths import NOTEBOOKS
 
 
@@ -15,7 +14,7 @@ def test_every_plan_is_of_a_notebook_and_named_in_it():
 def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
     wanted = plans.table1("mini")
     counts = Counter((settings.method.name, settings.public_domain) for settings in wanted)
-    assert counts == {(method, domain): count for method in of_group("aligning") for domain, count in plans.DOMAINS.items()}
+    assert counts == {(method, domain): count for method in plans.tabled("setup1") for domain, count in plans.DOMAINS.items()}
     assert plans.DOMAINS["single"] == 5
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
     twins = [settings.replace(augment=False) for settings in plans.augmented("mini")]
@@ -23,7 +22,7 @@ def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
 
 
 def test_table_2_has_every_method_on_captioned_pairs():
-    wanted, methods = plans.table2("mini"), of_group("aligning")
+    wanted, methods = plans.table2("mini"), plans.tabled("setup2")
     assert Counter(settings.method.name for settings in wanted) == dict.fromkeys(methods, 5)
     assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("setup2", "pairs")}
 

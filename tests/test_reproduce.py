@@ -224,26 +224,26 @@ def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
 def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path, monkeypatch):
     """`--force` on "mini" tunes the plan's setups first; the runs of all chosen notebooks make one sweep."""
     calls = []
-    builds = dataclasses.replace(tiny().setup, builds_on="setup2")                    # what it builds on comes first
     monkeypatch.setattr(reproduce, "PLANS", {"04": lambda profile, seeds: [tiny(seed=seed) for seed in seeds or (0, 1)],
                                              "05": lambda profile, seeds: [tiny(seed=5)],
-                                             "06": lambda profile, seeds: [tiny(setup=builds)]})
+                                             "06": lambda profile, seeds: [tiny(setup="setup2")]})
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
-    monkeypatch.setattr(tuning, "tune", lambda setup, workers: calls.append(("tune", setup.name, workers)))
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: calls.append(
+        ("tune", setup.name, methods, domain, workers)))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, *_, progress: calls.append([one.seed for one in wanted]))
     reproduce.compute("mini", ["01", "04", "05"], workers=2)
     reproduce.compute("mini", ["04"], seeds=[7], workers=2, force=True)
     reproduce.compute("quick", ["04"], force=True)
     reproduce.compute("mini", ["01"], force=True)
     reproduce.compute("mini", ["06"], force=True)
-    assert calls == [[0, 1, 5], ("tune", "tiny", 2), [7], [0, 1], ("tune", "setup2", 1), ("tune", "tiny", 1), [0]]
+    assert calls == [[0, 1, 5], ("tune", "tiny", None, "single", 2), [7], [0, 1], ("tune", "setup2", None, "pairs", 1), [0]]
 
 
 def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(tiny, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
     monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="photos1", method="local")]})
-    monkeypatch.setattr(tuning, "tune", lambda setup, workers: calls.append(setup.name))
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: calls.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, *_, progress: calls.extend(one.setup.name for one in wanted))
     reproduce.compute("mini", ["15"], force=True)
     assert calls == ["tiny", "tiny"]
@@ -296,7 +296,7 @@ def test_force_tunes_the_setup_whose_values_another_takes_over(monkeypatch, tiny
     asked = []
     monkeypatch.setattr(reproduce, "PLANS", {"09": lambda profile, seeds: [tiny(setup="noniid"), tiny(setup="one_text")]})
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
-    monkeypatch.setattr(tuning, "tune", lambda setup, workers: asked.append(setup.name))
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: asked.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda *_, progress: None)
     reproduce.compute("mini", ["09"], force=True)
     assert asked == ["setup1", "setup2"]
@@ -307,7 +307,7 @@ def test_a_finished_force_leaves_one_line_a_run_and_no_other_file_touched(tiny, 
     folder = workplace / "results"
     monkeypatch.setattr(reproduce, "results", lambda profile: folder)
     monkeypatch.setattr(tuning, "FOLDER", folder / "tuning")
-    monkeypatch.setattr(tuning, "tune", lambda setup, workers: run(local, folder / "tuning", progress=False))
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: run(local, folder / "tuning", progress=False))
     monkeypatch.setattr(reproduce, "PLANS", {"90": lambda profile, seeds: [local]})
     local = tiny(method="local", rounds=1, test_size=0).canonical()
     run(local, folder / "tuning", progress=False)

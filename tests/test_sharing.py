@@ -19,6 +19,7 @@ from fedmuscle_core.methods import METHODS, mfed, of_group, sharing
 from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.placement import flat_optimizers
 
+WHOLE = ("fedavg", "fedprox", "mfed", "mfed_proximal")                         # decoders travel, too
 FEDERATED = [name for name in of_group("sharing") if not METHODS[name].ceiling]
 SIZES = {name: size for name, (_, size) in CLIENTS.items()}
 
@@ -45,7 +46,7 @@ def test_in_the_first_round_all_begin_with_the_server_s_parameters(untrained, na
     found, _ = played(name)
     encoders, decoders = states(found.clients, "encoder"), states(found.clients, "decoder")
     assert all(equal(encoders[client], first[1]) for client in CLIENTS) and not equal(first[1], first[2])
-    assert equal(decoders[1], decoders[2]) == equal(decoders[3], decoders[4]) == (name in ("fedavg", "fedprox", "mfed"))
+    assert equal(decoders[1], decoders[2]) == equal(decoders[3], decoders[4]) == (name in WHOLE)
     assert not equal(decoders[1], decoders[3])
 
 
@@ -65,18 +66,16 @@ def test_what_each_client_holds_after_aggregation(untrained, name):
     tasks = [mean("encoder", (1, 2)), mean("encoder", (3, 4))]
     expected = {"fedavg": [tasks[0], tasks[0], tasks[1], tasks[1]], "encoder_only": [mean("encoder", CLIENTS)] * 4,
                 "mfed": [mean_by_loops(tasks, [1, 1])] * 4}
-    expected["fedprox"] = expected["fedavg"]
+    expected |= {"fedprox": expected["fedavg"], "mfed_proximal": expected["mfed"]}
     groups = soft_groups_by_loops([Upload(client, "", 1, kept["encoder"][client], None) for client in CLIENTS], 0.5).tolist()
     expected["matfl"] = [mean_by_loops(list(kept["encoder"].values()), row) for row in groups]
     encoders, decoders = states(found.clients, "encoder"), states(found.clients, "decoder")
     for client in CLIENTS:
         assert equal(encoders[client], expected[name][client - 1], 1e-5)
-        if name in ("fedavg", "fedprox"):
+        if name in WHOLE:
             assert equal(decoders[client], mean("decoder", (1, 2) if client < 3 else (3, 4)), 1e-5)
         else:
-            assert equal(decoders[client], kept["decoder"][client])             # private, or its own beside the global one
-    if name == "mfed":
-        assert equal(found.server.memory.decoders["birds"], mean("decoder", (1, 2)), 1e-5)
+            assert equal(decoders[client], kept["decoder"][client])
 
 
 @pytest.mark.parametrize("rounds", [2, 3])
@@ -227,34 +226,23 @@ def test_who_was_not_reached_keeps_what_is_its_own(untrained, name):
     own = states(found.clients, "decoder")[2]
     assert found.server.memory.refused == []
     play(found, 3)
-    assert equal(states(found.clients, "decoder")[2], own) == (name in ("encoder_only", "matfl", "mfed"))
+    assert equal(states(found.clients, "decoder")[2], own) == (name not in WHOLE)
 
 
-def test_who_was_not_reached_has_not_begun(untrained):
-    found = federation(method("mfed"), plain=True)
-    found.connect(separated.Losing(found, [2], done=0))
-    begin(found, 3)
-    play(found, 1)
-    assert found.server.memory.begun == [1, 3, 4]
-
-
-def test_who_was_absent_at_first_takes_over_its_own_decoder_when_it_comes(untrained):
-    """M-Fed: a client begins with its task's decoder once, and keeps its own from then on."""
+def test_who_comes_late_takes_over_its_task_s_decoder_and_again_every_round(untrained):
     found = next(found for seed in range(50) if 2 not in (
         found := federation(method("mfed"), plain=True, seed=seed, absence=0.4)).server.present(1)
         and {1, 2} <= set(found.server.present(2)) and 2 in found.server.present(3))
     begin(found, 3)
     own = states(found.clients, "decoder")[2]
     play(found, 1)
-    assert equal(states(found.clients, "decoder")[2], own) and 2 not in found.server.memory.begun
-    play(found, 2)
-    assert equal(states(found.clients, "decoder")[2], found.server.memory.decoders["birds"])
-    own = states(found.clients, "decoder")[2]
-    with torch.no_grad():
-        for parameter in found.clients[0].network.parameters():
-            parameter += 1
-    play(found, 3)
     assert equal(states(found.clients, "decoder")[2], own)
+    for round in (2, 3):
+        with torch.no_grad():
+            for parameter in found.clients[0].network.parameters():
+                parameter += 1
+        play(found, round)
+        assert equal(states(found.clients, "decoder")[2], found.server.memory.decoders["birds"])
 
 
 def test_how_gradients_agree_where_the_answer_is_known():

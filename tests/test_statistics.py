@@ -12,6 +12,7 @@ from fedmuscle_core.experiments.statistics import (
     failures,
     final_scores,
     finished,
+    holm_intervals,
     interquartile_mean,
     log_odds_change,
     mean_interval,
@@ -310,3 +311,35 @@ def test_runs_of_two_settings_under_one_name_are_refused():
     twice = pd.concat([scores(local=[50, 60], fedmuscle=[55, 66]), scores(local=[40, 60])])
     with pytest.raises(ValueError, match="scores: got 'local' twice for client 1, seed 0, expected runs of one setting"):
         relative_change(twice)
+
+
+def test_holm_steps_down_over_the_p_values_of_t_tests():
+    from scipy import stats
+
+    noise = np.random.default_rng(0).normal(size=(4, 10))
+    differences = {"clear": 3 + noise[0], "small": 0.9 + noise[1], "none": 0.1 + noise[2], "lower": -2 + noise[3]}
+    plain = {name: stats.ttest_1samp(values, 0).pvalue for name, values in differences.items()}
+    order, so_far, adjusted, widths = sorted(plain, key=plain.get), 0.0, {}, {}
+    left = 4
+    for place, name in enumerate(order):
+        so_far = max(so_far, min(1, (4 - place) * plain[name])) if left == 4 - place else max(so_far, min(1, left * plain[name]))
+        adjusted[name], widths[name] = so_far, stats.t.ppf(1 - 0.05 / 2 / left, 9) * stats.sem(differences[name])
+        left -= so_far < 0.05
+    found = holm_intervals(differences).set_index("name")
+    assert list(found.index) == list(differences) and found["seeds"].eq(10).all()
+    for name, values in differences.items():
+        assert found.loc[name, "p"] == pytest.approx(adjusted[name])
+        assert found.loc[name, "mean"] == pytest.approx(values.mean())
+        assert found.loc[name, "high"] - found.loc[name, "mean"] == pytest.approx(widths[name])
+        assert (found.loc[name, "p"] < 0.05) == (found.loc[name, "low"] > 0 or found.loc[name, "high"] < 0)
+    assert found.loc["none", "p"] > 0.05 > found.loc["clear", "p"]
+
+
+def test_holm_widens_with_the_number_of_claims_and_refuses_what_is_no_comparison():
+    values = np.array([0.1, 0.3, 0.2, 0.05])
+    alone, beside = holm_intervals({"a": values}), holm_intervals({"a": values, "b": values})
+    assert beside["high"][0] > alone["high"][0] and alone["low"][0] == pytest.approx(mean_interval(values)[1])
+    assert holm_intervals({"same": [0.0, 0.0]})["p"].tolist() == [1.0]
+    for bad in ([1.0], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="differences: got .* of 'a', expected numbers of two seeds"):
+            holm_intervals({"a": bad})

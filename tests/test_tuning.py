@@ -6,71 +6,85 @@ import pytest
 
 from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments import choices, tuning
-from fedmuscle_core.experiments.choices import table_path, tried_fields, tuned
+from fedmuscle_core.experiments.choices import ABOUT, CHOSEN_BY, tuned
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import SETUPS, setup_named
 from fedmuscle_core.experiments.store import stored_runs
 from fedmuscle_core.federation import Federation
-from fedmuscle_core.methods import METHODS, FedMuscle, of_group
+from fedmuscle_core.methods import METHODS, FedHeNN, FedMuscle, Local, of_group
 
-TUNED = [name for name in SETUPS if table_path(name).is_file()]
-
-
-def test_both_setups_of_fedmuscle_are_tuned():
-    assert {"setup1", "setup2"} <= set(TUNED)
+TABLE = choices.read_all()
+HEATED = TABLE[TABLE["by"] == CHOSEN_BY]
+TUNED = [key for key, _ in HEATED.assign(public_domain=HEATED["public_domain"].fillna("")).groupby(["setup", "public_domain"])]
 
 
-def test_every_method_has_its_grid_and_the_same_number_of_configurations():
-    assert {name: len(method.grid[0]) + len(method.grid[1]) for name, method in METHODS.items()} == dict.fromkeys(METHODS, 4)
-    assert {len(method.around[1]) for method in METHODS.values()} == {2}
+def test_every_method_has_a_grid_of_twelve():
+    assert {name: len(tuning.configurations(name)) for name in METHODS} == dict.fromkeys(METHODS, 12)
     assert set(tuning.tuned_methods("setup1")) == set(of_group("aligning")) - {"local"}
-    assert set(tuning.tuned_methods("mfed_dense")) == set(of_group("sharing")) | {"fedmuscle"}
+    assert set(tuning.tuned_methods("mfed_dense")) >= {"fedavg", "mfed", "fedmuscle"}
 
 
-def test_validation_delta_compares_the_last_round_only():
-    def history(method, last):
-        return pd.DataFrame([(method, 0, 1, "mAP", "validation", round, value) for round, value in ((0, 1.0), (1, last))]
-                            + [(method, 0, 1, "mAP", "test", 1, 99.0)],
-                            columns=["method", "seed", "client", "metric", "split", "round", "value"])
-    assert tuning.validation_delta(history("fedmuscle", 60.0), history("local", 50.0)) == pytest.approx(20)
+def test_what_is_shared_gives_way_to_a_methods_own_grid_and_what_is_tied_follows():
+    shared = {"local_lr": 7.0, "local_batch_size": 8}
+    assert {values["local_lr"] for values in tuning.configurations("fedmuscle", shared)} == {7.0}
+    assert {values["local_lr"] for values in tuning.configurations("fedavg", shared)} == {2.5e-4, 5e-4, 1e-3, 2e-3}
+    assert all(values["tau_prev"] == pytest.approx(0.75 * values["tau"]) for values in tuning.configurations("fedmuscle"))
+    assert "tau_prev" not in tuning.configurations("pairwise")[0]
+
+
+def history(*rows):
+    return pd.DataFrame([("local", 0, client, "mAP", split, round, value) for client, split, round, value in rows],
+                        columns=["method", "seed", "client", "metric", "split", "round", "value"])
+
+
+def test_the_score_compares_log_odds_of_each_clients_best_validation_round():
+    ours = history((1, "validation", 0, 10.0), (1, "validation", 1, 60.0), (1, "validation", 2, 50.0), (1, "test", 2, 99.0),
+                   (2, "validation", 0, 20.0), (2, "validation", 1, 10.0))
+    theirs = history((1, "validation", 0, 50.0), (1, "validation", 2, 10.0), (2, "validation", 0, 20.0))
+    assert tuning.validation_log_odds(ours, theirs) == pytest.approx(math.log(0.6 / 0.4) / 2)
+    lost = history((1, "validation", 1, math.nan))
+    assert tuning.validation_log_odds(lost, theirs) == -math.inf
+    with pytest.raises(ValueError, match="tuning: Local diverged"):
+        tuning.validation_log_odds(ours, lost)
 
 
 @pytest.fixture(scope="module")
 def tuning_runs():
     """{settings: history} of the committed tuning runs."""
-    return {Settings.of(**record["settings"]).canonical(): history for record, history in stored_runs(tuning.FOLDER)}
+    return {Settings.of(**record["settings"]).canonical(): history for record, history in stored_runs(tuning.FOLDER)
+            if record["settings"]["setup"] in SETUPS}
 
 
-@pytest.mark.parametrize("setup", TUNED)
-def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs(setup, tuning_runs):
-    table = pd.read_csv(table_path(setup))
-    expected = dict.fromkeys(["local", *tuning.tuned_methods(setup)], 3 if setup_named(setup).builds_on else 4)
-    assert table.groupby("method").size().to_dict() == expected
+@pytest.mark.parametrize(("setup", "domain"), TUNED)
+def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_stored_runs(setup, domain, tuning_runs):
+    rows = HEATED[(HEATED["setup"] == setup) & (HEATED["public_domain"].fillna("") == domain)]
+    setup = setup_named(setup)
+    own = domain or choices.domain_of(setup)
 
-    def histories(method, values):
-        found = [tuning_runs[one.canonical()] for one in tuning.tuning_settings(setup, method, values)]
+    def runs(method, values, seeds):
+        found = [tuning_runs[one.canonical()] for one in tuning.settings_for(setup, method, values, own, seeds)]
         assert not any(history["split"].eq("test").any() for history in found)
-        return pd.concat(found)
+        return found
 
-    for row in table.to_dict("records"):
-        values = {name: row[name] for name in tried_fields(table) if pd.notna(row[name])}
-        again = tuning.validation_delta(histories(row["method"], values), histories("local", {}))
-        assert again == pytest.approx(row["delta"], abs=1e-3)
-        own_rate = row["method"] == "local" or "local_lr" in METHODS[row["method"]].grid[0][0]
-        assert own_rate or row["local_lr"] == tuned(setup, "local")["local_lr"]
-
-
-@pytest.mark.parametrize(("method", "field"), [("local", "local_lr"), ("pairwise", "contrastive_lr"),
-                                               ("fedmuscle", "contrastive_lr")])
-def test_the_best_learning_rates_are_inside_their_grids(method, field):
-    rates = [values[field] for values in METHODS[method].grid[0]]
-    assert min(rates) < tuned("setup1", method)[field] < max(rates)
+    for method, several in rows.groupby("method"):
+        counts = several["seeds"].str.split().str.len()
+        least = [len(METHODS[method].grid and tuning.configurations(method)), 4, 2]
+        assert [int((counts >= count).sum()) >= wanted for count, wanted in enumerate(least, 1)] == [True] * 3
+        reference = {} if method == Local.name else tuned(setup, Local.name)
+        for row in several.to_dict("records"):
+            values = {name: row[name] for name in row if name not in ABOUT and pd.notna(row[name])}
+            values = {name: int(value) if isinstance(Settings.of(method=method).flat()[name], int) else value
+                      for name, value in values.items()}
+            seeds = [int(seed) for seed in row["seeds"].split()]
+            pairs = zip(runs(method, values, seeds), runs(Local.name, reference, seeds), strict=True)
+            again = sum(tuning.validation_log_odds(*pair) for pair in pairs) / len(seeds)
+            assert again == pytest.approx(row["score"], abs=1e-3)
 
 
 @pytest.fixture
 def small(tiny, tmp_path, monkeypatch):
     """The tiny setup, its tuning of one round into tmp_path."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned")
+    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
     monkeypatch.setattr(tuning, "FOLDER", tmp_path / "runs")
     scale = {"rounds": 1, "num_peers": 2, "batch_size": 8, "public_size": 20, "validation_size": 30}
     return dataclasses.replace(tiny().setup, settings=scale)
@@ -78,97 +92,96 @@ def small(tiny, tmp_path, monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Every (method, values) that is scored, in order; none is computed: `asked.delta` gives each its delta."""
+    """Every (method, values, seeds) that is scored, in order; none is computed: `asked.score` gives each its score."""
     class Asked(list):
-        delta = staticmethod(lambda method, values: 0.0)
+        score = staticmethod(lambda method, values: 0.0)
 
     asked = Asked()
 
-    def score(setup, configurations, workers, progress):
-        asked.extend(configurations)
-        return [{"method": method, **values, "delta": asked.delta(method, values)} for method, values in configurations]
+    def scored(setup, method, values, domain, count, reference):
+        asked.append((method, values, count))
+        return asked.score(method, values)
 
-    monkeypatch.setattr(tuning, "score", score)
+    monkeypatch.setattr(tuning, "sweep", lambda *_, **__: None)
+    monkeypatch.setattr(tuning, "histories", lambda *_: [])
+    monkeypatch.setattr(tuning, "scored", scored)
     return asked
 
 
-def test_a_small_grid_is_tuned_and_stored(small, tmp_path):
-    table = tuning.tune(small, ("fedmuscle",), progress=False)
-    assert table["method"].tolist() == ["local"] * 4 + ["fedmuscle"] * 4
-    assert table.query("method == 'local' and local_lr == 1e-3")["delta"].tolist() == [0.0]
-    assert pd.read_csv(tmp_path / "tuned" / "tiny.csv")["delta"].tolist() == pytest.approx(table["delta"].tolist())
-    assert table.query("method == 'fedmuscle'")["tau"].notna().sum() == 1 and set(table["seeds"]) == {"100"}
-    assert choices.is_tuned(small) and tuned("tiny", "local")["local_lr"] in {2.5e-4, 5e-4, 1e-3, 2e-3}
-    assert len(stored_runs(tmp_path / "runs")) == 8                           # the reference is one of the four of Local
-
-
-def test_methods_whose_grid_has_the_local_rate_keep_their_own(small, asked):
-    asked.delta = lambda method, values: -abs(values["local_lr"] - (5e-4 if method == "local" else 2e-3))
-    tuning.tune("mfed_dense", ("mfed", "fedavg", "fedmuscle"))
-    assert [values for method, values in asked if method == "mfed"] == [
-        {"local_lr": 5e-4}, {"local_lr": 1e-3}, {"local_lr": 2e-3}, {"local_lr": 2e-3, "lam": 0.3}]
-    assert [values["local_lr"] for method, values in asked if method == "fedavg"] == [2.5e-4, 5e-4, 1e-3, 2e-3]
-    assert {values["local_lr"] for method, values in asked if method == "fedmuscle"} == {5e-4}
-
-
-def test_rates_are_scaled_where_a_setup_says_so(small, asked):
-    tuning.tune(dataclasses.replace(small, rate_scale={"local_lr": 0.25, "contrastive_lr": 0.1}), ("fedmuscle",))
-    assert [values["local_lr"] for method, values in asked if method == "local"] == [6.25e-5, 1.25e-4, 2.5e-4, 5e-4]
-    assert [values["contrastive_lr"] for method, values in asked if method == "fedmuscle"] == [3e-5, 1e-4, 3e-4, 3e-5]
-
-
-def test_a_setup_that_builds_on_another_is_tuned_around_its_choice(small, asked, monkeypatch):
-    chosen = {"local": {"local_lr": 1e-3}, "fedmuscle": {"local_lr": 5.0, "contrastive_lr": 3e-3, "tau": 0.4}}
-    monkeypatch.setattr(tuning, "tuned", lambda setup, method: chosen[method])
-    tuning.tune(dataclasses.replace(small, builds_on="setup1"), ("fedmuscle",))
-    assert [values["local_lr"] for method, values in asked] == [1e-3, 5e-4, 2e-3, 1e-3, 1e-3, 1e-3]
-    assert [values.get("tau_cross") for method, values in asked[3:]] == [None, 0.6, 1.0]
-    assert all(values["contrastive_lr"] == 3e-3 for method, values in asked[3:])
-
-
-def test_a_method_without_a_grid_is_tuned_at_its_default(small, asked, monkeypatch):
-    monkeypatch.setattr(FedMuscle, "grid", ([], []))
+def test_a_small_grid_is_tuned_and_stored(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Local, "grid", {"local_lr": (5e-4, 1e-3, 2e-3)})
+    monkeypatch.setattr(FedMuscle, "grid", {"tau": (0.2, 0.5)})
+    monkeypatch.setattr(tuning, "EXTENSIONS", 0)
     table = tuning.tune(small, ("fedmuscle",))
-    assert [values for method, values in asked if method == "fedmuscle"] == [{"local_lr": 2.5e-4}] and len(table) == 5
+    assert "9 runs, 9 of them to be computed, about an unknown time" in capsys.readouterr().out
+    assert table["method"].tolist() == ["local"] * 3 + ["fedmuscle"] * 2
+    assert sorted(table["seeds"].str.split().str.len()) == [1, 1, 1, 3, 3]
+    stored = pd.read_csv(tmp_path / "tuned.csv")
+    assert sorted(stored["score"]) == pytest.approx(sorted(table["score"])) and set(stored["by"]) == {"log-odds"}
+    assert choices.is_tuned(small) and tuned("tiny", "local")["local_lr"] in {5e-4, 1e-3, 2e-3}
+    again = tuning.tune(small, ("fedmuscle",), progress=False)                # finished runs are kept
+    pd.testing.assert_frame_equal(again, table)
 
 
-def test_tuning_some_methods_keeps_the_rows_of_the_others(small, asked):
-    asked.delta = lambda method, values: values["local_lr"]
-    before = tuning.tune(small, ("simclr", "fedmuscle"))
-    asked.delta = lambda method, values: -values["local_lr"]
-    after = tuning.tune(small, ("simclr",))
-    kept = [table[table["method"] == "fedmuscle"].dropna(axis=1).reset_index(drop=True) for table in (before, after)]
-    pd.testing.assert_frame_equal(*kept, check_dtype=False, check_like=True)
-    assert after["method"].tolist() == before["method"].tolist() and len(after) == 12
-    assert tuned("tiny", "simclr")["local_lr"] == 2.5e-4 and pd.read_csv(table_path("tiny"))["delta"].notna().all()
+def test_the_better_third_meets_the_second_seed_and_the_better_two_the_third(small, asked):
+    asked.score = lambda method, values: -abs(values.get("eta", 0) - 1.0) - values.get("batch_size", 0) / 100
+    tuning.tune(small, ("fedhenn",), progress=False)
+    several = [(values["eta"], values["batch_size"], count) for method, values, count in asked if method == "fedhenn"]
+    assert len(several) == 12 + 4 + 2 and [count for *_, count in several] == [1] * 12 + [2] * 4 + [3] * 2
+    assert {eta for eta, _, count in several if count == 3} == {1.0} and tuned("tiny", "fedhenn")["batch_size"] == 16
 
 
-def test_a_configuration_that_diverges_is_the_worst_and_never_chosen(small, monkeypatch, tmp_path):
+def test_an_end_of_the_grid_is_gone_beyond_twice(small, asked):
+    asked.score = lambda method, values: values.get("eta", 0.0)
+    tuning.tune(small, ("fedhenn",), progress=False)
+    beyond = [values["eta"] for method, values, count in asked if method == "fedhenn"][18:]
+    assert beyond == pytest.approx([90.0, 270.0]) and tuned("tiny", "fedhenn")["eta"] == beyond[-1]
+
+
+def test_values_that_settings_refuse_are_not_gone_to(small, asked):
+    asked.score = lambda method, values: values.get("vote_margin", 0.0) + values.get("vote_share", 0.0)
+    tuning.tune(small, ("cofed",), progress=False)
+    assert all(values["vote_margin"] < 1 and values["vote_share"] < 1 for method, values, _ in asked if method == "cofed")
+
+
+def test_tuning_some_methods_or_another_domain_keeps_the_other_rows(small, asked):
+    asked.score = lambda method, values: values["local_lr"]
+    tuning.tune(small, ("simclr", "fedmuscle"), progress=False)
+    asked.score = lambda method, values: -values["local_lr"]
+    tuning.tune(small, ("simclr",), progress=False)
+    tuning.tune(small, ("simclr",), "scenes", progress=False)
+    table = choices.read_all()
+    assert table.groupby(["method", table["public_domain"].fillna("")])["score"].max().gt(0).to_dict() == {
+        ("local", ""): False, ("simclr", "single"): False, ("simclr", "scenes"): False, ("fedmuscle", "single"): True}
+    assert tuned("tiny", "simclr")["local_lr"] < 1e-3
+
+
+def test_a_configuration_that_diverges_is_the_worst_and_never_chosen(small, monkeypatch):
     fit = Federation.fit
 
     def fail(federation, *arguments, **options):
-        if federation.training.local_lr in (2e-3, 5e-4):
+        if federation.training.local_lr == 2e-3:
             raise Diverged("client 1: round 1: local loss is NaN (local)", 1, 1)
         return fit(federation, *arguments, **options)
     monkeypatch.setattr(Federation, "fit", fail)
-    monkeypatch.setattr(FedMuscle, "grid", ([], []))
-    table = tuning.tune(small, ("fedmuscle",), progress=False)
-    local = table[table["method"] == "local"].set_index("local_lr")["delta"]
-    assert local[2e-3] == local[5e-4] == -math.inf < local[1e-3] == 0 and len(table) == 5
-    assert tuned("tiny", "local")["local_lr"] in (1e-3, 2.5e-4)
+    monkeypatch.setattr(Local, "grid", {"local_lr": (5e-4, 1e-3, 2e-3)})
+    monkeypatch.setattr(FedHeNN, "grid", {"eta": (1.0,)})
+    table = tuning.tune(small, ("fedhenn",), progress=False)
+    local = table[table["method"] == "local"].set_index("local_lr")["score"]
+    assert local[2e-3] == -math.inf and tuned("tiny", "local")["local_lr"] < 2e-3
     assert choices.tuning_table("tiny").set_index(["method", "local_lr"]).loc[("local", 2e-3), "chosen"] == "diverged"
 
 
 def test_a_method_of_which_all_diverges_is_named(small, asked):
-    asked.delta = lambda method, values: -math.inf
+    asked.score = lambda method, values: -math.inf
     with pytest.raises(ValueError, match="tuning: 'local' diverged with all settings that were tried"):
-        tuning.tune(small, ("fedmuscle",))
+        tuning.tune(small, ("fedmuscle",), progress=False)
 
 
 def test_the_command_takes_no_more_workers_than_the_machine_can_carry(monkeypatch, capsys):
     taken = []
     monkeypatch.setattr(tuning, "affordable", lambda workers: min(workers, 3))
-    monkeypatch.setattr(tuning, "tune", lambda setup, methods, workers: taken.append(workers) or pd.DataFrame())
+    monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: taken.append(workers) or pd.DataFrame())
     assert tuning.main(["--workers", "1000"]) == 0 and taken == [3]
     with pytest.raises(SystemExit):
         tuning.main(["--workers", "0"])

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..checks import positive_int
 from ..experiments import tuning
-from ..experiments.choices import table_path
+from ..experiments.choices import path_to_write, tuned_for
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
 from ..experiments.plans import PAPER_NOTEBOOKS, PLANS
@@ -112,17 +112,18 @@ def _compact_written(begun, folders):
 def compute(profile, numbers, seeds=None, workers=1, force=False):
     """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
 
-    With `force` and profile "mini" the setups' hyperparameters are tuned again first, those they build on included.
+    With `force` and profile "mini" the hyperparameters of all methods are tuned again first, for each setup and public domain
+    that was tuned for.
     """
     wanted = _planned(profile, numbers, seeds)
     if not wanted:
         return
     if force and profile == "mini":
-        setups = {setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted}
-        setups |= {setup_named(setup.builds_on) for setup in setups if setup.builds_on}
-        for setup in sorted(setups, key=lambda setup: (setup.builds_on, setup.name)):
-            print(f"tuning {setup.name} -> {table_path(setup.name)}")
-            tuning.tune(setup, workers=workers)
+        for setup in sorted({setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted},
+                            key=lambda setup: setup.name):
+            for domain, methods in tuned_for(setup):
+                print(f"tuning {setup.name} with {domain} -> {path_to_write()}")
+                tuning.tune(setup, methods, domain, workers)
         wanted = _planned(profile, numbers, seeds)                            # with what was chosen now
     missing = missing_runs(wanted, results(profile))
     if missing and profile == "paper":

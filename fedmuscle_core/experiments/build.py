@@ -2,7 +2,7 @@
 
 import torch
 
-from ..client import HELD_OUT, Client
+from ..client import HELD_OUT, Client, at_best
 from ..federation import Federation
 from ..network import in_batches
 from ..networks.adaptation import adapt
@@ -121,7 +121,8 @@ def predicted_masks(federation, count=6):
     for client in federation.clients:
         if client.task.dense and not client.task.source and "test" in client.data:
             client.network.eval()
-            classes = in_batches(client.network, client.data["test"].inputs[:count]).argmax(1)
+            with at_best(client):
+                classes = in_batches(client.network, client.data["test"].inputs[:count]).argmax(1)
             found[client.name] = ["".join(f"{value:x}" for value in mask.flatten().tolist()) for mask in classes]
     return found
 

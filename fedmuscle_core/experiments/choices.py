@@ -1,7 +1,9 @@
-"""What tuning chose: tables, one a setup, that `tuning` writes and settings are made from.
+"""What tuning chose: one table, which `tuning` writes and settings are made from.
 
-Those that come with the package are in `tuned/`; without a clone around it, new ones go below the runs folder, and count first.
-A setup is given, or named; it has the table of the setup that it is `tuned_as`.
+Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score is
+("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; without a clone around
+it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that it is
+`tuned_as`.
 """
 
 import math
@@ -13,17 +15,36 @@ from .settings import Settings
 from .setups import SETUPS, setup_named
 
 AT_DEFAULTS = ("paper1", "paper2", "paper_noniid")     # of the setups here, those that nobody tuned
+CHOSEN_BY = "log-odds"
+ABOUT = ("setup", "public_domain", "method", "seeds", "by", "score")
 
 
-def table_path(setup):
-    """Where the tuning table of a setup is, or would be written: its own, whatever it is tuned as."""
-    name = setup if isinstance(setup, str) else setup.name
-    own, ours = runs("tuned") / f"{name}.csv", TUNED / f"{name}.csv"
-    return ours if CLONE or ours.is_file() and not own.is_file() else own
+def path_to_write():
+    """Where new rows go."""
+    return TUNED if CLONE else runs("tuned.csv")
 
 
-def path_to_write(setup):
-    return (TUNED if CLONE else runs("tuned")) / f"{setup}.csv"
+def read_all():
+    """All rows, those below the runs folder instead of the package's; None where there is no table.  ValueError naming the file
+    where it is none."""
+    found = [_read(path) for path in dict.fromkeys((runs("tuned.csv"), TUNED) if not CLONE else (TUNED,)) if path.is_file()]
+    if len(found) == 2:
+        own = set(zip(*(found[0][name].fillna("") for name in ABOUT[:3]), strict=True))
+        keys = zip(*(found[1][name].fillna("") for name in ABOUT[:3]), strict=True)
+        found[1] = found[1][[key not in own for key in keys]]
+    return pd.concat(found, ignore_index=True) if found else None
+
+
+def _read(path):
+    try:
+        table = pd.read_csv(path, dtype={"seeds": str, "public_domain": str})
+        tried = table["score"].astype(float).notna() & table["method"].notna() & table["setup"].notna() & table["seeds"].notna()
+        if not len(table) or not tried.all():
+            raise ValueError(f"line {2 + tried.argmin() if len(table) else 2}: no setup, method, seeds and score")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: got no tuning table ({type(error).__name__}: {error}); expected columns {', '.join(ABOUT)} "
+                         "and fields of settings") from error
+    return table
 
 
 def tuned_as(setup):
@@ -32,9 +53,15 @@ def tuned_as(setup):
     return setup.tuned_as or setup.name
 
 
+def domain_of(setup):
+    """Public domain of a setup where none is named."""
+    return setup_named(setup).settings.get("public_domain", Settings.public_domain)
+
+
 def is_tuned(setup):
-    """Whether there is a table for the setup; without one, methods have their defaults."""
-    return table_path(tuned_as(setup)).is_file()
+    """Whether there are rows for the setup; without them, methods have their defaults."""
+    table = read_all()
+    return table is not None and bool((table["setup"] == _table_name(setup)).any())
 
 
 def _table_name(setup):
@@ -42,71 +69,93 @@ def _table_name(setup):
 
 
 def read_table(setup):
-    """The tuning table that a setup has, None where nobody tuned it.
+    """The rows that a setup has, with the columns that they use; None where nobody tuned it.
 
-    Raises ValueError naming the file where it is gone from the package, or is none.
+    Raises ValueError naming the file where they are gone from the package.
     """
-    name = _table_name(setup)
-    path = table_path(name)
-    if not path.is_file():
+    name, table = _table_name(setup), read_all()
+    rows = None if table is None else table[table["setup"] == name]
+    if rows is None or rows.empty:
         if name in SETUPS and name not in AT_DEFAULTS:
-            raise ValueError(f"{path}: got no file, expected the tuning table of {name}, which comes with the package; "
-                             f"`python -m fedmuscle_core.experiments.tuning --setup {name}` makes it anew")
+            raise ValueError(f"{TUNED}: got no rows of {name}, expected those that come with the package; "
+                             f"`python -m fedmuscle_core.experiments.tuning --setup {name}` makes them anew")
         return None
-    try:
-        table = pd.read_csv(path)
-        tried = table["delta"].astype(float).notna() & table["method"].notna()
-        if not len(table) or not tried.all():
-            raise ValueError(f"line {2 + tried.argmin() if len(table) else 2}: no method and delta")
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: got no tuning table ({type(error).__name__}: {error}); expected columns method, delta and "
-                         "fields of settings") from error
-    return table
+    return rows.dropna(axis=1, how="all").reindex(columns=[
+        column for column in table.columns if column in ABOUT or rows[column].notna().any()]).reset_index(drop=True)
 
 
 def tuned(setup, method, **fixed):
-    """{field: value} of the best settings of `method` in the stored table of a setup; {} where it was not tuned.
+    """{field: value} of the best settings of `method` in the rows of a setup; {} where it was not tuned.
 
-    fixed: values of the run's settings.  Among the rows that have them, where the table tried them: e.g. tau=0.2.
+    fixed: values of the run's settings.  Among the rows that have them, where any does: of the public domain, and e.g. tau=0.2;
+    of those the best that were tried on most seeds.
     Raises ValueError for a method that was not tuned beside the others, or of which all diverged.
     """
     scores = read_table(setup)
     if scores is None:
         return {}
-    fields = tried_fields(scores)
     rows = scores[scores["method"] == method]
     if rows.empty:
         known, name = sorted(scores["method"].unique()), setup if isinstance(setup, str) else setup.name
         raise ValueError(f"method: got {method!r}, expected one that was tuned for {name}: {known}")
-    usual = Settings.of(method=method).flat()
+    for domain in (fixed.get("public_domain"), *_domains(setup)):
+        if (rows["public_domain"] == domain).any():
+            rows = rows[rows["public_domain"] == domain]
+            break
+    fields, usual = tried_fields(scores), Settings.of(method=method).flat()
     for name in sorted(set(fixed) & set(fields) & set(usual)):
         tried = rows[name].fillna(usual[name]) == fixed[name]
         rows = rows[tried] if tried.any() else rows
-    if rows["delta"].max() == -math.inf:
-        raise ValueError(f"{table_path(_table_name(setup))}: {method!r} diverged with all settings that were tried, expected "
-                         "one that did not")
-    best = rows.loc[rows["delta"].idxmax(), fields].dropna().to_dict()
+    rows = on_most_seeds(rows)
+    if rows["score"].max() == -math.inf:
+        raise ValueError(f"{TUNED}: {method!r} diverged with all settings that were tried for {_table_name(setup)}, expected one "
+                         "that did not")
+    best = rows.loc[rows["score"].idxmax(), fields].dropna().to_dict()
     whole = {name for name, value in usual.items() if type(value) is int}     # a column with gaps was read as floats
     return {name: int(value) if name in whole else value for name, value in best.items()}
 
 
+def _domains(setup):
+    """Public domains whose rows a setup would have, the likeliest first: its own, that of the setup that it is tuned as."""
+    known = [one for one in (setup, _table_name(setup)) if not isinstance(one, str) or one in SETUPS]
+    return [domain_of(one) for one in known]
+
+
+def on_most_seeds(rows):
+    """Those of the rows that were tried on most seeds."""
+    counts = rows["seeds"].str.split().str.len()
+    return rows[counts == counts.max()]
+
+
 def methods_tried(setup):
-    """Names of the methods in the stored table of a setup."""
+    """Names of the methods in the rows of a setup."""
     return set(_known(setup)["method"])
 
 
+def tuned_for(setup):
+    """[(public domain, names of methods)] that a setup was tuned for, its own domain first, with None: all of its methods."""
+    table, own = read_table(setup), domain_of(setup)
+    rows = [] if table is None else table[table["public_domain"].notna() & (table["public_domain"] != own)]
+    others = {} if table is None else rows.groupby("public_domain")["method"].unique()
+    return [(own, None), *((domain, sorted(methods)) for domain, methods in dict(others).items())]
+
+
 def tried_fields(table):
-    """The columns of a tuning table that are values of settings."""
-    return [name for name in table.columns if name not in ("method", "seeds", "delta")]
+    """The columns of the table that are values of settings."""
+    return [name for name in table.columns if name not in ABOUT]
 
 
-def tuning_table(setup):
-    """The stored table of a setup for people: the chosen row of each method marked, and those that diverged; empty where a
-    method has no such field."""
+def tuning_table(setup, public_domain=None):
+    """The rows of a setup with a public domain, its own if None, for people: the chosen row of each method marked, and those
+    that diverged; empty where a method has no such field."""
     table = _known(setup)
-    best = table.groupby("method")["delta"].transform("max")
-    table["chosen"] = (table["delta"] == best).map({True: "x", False: ""}).where(table["delta"] > -math.inf, "diverged")
-    return table.astype(object).fillna("")
+    domains = [public_domain] if public_domain else _domains(setup)[-1:]
+    if domains:
+        table = table[table["public_domain"].isna() | (table["public_domain"] == domains[0])].reset_index(drop=True)
+    chosen = {on_most_seeds(rows)["score"].idxmax() for _, rows in table.groupby("method")}
+    table["chosen"] = ["x" if place in chosen else "" for place in table.index]
+    table["chosen"] = table["chosen"].where(table["score"] > -math.inf, "diverged")
+    return table.drop(columns=["setup", "public_domain", "by"]).astype(object).fillna("")
 
 
 def choices_at_an_edge(setup):
@@ -123,5 +172,5 @@ def choices_at_an_edge(setup):
 def _known(setup):
     table = read_table(setup)
     if table is None:
-        raise ValueError(f"{table_path(_table_name(setup))}: got no file, expected a tuning table: nobody tuned this setup")
+        raise ValueError(f"{TUNED}: got no rows of {_table_name(setup)}, expected some: nobody tuned this setup")
     return table

@@ -110,7 +110,7 @@ def notebook_12(profile, seeds=None):
                 ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
-MFED_METHODS = ("local", *of_group("sharing"), "fedmuscle")
+MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "centralised", "fedmuscle")
 MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 

@@ -21,6 +21,7 @@ from ..paths import BACKBONES
 from ..world.tasks import task_named
 from . import build as building
 from .choices import is_tuned
+from .code import code_digest
 from .processes import in_processes
 from .resume import State
 from .setups import SETUPS
@@ -71,7 +72,7 @@ def run(settings, folder, progress=True, parked=None):
         except Diverged as error:
             failed = {"client": error.client, "round": error.round, "reason": str(error)}
     record = {"run": settings.run(), "settings": settings.flat(), "fingerprint": identity["fingerprint"],
-              "versions": environment(), "started": started, "finished": now(),
+              "versions": environment(), "code": code_digest(), "started": started, "finished": now(),
               "wall_seconds": round(time.perf_counter() - clock + state.seconds, 1)}
     if failed:
         record, history = record | {"failed": failed}, None

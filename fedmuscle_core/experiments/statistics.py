@@ -123,6 +123,30 @@ def verdict(interval):
     return "lower" if high < 0 else "no difference shown"
 
 
+def holm_intervals(differences, level=0.05):
+    """Holm's step-down over several paired comparisons: one row each of {name: differences over seeds}, in their order.
+
+    Columns: mean; low, high: Student-t interval at 1 - level / (number of claims not yet decided), the smallest p first, as wide
+    as that of the first claim that is not shown for all after it; p: adjusted, the running maximum of that number times the
+    two-sided p of a t-test; seeds.  Holm (1979).  Raises ValueError for NaN or fewer than two seeds.
+    """
+    found = {}
+    for name, values in differences.items():
+        values = np.asarray(values, dtype=float)
+        if values.size < 2 or np.isnan(values).any():
+            raise ValueError(f"differences: got {values.tolist()} of {name!r}, expected numbers of two seeds or more")
+        spread = stats.sem(values)
+        p = 2 * stats.t.sf(abs(values.mean()) / spread, values.size - 1) if spread else float(values.mean() == 0)
+        found[name] = (p, values.mean(), spread, values.size)
+    largest, left, rows = 0.0, len(found), {}
+    for name, (p, mean, spread, seeds) in sorted(found.items(), key=lambda item: item[1][0]):
+        largest = max(largest, min(1.0, left * p))
+        half = spread * stats.t.ppf(1 - level / (2 * left), seeds - 1)
+        rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "p": largest, "seeds": seeds}
+        left -= largest < level                                               # after the first that is not shown none is
+    return pd.DataFrame([{"name": name, **rows[name]} for name in differences])
+
+
 def seeds_needed(differences, effect, confidence=0.95, power=0.8):
     """Seeds needed to show a mean paired difference of `effect` at their observed spread: an int, or "?" for one seed.
 

@@ -1,46 +1,60 @@
 """Tuning with the same budget for every method, on validation samples and seeds of its own:
 `python -m fedmuscle_core.experiments.tuning`.
 
-Four configurations a method, of its `grid`.  Local: four local learning rates; all methods then share the best, unless their
-own grid has the rate.  Every other method: three values of its first hyperparameter, then a further value of its second at the
-best of the first (a method with one: four values of it).  A setup that builds on another (Setup 2 on Setup 1): three
-configurations a method, what was chosen there and two neighbours of one hyperparameter, its `around`.  Chosen is the best Delta
-on validation samples, against Local at its default.  One that diverges has the Delta -inf: it is in the table, never chosen.
+Twelve configurations a method, all combinations of its `grid`, in three heats: all on the first tuning seed, the better third on
+the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more values of a field,
+the next value beyond is tried on all seeds, up to EXTENSIONS times a method.  Local comes first; every method then has its
+choice of what the method's own grid leaves open.
+
+A configuration's score is the mean over clients and seeds of the change in log-odds of the best validation score over rounds
+against that of tuned Local (of Local itself: at its defaults); -inf where a run diverged.  Chosen is the best of those with all
+seeds.  Every public domain is tuned for by itself.
 """
 
 import argparse
+import itertools
 import math
 import sys
+from statistics import mean
 
+import numpy as np
 import pandas as pd
 
 from ..checks import positive_int
 from ..methods import METHODS, Local, method_named, of_group
 from ..paths import results
-from .choices import path_to_write, table_path, tuned
+from .choices import CHOSEN_BY, domain_of, path_to_write, read_all, tried_fields
+from .forecast import as_text, estimate
 from .processes import affordable, stoppable
-from .runs import sweep
+from .runs import missing_runs, sweep
 from .settings import Settings
 from .setups import setup_named
-from .statistics import failures, relative_change
+from .statistics import SCORE_LIMITS, failures
 from .store import check_writable, write_atomically
 
 FOLDER = results("mini") / "tuning"
+HEATS = (1.0, 1 / 3, 1 / 6)     # share of the configurations that each further seed is spent on
+EXTENSIONS = 2
 
 
-def validation_delta(history, reference):
-    """Mean over seeds and clients of the relative change of the last validation score, in percent; -inf where one diverged."""
-    for text in failures(reference).values():
-        raise ValueError(f"tuning: Local at its default {text}; expected a reference that came to an end")
-    if failures(history):
-        return -math.inf
+def tune(setup, methods=None, public_domain=None, workers=1, progress=True):
+    """Tune the methods of a setup with a public domain, write and return the rows of the table that are about them.
 
-    def last(table):
-        rows = table[(table["split"] == "validation") & (table["round"] == table["round"].max())]
-        return rows.reset_index(drop=True)
-    both = pd.concat([last(reference).assign(method="reference"), last(history).assign(method="candidate")])
-    changes = relative_change(both, baseline="reference")
-    return changes[changes["method"] == "candidate"]["change"].mean()
+    methods: those of `tuned_methods` if None.  public_domain: the setup's own if None.  Heat by heat, each one sweep: finished
+    runs are kept.
+    """
+    setup = setup_named(setup)
+    methods = tuned_methods(setup) if methods is None else tuple(name for name in methods if name != Local.name)
+    domain = public_domain or domain_of(setup)
+    check_writable(path_to_write().parent)
+    if progress:
+        print(forecast(setup, methods, domain, workers))
+    local = compete(setup, {Local.name: configurations(Local.name)}, domain, None, workers, progress)
+    shared = best(local, Local.name)
+    reference = histories(setup, Local.name, shared, domain)
+    wanted = {method: configurations(method, shared) for method in methods}
+    rows = local + compete(setup, wanted, domain, reference, workers, progress)
+    return write_rows(setup, domain, rows)
 
 
 def tuned_methods(setup):
@@ -49,95 +63,177 @@ def tuned_methods(setup):
     return tuple(name for name in (of_group(tunes) if isinstance(tunes, str) else tunes) if name != Local.name)
 
 
-def tune(setup, methods=None, workers=1, progress=True):
-    """Run the grids of a setup, write and return the table: method, the fields of the grids, seeds, delta in percent.
-
-    methods: those of `tuned_methods` if None; the rows of others stay in the table.  Stage by stage, each one sweep: finished
-    runs are kept.
-    """
-    setup = setup_named(setup)
-    methods = tuned_methods(setup) if methods is None else methods
-    check_writable(path_to_write(setup.name).parent)
-    rows = (again if setup.builds_on else from_scratch)(setup, methods, workers, progress)
-    order, before = [Local.name, *methods], table_path(setup)
-    if before.is_file():
-        kept = [row for row in pd.read_csv(before).to_dict("records") if row["method"] not in order]
-        order = [name for name in METHODS if name in order or name in {row["method"] for row in kept}]
-        rows += [{name: value for name, value in row.items() if name != "seeds" and value == value} for row in kept]
-    table = pd.DataFrame(sorted(rows, key=lambda row: order.index(row["method"])))
-    names = [name for name in table.columns if name != "delta"]
-    table = table[names].assign(seeds=" ".join(map(str, setup.tuning_seeds)), delta=table["delta"].round(4))
-    write_atomically(path_to_write(setup.name), table.to_csv(index=False, lineterminator="\n"))
-    return table
+def configurations(method, shared=None):
+    """The combinations of a method's grid, each {field: value}, with what is `shared` and not its own."""
+    grid = method_named(method).grid
+    return [with_tied(method, {**(shared or {}), **dict(zip(grid, values, strict=True))})
+            for values in itertools.product(*grid.values())]
 
 
-def from_scratch(setup, methods, workers, progress):
-    """Rows of three stages: local learning rates; first hyperparameters; second ones."""
-    def scaled(values):
-        return {name: round(value * setup.rate_scale[name], 8) if name in setup.rate_scale else value
-                for name, value in values.items()}
-
-    def scores(configurations):
-        return score(setup, configurations, workers, progress)
-
-    grids = {method: method_named(method).grid for method in (Local.name, *methods)}
-    local = scores([(Local.name, scaled(values)) for values in grids[Local.name][0]])
-    shared = {"local_lr": best(local, Local.name)["local_lr"]}
-    first = scores([(method, {**shared, **scaled(values)}) for method in methods for values in grids[method][0] or [{}]])
-    kept = {method: {name: best(first, method)[name] for values in grids[method][0][:1] for name in values}
-            for method in methods}
-    second = scores([(method, {**shared, **kept[method], **scaled(values)})
-                     for method in methods for values in grids[method][1]])
-    return local + first + second
+def with_tied(method, values):
+    """The values with those that follow another."""
+    tied = {name: round(values[other] * factor, 8) for name, (other, factor) in method_named(method).tied.items()
+            if other in values}
+    return values | tied
 
 
-def again(setup, methods, workers, progress):
-    """Rows of two stages: Local around its choice in the setup this one builds on; then every other method."""
-    def around(method, **shared):
-        field, factors = method_named(method).around
-        values = {**tuned(setup.builds_on, method), **shared}
-        usual = Settings.of(method=method).flat()
-        start = values.get("tau" if field == "tau_cross" else field, usual.get(field) or usual.get("tau"))
-        return [(method, values), *((method, {**values, field: round(factor * start, 6)}) for factor in factors)]
+def compete(setup, wanted, domain, reference, workers, progress):
+    """Rows {method, fields, seeds, score} of all configurations `wanted`, {method: list}, after the heats and extensions."""
+    seeds, tried = setup.tuning_seeds, {}
 
-    local = score(setup, around(Local.name), workers, progress)
-    shared = {"local_lr": best(local, Local.name)["local_lr"]}
-    return local + score(setup, [one for method in methods for one in around(method, **shared)], workers, progress)
+    def run(entries):
+        """Score (method, values, number of seeds) and keep the rows."""
+        sweep([one for method, values, count in entries for one in settings_for(setup, method, values, domain, seeds[:count])],
+              FOLDER, workers, progress)
+        for method, values, count in entries:
+            tried[method, tuple(sorted(values.items()))] = {
+                "method": method, **values, "seeds": count, "score": scored(setup, method, values, domain, count, reference)}
+
+    def ranked(method, count):
+        rows = [row for (name, _), row in tried.items() if name == method and row["seeds"] == count]
+        return sorted(rows, key=lambda row: -row["score"])
+
+    for count in range(1, len(seeds) + 1):
+        share = HEATS[min(count, len(HEATS)) - 1]
+        entries = []
+        for method, several in wanted.items():
+            kept = math.ceil(share * len(several))
+            chosen = several if count == 1 else [fields_of(row) for row in ranked(method, count - 1)[:kept]]
+            entries += [(method, values, count) for values in chosen]
+        run(entries)
+    for _ in range(EXTENSIONS):
+        further = []
+        for method in wanted:
+            known = {key[1] for key in tried if key[0] == method}
+            further += [(method, values, len(seeds)) for values in beyond(method, best(tried.values(), method), wanted[method])
+                        if tuple(sorted(values.items())) not in known and acceptable(setup, method, values, domain)]
+        if not further:
+            break
+        run(further)
+        for method, values, _ in further:
+            wanted[method].append(values)
+    return list(tried.values())
+
+
+def beyond(method, chosen, several):
+    """Configurations one value further, for every field of the grid of which `chosen` has an end of three or more values."""
+    found = []
+    for name, values in method_named(method).grid.items():
+        known = sorted({values_of[name] for values_of in several} | set(values))
+        if len(known) < 3 or not all(isinstance(value, (int, float)) for value in known) or known[0] <= 0:
+            continue
+        if chosen[name] == known[-1]:
+            found.append((name, known[-1] ** 2 / known[-2]))
+        elif chosen[name] == known[0]:
+            found.append((name, known[0] ** 2 / known[1]))
+    whole = {name for name, value in chosen.items() if isinstance(value, int)}
+    return [with_tied(method, {**chosen, name: max(1, round(value)) if name in whole else float(f"{value:.6g}")})
+            for name, value in found]
+
+
+def acceptable(setup, method, values, domain):
+    """Whether settings accept such values."""
+    try:
+        settings_for(setup, method, values, domain, setup.tuning_seeds[:1])
+    except ValueError:
+        return False
+    return True
 
 
 def best(rows, method):
-    """The row of `method` with the highest delta; ValueError where all diverged."""
-    found = max((row for row in rows if row["method"] == method), key=lambda row: row["delta"])
-    if found["delta"] == -math.inf:
+    """{field: value} of the best row of `method` among those with most seeds; ValueError where all diverged."""
+    rows = [row for row in rows if row["method"] == method]
+    most = max(row["seeds"] for row in rows)
+    found = max((row for row in rows if row["seeds"] == most), key=lambda row: row["score"])
+    if found["score"] == -math.inf:
         raise ValueError(f"tuning: {method!r} diverged with all settings that were tried, expected one that did not")
-    return found
+    return fields_of(found)
 
 
-def score(setup, configurations, workers, progress=True):
-    """One row {method, fields, delta} for each (method, values), computed in one sweep."""
-    wanted = [tuning_settings(setup, Local.name, {}), *(tuning_settings(setup, *each) for each in configurations)]
-    sweep([one for several in wanted for one in several], FOLDER, workers, progress)
-    reference, *found = [sweep(several, FOLDER)[1] for several in wanted]
-    return [{"method": method, **values, "delta": validation_delta(history, reference)}
-            for (method, values), history in zip(configurations, found, strict=True)]
+def fields_of(row):
+    return {name: value for name, value in row.items() if name not in ("method", "seeds", "score")}
 
 
-def tuning_settings(setup, method, values):
+def settings_for(setup, method, values, domain, seeds):
     """One `Settings` a tuning seed, without test samples."""
-    setup = setup_named(setup)
-    base = Settings.of(setup, method, **{"test_size": 0} | setup.settings | values)
-    return [base.replace(seed=seed) for seed in setup.tuning_seeds]
+    base = Settings.of(setup, method, **setup.settings | {"test_size": 0, "public_domain": domain} | values)
+    return [base.replace(seed=seed) for seed in seeds]
+
+
+def histories(setup, method, values, domain, count=None):
+    """[history] of the stored runs of a configuration, a tuning seed each."""
+    wanted = settings_for(setup, method, values, domain, setup.tuning_seeds[:count])
+    return [sweep([settings], FOLDER, progress=False)[1] for settings in wanted]
+
+
+def scored(setup, method, values, domain, count, reference):
+    """The score of a configuration on the first `count` tuning seeds."""
+    if reference is None:
+        reference = [sweep(settings_for(setup, Local.name, {}, domain, [seed]), FOLDER, progress=False)[1]
+                     for seed in setup.tuning_seeds[:count]]
+    found = histories(setup, method, values, domain, count)
+    return mean(validation_log_odds(*both) for both in zip(found, reference, strict=False))
+
+
+def validation_log_odds(history, reference):
+    """Mean over clients of the change in log-odds of the best validation score over rounds; -inf where the run diverged."""
+    for text in failures(reference).values():
+        raise ValueError(f"tuning: Local {text}; expected a reference that came to an end")
+    if failures(history):
+        return -math.inf
+
+    def best_log_odds(table):
+        best = table[table["split"] == "validation"].groupby("client")["value"].max().clip(*SCORE_LIMITS) / 100
+        return np.log(best / (1 - best))
+    return float((best_log_odds(history) - best_log_odds(reference)).mean())
+
+
+def forecast(setup, methods, domain, workers):
+    """One line: how many runs tuning will compute at most, extensions left out, and how long that takes."""
+    seeds, runs = setup.tuning_seeds, []
+    for method in (Local.name, *methods):
+        several = configurations(method)
+        for count, seed in enumerate(seeds, 1):
+            kept = math.ceil(HEATS[min(count, len(HEATS)) - 1] * len(several))
+            runs += [one for values in several[:kept] for one in settings_for(setup, method, values, domain, [seed])]
+    missing = missing_runs(runs, FOLDER)
+    return (f"tuning {setup.name} with {domain}: {len(runs)} runs, {len(missing)} of them to be computed, about "
+            f"{as_text(estimate(missing, FOLDER, workers))} with {workers} worker(s)")
+
+
+def write_rows(setup, domain, rows):
+    """Put rows into the table, instead of those of the same setup, domain and methods; returns them as a table."""
+    named = [{"setup": setup.name, "public_domain": domain if METHODS[row["method"]].uses_public else "", **fields_of(row),
+              "method": row["method"], "seeds": " ".join(map(str, setup.tuning_seeds[:row["seeds"]])), "by": CHOSEN_BY,
+              "score": round(row["score"], 4)} for row in rows]
+    ours, before = pd.DataFrame(named), read_all()
+    if before is not None:
+        replaced = {(row["setup"], row["public_domain"], row["method"]) for row in named}
+        keys = zip(before["setup"], before["public_domain"].fillna(""), before["method"], strict=True)
+        kept = before[[key not in replaced for key in keys]]
+        table = pd.concat([kept, ours], ignore_index=True)
+    else:
+        table = ours
+    order = ["setup", "public_domain", "method", *tried_fields(table), "seeds", "by", "score"]
+    places = {name: place for place, name in enumerate(METHODS)}
+    table = table[order].sort_values(["setup", "public_domain", "method", "seeds", "score"], kind="stable", key=lambda column: (
+        column.map(places) if column.name == "method" else column.map(str) if column.name != "score" else column),
+        ascending=[True, True, True, True, False])
+    write_atomically(path_to_write(), table.to_csv(index=False, lineterminator="\n"))
+    return ours
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", default="setup1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: those that the setup names")
+    parser.add_argument("--public-domain", help="default: the setup's")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args(argv)
     with stoppable("finished runs are kept, and the last state of the runs under way: the same command goes on"):
         try:
-            print(tune(args.setup, args.methods, affordable(positive_int("workers", args.workers))).to_string(index=False))
+            workers = affordable(positive_int("workers", args.workers))
+            print(tune(args.setup, args.methods, args.public_domain, workers).to_string(index=False))
         except ValueError as error:
             parser.error(str(error))
     return 0

@@ -4,19 +4,19 @@
 from ..checks import one_of
 from ..method import METHODS
 from .local import Local
-from .simclr import SimCLR
+from .simclr import SimCLR, SimCLRSamples
 from .cofed import CoFED
 from .fedhenn import FedHeNN
 from .gramian import Gramian
-from .fedmuscle import FedMuscle, Pairwise
+from .fedmuscle import FedMuscle, FedMuscleViews, Pairwise
 from .fedavg import FedAvg, FedProx
 from .encoder_only import EncoderOnly
 from .matfl import MaTFL
-from .mfed import MFed
+from .mfed import MFed, MFedProximal
 from .centralised import Centralised
 
-__all__ = ["METHODS", "Centralised", "CoFED", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle", "FedProx", "Gramian", "Local",
-           "MFed", "MaTFL", "Pairwise", "SimCLR", "method_named", "of_group"]
+__all__ = ["METHODS", "Centralised", "CoFED", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx",
+           "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "SimCLR", "SimCLRSamples", "method_named", "of_group"]
 
 
 def method_named(name):

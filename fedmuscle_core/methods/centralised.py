@@ -15,7 +15,7 @@ import torch
 from ..exchange import Stage
 from ..method import Method
 from ..seeds import generator, seeded
-from .sharing import LOCAL_GRID, PARTS, check_architectures, copied, flattened, of_part, shapes_of
+from .sharing import PARTS, RATES, check_architectures, copied, flattened, of_part, shapes_of
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Centralised(Method):
     name, label, colour = "centralised", "Centralised", "#000000"
     group, ceiling, stays = "sharing", True, "whole networks go to the server"
     exchanges, needs = "private data up, the model down", "all private data in one place"
-    grid: ClassVar[tuple] = (LOCAL_GRID, [])
+    grid: ClassVar[dict] = {"local_lr": RATES, "local_epochs": (1, 2, 4)}
 
     def check_cards(self, cards):
         check_architectures(cards, self.label)

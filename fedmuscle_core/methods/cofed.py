@@ -30,7 +30,7 @@ class CoFED(Method):
     name, label, colour = "cofed", "CoFED", "#7c2d12"
     exchanges, uses_public = "votes up, pseudo-labels down", True
     needs = "public data; several clients of one label space (alone, one teaches itself); a server that counts"
-    grid, around = ([{"vote_margin": margin} for margin in (0.1, 0.3, 0.6)], [{"vote_share": 0.6}]), ("vote_margin", (0.5, 1.5))
+    grid = {"vote_margin": (0.1, 0.3, 0.6, 0.9), "vote_share": (0.3, 0.6, 0.9)}
 
     vote_margin: float = 0.3
     vote_share: float = 0.3

@@ -16,7 +16,6 @@ from ..placement import at_work
 from ..seeds import generator
 
 REFRESHES = ("batch", "round")
-RATES = [{"contrastive_lr": rate} for rate in (3e-4, 1e-3, 3e-3)]
 UNIT = 1e-3                                           # how far the length of a representation may be from 1
 
 
@@ -27,7 +26,7 @@ class Contrastive(Method):
     the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
 
     uses_public, group, needs = True, "aligning", "public data"
-    grid, around = (RATES, [{"tau": 0.5}]), ("tau", (0.5, 2.0))
+    grid = {"contrastive_lr": (1e-4, 3e-4, 1e-3), "tau": (0.1, 0.2, 0.5, 1.0)}
 
     batch_size: int = 32
     contrastive_lr: float = 1e-3
@@ -93,13 +92,14 @@ class PeerMemory:
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
-    same for all clients.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or
+    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or
     "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 
     num_peers: int = 3
     augment: bool = False
+    own_views: bool = False
     peer_choice: str = "random"
     refresh: str = "batch"
 
@@ -107,6 +107,9 @@ class WithPeers(Contrastive):
         super().__post_init__()
         positive_int("num_peers", self.num_peers)
         boolean("augment", self.augment)
+        boolean("own_views", self.own_views)
+        if self.own_views and not self.augment:
+            raise ValueError("own_views: got True without augment, expected False: there are no views")
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
         one_of("refresh", self.refresh, REFRESHES)
         if self.refresh == "round" and self.augment:
@@ -124,7 +127,8 @@ class WithPeers(Contrastive):
 
     @property
     def stays(self):
-        return "refresh is 'batch', expected 'round': a graph waits for each batch's peers" if self.refresh == "batch" else ""
+        without = ", without augment" if self.augment else ""
+        return f"refresh is 'batch', expected 'round'{without}: a graph waits for each batch's peers" if self.refresh == "batch" else ""
 
     def memory(self):
         return PeerMemory()
@@ -265,7 +269,8 @@ class WithPeers(Contrastive):
 
     def public_batch(self, client, where):
         """The public batch `where` = (round, number) as the client reads it."""
-        return public_batch(client, self.rows(client, where[0])[where[1]], self.augment, *where)
+        stream = (*where, client.name) if self.own_views else where
+        return public_batch(client, self.rows(client, where[0])[where[1]], self.augment, *stream)
 
     def micro_batches(self, client, where):
         """The same in parts of the client's `micro_batch_size` samples."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_per_task
 from ..checks import number
-from .sharing import LOCAL_GRID, PARTS, Sharing, distance_to
+from .sharing import PARTS, RATES, Sharing, distance_to
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FedProx(FedAvg):
     """mu: weight of the distance to what was received."""
 
     name, label, colour = "fedprox", "FedProx in task", "#7c2d12"
-    grid = (LOCAL_GRID[1:], [{"mu": 0.1}])
+    grid = {"local_lr": RATES[1:], "mu": (1e-3, 1e-2, 1e-1, 1.0)}
 
     mu: float = 0.01
 

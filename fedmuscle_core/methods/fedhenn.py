@@ -27,7 +27,7 @@ class FedHeNN(Method):
 
     name, label, colour = "fedhenn", "FedHeNN", "#e879f9"
     exchanges, needs, uses_public = "B x B kernels up, their mean down", "public data; a server that averages", True
-    grid, around = ([{"eta": eta} for eta in (0.1, 1.0, 10.0)], [{"eta": 0.3}]), ("eta", (0.3, 3.0))
+    grid = {"eta": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "batch_size": (16, 32)}
 
     batch_size: int = 32
     eta: float = 1.0

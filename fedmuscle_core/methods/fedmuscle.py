@@ -12,7 +12,7 @@ from ..client import local_phase
 from ..exchange import PROTOCOLS, downlink, loss_from_downlink
 from ..peers import credit
 from ..seeds import generator
-from .contrastive import RATES, WithPeers
+from .contrastive import WithPeers
 
 DISTANT = ("modality", "task")
 EXACT_LIMIT = 2 ** 33      # multiply-adds of one exact loss: a few seconds
@@ -24,7 +24,6 @@ class Muscle(WithPeers):
     """protocol: what the server sends, see `exchange`.  tau_cross: temperature of pairs of clients that are distant, of another
     modality or task as `distant` says, their tau_prev in the same ratio; None: as the others.  Further: see `WithPeers`."""
 
-    around = ("tau_cross", (1.5, 2.5))
     weighting = "learned"
 
     protocol: str = "matrices"
@@ -100,7 +99,7 @@ class FedMuscle(Muscle):
     anchor, 0 for the exact loss.  Further hyperparameters: see `Muscle`."""
 
     name, label, colour = "fedmuscle", "FedMuscle", "#2563eb"
-    grid = (RATES, [{"tau": 0.5, "tau_prev": 0.3}])
+    tied = {"tau_prev": ("tau", 0.75)}
 
     tau_prev: float = 0.15
     num_samples: int = 0
@@ -125,3 +124,13 @@ class FedMuscle(Muscle):
         draws = generator(client.seed, "tuples", client.name, *where) if self.num_samples else None
         return loss_from_downlink(anchor, payload, self.protocol, *self.temperatures(kinds), self.weighting,
                                   self.num_samples, draws)
+
+
+@dataclass(frozen=True)
+class FedMuscleViews(FedMuscle):
+    """FedMuscle whose clients see every public batch through random views of their own, as SimCLR's do."""
+
+    name, label, colour = "fedmuscle_views", "FedMuscle, own views", "#0ea5e9"
+
+    augment: bool = True
+    own_views: bool = True

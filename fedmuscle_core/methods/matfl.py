@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_by_groups
 from ..checks import number
-from .sharing import LOCAL_GRID, Sharing
+from .sharing import RATES, Sharing
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class MaTFL(Sharing):
 
     name, label, colour = "matfl", "MaT-FL", "#e879f9"
     exchanges, needs = "encoder up, a mean of its own down", "one encoder architecture; a server that compares encoders"
-    grid, parts = (LOCAL_GRID[1:], [{"group_shift": 0.5}]), ("encoder",)
+    grid, parts = {"local_lr": RATES[1:], "group_shift": (0.0, 0.25, 0.5, 1.0)}, ("encoder",)
 
     group_shift: float = 0.0
 

@@ -1,14 +1,14 @@
-"""M-Fed: one encoder for all clients, one decoder a task, and a decoder of its own for every client.
+"""M-Fed: one encoder for all clients, one decoder a task.
 
-A reconstruction [ours]: the paper's loss was not found.  Client c of task t receives the encoder E and the task's decoder D_t,
-trains E and its own D_c, and minimises, with D_t fixed,
+Of the source: every round, client c of task t receives the encoder E and the task's decoder D_t and trains on from both; the
+server takes D_t = mean over the task's clients, weighted by private samples, and E = mean over tasks of the tasks' weighted
+means.  The loss was not found; ours, with D_c the decoder that the client trains and D_t as it was received, fixed:
 
     decoder_term "loss":      L(D_c(E(x))) + lam L(D_t(E(x)))
-    decoder_term "distance":  L(D_c(E(x))) + lam (round / rounds) |D_c - D_t|^2, so that D_c comes to D_t in the end
+    decoder_term "distance":  L(D_c(E(x))) + lam (round / rounds) |D_c - D_t|^2, which holds decoders together in the end
 
-The server takes D_t = mean over the task's clients, weighted by private samples, and E = mean over tasks of the tasks' weighted
-means.  `share` "encoder": decoders are not averaged, so there is no term either; "decoder": the encoder stays as it was
-pretrained.  A client is scored with its own D_c; D_t serves training alone.
+`share` "encoder": decoders stay with their clients, so there is no term either; "decoder": the encoder stays as it was
+pretrained.  A client is scored with its own D_c, after its local phase.
 """
 
 import copy
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_over_tasks, mean_per_task
 from ..checks import number, one_of
-from .sharing import LOCAL_GRID, PARTS, Sharing, distance_to
+from .sharing import PARTS, RATES, Sharing, distance_to
 
 SHARES = {"both": PARTS, "encoder": ("encoder",), "decoder": ("decoder",)}
 DECODER_TERMS = ("loss", "distance")
@@ -29,7 +29,7 @@ class MFed(Sharing):
     name, label, colour = "mfed", "M-Fed", "#e11d48"
     exchanges = "encoder and decoder up, the mean encoder and the task's decoder down"
     needs = "one encoder architecture, one decoder a task; a server that averages"
-    grid, personal = (LOCAL_GRID[1:], [{"lam": 0.3}]), ("decoder",)
+    grid = {"local_lr": RATES[1:], "lam": (0.1, 0.3, 1.0, 3.0)}
 
     lam: float = 1.0
     decoder_term: str = "loss"
@@ -67,6 +67,17 @@ class MFed(Sharing):
         fixed = copy.deepcopy(client.network).requires_grad_(False).eval()
         fixed.decoder().load_state_dict(decoder)
         return lambda loss, step: loss + self.lam * client.task.loss(fixed.decode(step.features), step.wanted)
+
+
+@dataclass(frozen=True)
+class MFedProximal(MFed):
+    """M-Fed with the term "distance", whose weight has another scale."""
+
+    name, label, colour = "mfed_proximal", "M-Fed, proximal", "#f472b6"
+    grid = {"local_lr": RATES[1:], "lam": (1e-4, 1e-3, 3e-3, 1e-2)}
+
+    lam: float = 1e-3
+    decoder_term: str = "distance"
 
 
 def freeze(client):

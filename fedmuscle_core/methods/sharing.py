@@ -23,18 +23,17 @@ from ..method import Method
 PARTS = ("encoder", "decoder")
 GROWTH, SMALL = 100.0, {"parameters": 0.1, "buffers": 1e4}     # how far from what was sent, see `check_upload` (our choice)
 GRADIENT_SAMPLES = 32
-LOCAL_GRID = [{"local_lr": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)]
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)                     # of the local phase, for tuning
 
 
 @dataclass
 class ServerParameters:
     """What the server sends next: encoders {client: state}, decoders {task: state}.  refused: clients whose upload was left out
-    last; begun: clients that have taken over what is their own from then on."""
+    last."""
 
     encoders: dict = field(default_factory=dict)
     decoders: dict = field(default_factory=dict)
     refused: list = field(default_factory=list)
-    begun: list = field(default_factory=list)
 
     def state_for(self, client, task):
         """{part: state} that the client is sent."""
@@ -49,9 +48,8 @@ class Sharing(Method):
     uploads they are the plain mean: nothing protects there."""
 
     group: ClassVar[str] = "sharing"
-    grid: ClassVar[tuple] = (LOCAL_GRID, [])
+    grid: ClassVar[dict] = {"local_lr": RATES, "local_epochs": (1, 2, 4)}
     parts: ClassVar[tuple] = PARTS                    # what travels
-    personal: ClassVar[tuple] = ()                    # of it, what clients do not take over after their first time
 
     measure_gradients: bool = True
     average: str = "mean"
@@ -124,8 +122,7 @@ class Sharing(Method):
             states = memory.state_for(client, tasks[client])
             anew = client in memory.refused
             sent = PARTS if anew else self.parts
-            adopt = [part for part in sent if anew or part not in self.personal or client not in memory.begun]
-            return message | {"adopt": adopt, "start_anew": anew} | flattened({part: states[part] for part in sent})
+            return message | {"adopt": list(sent), "start_anew": anew} | flattened({part: states[part] for part in sent})
 
         def check(client, reply):
             like = {"local_loss": float}
@@ -135,7 +132,6 @@ class Sharing(Method):
             expect(reply, like, finite=False)
 
         replies = yield Stage("train", server.clients, message_of, check, uncounted=("gradient",), ends=True)
-        memory.begun = sorted({*memory.begun, *(client for client in replies if client in present)})
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
         losses = {client: reply["local_loss"] for client, reply in replies.items()}
         return {"local_loss": losses, **gradient_agreement(gradients, tasks)}

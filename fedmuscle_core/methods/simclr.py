@@ -1,9 +1,11 @@
 """SimCLR: every client contrasts two augmentations of the public batches by itself; nothing is exchanged."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
+from ..checks import one_of
 from ..client import embed, local_phase, or_nan, public_batch, step
 from ..exchange import Stage, expect
 from ..losses import nt_xent
@@ -11,14 +13,26 @@ from ..method import by_metric
 from ..placement import at_work
 from .contrastive import Contrastive
 
+BUDGETS = ("steps", "samples")
+
 
 @dataclass(frozen=True)
 class SimCLR(Contrastive):
-    """The very public batches that the aligning methods get, then local phase.  Hyperparameters: see
-    `contrastive.Contrastive`."""
+    """The very public batches that the aligning methods get, then local phase.  budget: "steps", as many steps as these make,
+    so twice their samples; "samples": every second batch, so as many samples.  Further: see `contrastive.Contrastive`."""
 
     name, label, colour = "simclr", "SimCLR", "#059669"
     changes_public = True
+
+    budget: str = "steps"
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("budget", self.budget, BUDGETS)
+
+    def num_batches(self, public_size):
+        whole = super().num_batches(public_size)
+        return whole if self.budget == "steps" else math.ceil(whole / 2)
 
     def play(self, server, round):
         return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, lambda client, reply: expect(
@@ -47,3 +61,12 @@ class SimCLR(Contrastive):
 
     def samples_at_once(self, work):
         return max(2 * self.batch_size, work.local_batch)
+
+
+@dataclass(frozen=True)
+class SimCLRSamples(SimCLR):
+    """SimCLR that embeds as many samples as the aligning methods, in half as many steps."""
+
+    name, label, colour = "simclr_samples", "SimCLR, equal samples", "#84cc16"
+
+    budget: str = "samples"

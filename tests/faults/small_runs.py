@@ -11,7 +11,7 @@ import small_clients
 from torch import nn
 
 from fedmuscle_core import Client
-from fedmuscle_core.experiments import resume, runs, tuning
+from fedmuscle_core.experiments import choices, resume, runs, tuning
 from fedmuscle_core.experiments.parked import ParkedClients
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import Setup
@@ -104,15 +104,14 @@ def contents(folder, wanted):
 def tune_into(folder, change=setattr):
     """Let tables and runs of tuning go below `folder`."""
     change(tuning, "FOLDER", folder / "tuning")
-    change(tuning, "path_to_write", lambda name: folder / f"{name}.csv")
-    change(tuning, "table_path", lambda setup: folder / f"{setup.name}.csv")
+    change(choices, "TUNED", folder / "tuned.csv")
 
 
 def tune(folder, change=setattr):
     """Tune the setup TUNED below `folder`; its table as text."""
     tune_into(folder, change)
     tuning.tune(TUNED, progress=False)
-    return (folder / "small_tuned.csv").read_text()
+    return (folder / "tuned.csv").read_text()
 
 
 def stored_lines(folder):

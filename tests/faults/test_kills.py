@@ -112,7 +112,7 @@ def test_a_tuning_may_be_killed(tmp_path, told, fault, monkeypatch):
             before = stored_lines(place / "tuning")
             finished = [line.removesuffix(" stored") for line in said.split("\n") if line.endswith(" stored")]
             one.lost_runs = len([run for run in finished if not any(f'"run":"{run}"' in line for line in before)])
-            assert not (place / "small_tuned.csv").exists()
+            assert not (place / "tuned.csv").exists()
             assert tune(place, monkeypatch.setattr) == expected and one.lost_runs == 0
             assert stored_lines(place / "tuning")[:len(before)] == before
             assert len(stored_lines(place / "tuning")) == len(lines)

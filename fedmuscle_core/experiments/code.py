@@ -1,0 +1,34 @@
+"""Which code a run was computed with: a hash in its record, so that results of different versions show."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOMS = ("", "methods", "engines", "networks", "world", "world/real")         # what decides a result, and `ALONE`
+ALONE = ("experiments/build.py",)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def code_digest():
+    """Short hash of the modules that decide a result, without comments and docstrings, which do not."""
+    digest = hashlib.sha256()
+    for path in deciding_modules():
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + without_docstrings(path.read_text()).encode())
+    return digest.hexdigest()[:10]
+
+
+def deciding_modules():
+    """Paths of the modules whose code decides a result."""
+    return [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))] + [PACKAGE / name for name in ALONE]
+
+
+def without_docstrings(source):
+    """A text of what `source` does: its syntax tree, docstrings left out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,50 @@
+"""The claims of data/PREDICTIONS.md: text and code say the same, and what comes out is computed from runs."""
+
+import pandas as pd
+import pytest
+
+from fedmuscle_core.analysis import claims as analysis
+from fedmuscle_core.experiments import claims
+from fedmuscle_core.experiments.profiles import PROFILES
+from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.paths import ROOT
+
+PREDICTIONS = (ROOT / "data" / "PREDICTIONS.md").read_text()
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: str(claim.number))
+def test_the_file_says_what_is_compared_and_what_was_expected(claim):
+    (row,) = [line for line in PREDICTIONS.splitlines() if line.startswith(f"| {claim.number} | ")]
+    assert claim.text in row and row.split("|")[-2].strip().startswith("yes" if claim.expected else "no")
+
+
+def test_the_seeds_are_fresh_and_the_regime_is_the_one_written_down():
+    assert not set(claims.SEEDS) & {*SETUPS["embedded1"].tuning_seeds, *PROFILES["mini"]["seeds"], 103}
+    values = SETUPS["embedded1"].settings
+    assert (values["dim"], values["public_size"], values["contrastive_steps"], values["rounds"], values["local_epochs"]) == (
+        256, 5000, 60, 8, 2) and values["keep_best"]
+    assert SETUPS["embedded1"].sizes == (20, 20, 20, 200, 200, 15)
+
+
+def test_runs_of_a_claim_differ_in_what_it_names_alone():
+    first, second = claims.CLAIMS[4].runs("mini", [10, 11])
+    assert [one.replace(num_peers=1) for one in first] == second and [one.seed for one in first] == [10, 11]
+    paper = [several[0].method for several in claims.CLAIMS[1].runs("mini", [10])]
+    assert [method.tau for method in paper] == [0.2, 0.2] and paper[0].tau_prev == 0.15
+    assert len(claims.claimed("mini", [10])) == len({*claims.claimed("mini", [10])}) >= 6
+
+
+def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
+    scores = {"fedmuscle": 60.0, "local": 50.0, "pairwise": 60.0, "simclr": 70.0}
+
+    def stored(several, folder):
+        rows = [(one.method.name, client, "ic10", "accuracy", "test", 8, one.seed,
+                 scores[one.method.name] + one.seed % 3 - 4 * (one.method.name == "fedmuscle" and one.method.num_peers == 1), 0)
+                for one in several for client in (1, 2)]
+        return [], pd.DataFrame(rows, columns=["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"])
+
+    monkeypatch.setattr(analysis, "stored", stored)
+    found = analysis.verdicts("mini", "folder").set_index("claim")
+    assert found["shown"].to_dict() == {1: "yes", 2: "no", 3: "no", 4: "no: lower", 5: "yes"}
+    assert found["expected"].to_dict() == {1: "yes", 2: "yes", 3: "no", 4: "no", 5: "yes"} and set(found["seeds"]) == {10}
+    assert found.loc[2, "log-odds"].startswith("+0.000") and found.loc[1, "log-odds"].startswith("+0.4")

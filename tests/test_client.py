@@ -1,10 +1,13 @@
 """A client: its optimisers, its local phase, its data, the randomness that is its own."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from small_clients import TRAINING, make_client
+from rounds import vector
+from small_clients import TRAINING, federation, make_client, method
+from small_clients import fit as small_fit
 from torch import nn
 from transformers import AutoModel
 
@@ -260,3 +263,49 @@ def test_checking_a_client_leaves_its_network_as_it_was():
 def test_bad_training_names_the_field(changes, message):
     with pytest.raises(ValueError, match=message):
         Training(**changes)
+
+
+# The best validation round.
+
+
+def scored(monkeypatch, scores, keep_best=True, rounds=3, **options):
+    """A federation whose clients' validation scores are these, round 0 first, and each client's parameters after each round."""
+    after, found = [], federation(method("local"), training=replace(TRAINING, keep_best=keep_best), **options)
+    told = {client.name: iter(scores) for client in found.clients}
+    monkeypatch.setattr(client_module, "evaluate", lambda client, split: next(told[client.name]) if split == "validation" else
+                        evaluate(client, split))
+    note = lambda found: after.append([vector(client).clone() for client in found.clients])     # noqa: E731
+    return found, small_fit(found, rounds, after_round=note), after
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.0, 30.0, 40.0, 20.0), 2), ((0.0, 40.0, 40.0, 20.0), 1), ((0.0, 1.0, 2.0, 3.0), 3)])
+def test_clients_are_tested_with_the_parameters_of_their_first_best_validation_round(monkeypatch, scores, best):
+    found, history, after = scored(monkeypatch, scores)
+    for client, last, then in zip(found.clients, after[-1], after[best - 1], strict=True):
+        assert torch.equal(vector(client), last)                              # it goes on from where it ended
+        with client_module.at_best(client):
+            assert torch.equal(vector(client), then)
+            wanted = evaluate(client, "test")
+        assert history.query("split == 'test' and client == @client.name")["value"].item() == wanted
+
+
+def test_without_keep_best_it_is_the_last_round_that_counts(monkeypatch):
+    found, history, _ = scored(monkeypatch, (0.0, 90.0, 1.0, 1.0), keep_best=False)
+    assert all(client.best is None for client in found.clients)
+    expected = [evaluate(client, "test") for client in found.clients]
+    assert history.query("split == 'test'")["value"].tolist() == expected
+
+
+def test_the_best_so_far_is_part_of_a_state_and_a_new_federation_forgets_it(monkeypatch):
+    found, history, _ = scored(monkeypatch, (0.0, 90.0, 1.0, 1.0))
+    again = federation(method("local"), training=replace(TRAINING, keep_best=True))
+    again.load(found.state())
+    for ours, theirs in zip(again.clients, found.clients, strict=True):
+        assert ours.best["score"] == theirs.best["score"] == 90.0
+        assert all(torch.equal(ours.best["network"][name], value) for name, value in theirs.best["network"].items())
+    assert all(client.join(0, TRAINING).best is None for client in found.clients)
+
+
+def test_keep_best_is_a_boolean():
+    with pytest.raises(ValueError, match="keep_best: got 1, expected"):
+        Training(keep_best=1)

@@ -194,6 +194,7 @@ def test_what_is_no_unit_length_representation_is_refused(change, message):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: FedMuscle(num_samples=8, protocol="tuples"), "num_samples: got 8, expected 0 with protocol 'tuples'"),
+    (lambda: FedMuscle(own_views=True), "own_views: got True without augment, expected False"),
     (lambda: FedMuscle(refresh="round", augment=True), "augment: got True, expected False with refresh 'round'"),
     (lambda: Gramian(peer_choice="bandit"), "peer_choice: got 'bandit'.*Gramian"),
     (lambda: check(Settings.of("setup2", public_domain="pairs", num_peers=7)),
@@ -212,3 +213,13 @@ def test_values_that_contradict_are_refused(make, message):
 def test_what_costs_too_much_for_the_exact_loss_is_fine_for_others():
     for found in (Pairwise(num_peers=7), FedMuscle(num_peers=7, num_samples=8), Gramian(num_peers=7), SimCLR(), CoFED()):
         found.check(10, 512, 64)
+
+
+def test_clients_see_one_view_of_a_public_batch_or_each_its_own():
+    plain, same, own = (federation(method("fedmuscle", **changes), plain=True) for changes in (
+        {}, {"augment": True}, {"augment": True, "own_views": True}))
+    batches = [[found.method.public_batch(client, (1, 0)) for client in found.clients] for found in (plain, same, own)]
+    assert all(torch.equal(batches[0][0], other) for other in batches[0]) and not torch.equal(batches[0][0], batches[1][0])
+    assert all(torch.equal(batches[1][0], other) for other in batches[1])
+    assert len({batch.sum().item() for batch in batches[2]}) == len(own.clients)
+    assert torch.equal(own.method.public_batch(own.clients[1], (1, 0)), batches[2][1])

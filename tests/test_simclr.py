@@ -17,6 +17,16 @@ def test_views_of_a_sample_find_each_other_and_the_head_stays(tiny):
     assert last < first - 0.1 and torch.equal(head, client.network.head.weight)
 
 
+@pytest.mark.parametrize(("steps", "half"), [(4, 2), (3, 2), (1, 1)])
+def test_with_equal_samples_it_takes_every_second_batch(steps, half):
+    every, samples = (method(name, contrastive_steps=steps) for name in ("simclr", "simclr_samples"))
+    assert (every.num_batches(64), samples.num_batches(64)) == (steps, half)
+    assert torch.equal(torch.stack(samples.public_batches(0, 64, 1)[0]), torch.stack(every.public_batches(0, 64, 1)[0][:half]))
+    found = federation(samples)
+    small_fit(found, 1)
+    assert len(found.method.rows(found.clients[0], 1)) == half
+
+
 def test_nothing_is_exchanged_and_every_client_has_a_loss():
     found = federation(method("simclr"))
     history = small_fit(found, 2)

@@ -173,8 +173,8 @@ def test_exact_where_all_models_have_the_same_orthonormal_rows(num_peers, batch_
         loss_of_alike(num_peers, batch_size, tau, tau_prev), rel=1e-10)
 
 
-MOST_OFF = [(float(tau), float(tau_prev), int(batch_size), num_peers, int(percent)) for tau, tau_prev, batch_size, *percents
-            in re.findall(r"^ +([\d.]+) +([\d.]+) +(\d+)" + r" +(\d+) %" * 4, tuple_sum.sampled.__doc__, re.MULTILINE)
+MOST_OFF = [(float(tau), float(tau_prev), int(batch_size), num_peers, float(percent)) for tau, tau_prev, batch_size, *percents
+            in re.findall(r"^ +([\d.]+) +([\d.]+) +(\d+)" + r" +([\d.]+) %" * 4, tuple_sum.sampled.__doc__, re.MULTILINE)
             for num_peers, percent in zip((3, 5, 7, 9), percents, strict=True)]
 
 
@@ -183,11 +183,11 @@ def test_sampled_is_off_on_aligned_peers_by_what_its_docstring_says(tau, tau_pre
     z, exact = torch.eye(batch_size, dtype=torch.float64), loss_of_alike(num_peers, batch_size, tau, tau_prev)
     errors = [muscle_loss(z, [z] * num_peers, tau=tau, tau_prev=tau_prev, estimator="sampled",
                           generator=torch.Generator().manual_seed(seed)).item() / exact - 1 for seed in range(20)]
-    assert 0.8 * percent < 100 * max(map(abs, errors)) + 0.5 and 100 * max(map(abs, errors)) < percent + 0.5
+    assert 100 * max(map(abs, errors)) == pytest.approx(percent, abs=0.06)
     assert len(MOST_OFF) == 16
 
 
-@pytest.mark.parametrize(("num_peers", "noise", "share"), [(5, 0.1, 0.15), (7, 0.1, 0.3), (7, 0.5, 0.3)])
+@pytest.mark.parametrize(("num_peers", "noise", "share"), [(5, 0.1, 0.02), (7, 0.1, 0.02), (7, 0.5, 0.02)])
 def test_sampled_is_near_exact_on_peers_near_the_anchor(num_peers, noise, share):
     anchor, steps = draw(num_peers, 5, dim=64)
     peers = anchor.detach() + noise * steps
@@ -208,11 +208,29 @@ def test_sampled_refuses_what_exact_refuses(num_peers, length, tau_prev):
     assert said[0] == said[1]
 
 
-def test_sampled_refuses_a_range_that_exact_takes():
+def test_sampled_takes_every_range_that_exact_takes():
     z = torch.eye(6)
-    with pytest.raises(ValueError, match="tau_prev: log alpha spans 62, expected at most 50: .*, or take estimator 'exact'"):
-        muscle_loss(z, [z, z], tau_prev=0.015, estimator="sampled")
-    assert math.isfinite(muscle_loss(z, [z, z], tau_prev=0.015))
+    exact, sampled = (muscle_loss(z, [z, z], tau_prev=0.015, estimator=name).item() for name in ("exact", "sampled"))
+    assert sampled == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize(("num_peers", "off"), [(3, 0.1), (4, 0.12)])
+def test_the_sampled_gradient_is_off_by_what_its_docstring_says(num_peers, off):
+    """Rows in 64 dimensions a tenth of noise apart, B = 32, default temperatures and number of tuples."""
+    anchor, steps = draw(num_peers, 32, dim=64)
+    peers = anchor.detach() + 0.1 * steps
+    exact, sampled = (torch.autograd.grad(muscle_loss(anchor, peers, estimator=name, generator=generator), anchor)[0]
+                      for name, generator in (("exact", None), ("sampled", torch.Generator().manual_seed(0))))
+    assert 0.05 < (sampled - exact).norm() / exact.norm() < off
+
+
+def test_the_mean_field_is_a_fixed_point_where_peers_do_not_interact():
+    logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(tuple_sum.mean_field(logits, torch.zeros(3, 3, 4, 4)), logits.softmax(2))
+    table = torch.zeros(2, 2, 4, 4)
+    table[0, 1] = 50 * torch.eye(4)                                           # both peers at one sample, whichever
+    q = tuple_sum.mean_field(torch.eye(4).repeat(2, 1, 1), table)
+    assert torch.allclose(q.sum(2), torch.ones(2, 4)) and (q.diagonal(dim1=1, dim2=2) > 0.8).all()
 
 
 @pytest.mark.parametrize("num_peers", [1, 2, 3])

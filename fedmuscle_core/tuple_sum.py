@@ -175,7 +175,8 @@ def sampled(logits, log_alpha, *, num_samples, generator=None):
 
     p(j) = exp(sum_m A[m, i, j_m]) alpha_j / partition.  Peer m is drawn given those before it, those after it at their mean:
 
-        q(j_m | j_1..j_{m-1}) = softmax_{j_m}( A[m, i, j_m] + sum_{l<m} log_alpha_lm[j_l, j_m] + sum_{l>m} E_l log_alpha_ml[j_m, .] )
+        q(j_m | j_1..j_{m-1}) = softmax_{j_m}( A[m, i, j_m] + sum_{l<m} log_alpha_lm[j_l, j_m]
+                                                            + sum_{l>m} E_l log_alpha_ml[j_m, .] )
 
     with E_l over the mean-field distribution of peer l, see `mean_field`.  w = exp(sum_m A + log alpha) / q(j) is unbiased for
     the partition, whatever q is; the logarithm of its mean is too low where the draws miss tuples that count.  Most that the

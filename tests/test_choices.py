@@ -13,12 +13,12 @@ TUNED = {"method": "local", "seeds": "100 101 102", "public_domain": "", "by": "
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """Writes a table of its own: of rows of (method, .., score), and the names of the fields; `changes`: columns of all rows."""
+    """Writes a table of its own: of rows of (method, .., score), and the names of the fields."""
     monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
 
-    def write(rows, *fields, **changes):
+    def write(rows, *fields):
         table = pd.DataFrame(rows, columns=["method", *fields, "score"])
-        pd.DataFrame([TUNED | row | changes for row in table.to_dict("records")]).to_csv(tmp_path / "tuned.csv", index=False)
+        pd.DataFrame([TUNED | row for row in table.to_dict("records")]).to_csv(tmp_path / "tuned.csv", index=False)
     return write
 
 
@@ -46,7 +46,8 @@ def test_the_best_validation_score_is_used(stored):
 
 
 def test_what_was_tried_on_few_seeds_is_chosen_only_where_nothing_else_was(stored, tmp_path):
-    stored([("fedmuscle", 1e-4, 0.2, 9.0), ("fedmuscle", 3e-4, 0.5, 2.0), ("fedmuscle", 1e-3, 0.5, 3.0)], "contrastive_lr", "tau")
+    stored([("fedmuscle", 1e-4, 0.2, 9.0), ("fedmuscle", 3e-4, 0.5, 2.0), ("fedmuscle", 1e-3, 0.5, 3.0)],
+           "contrastive_lr", "tau")
     table = pd.read_csv(tmp_path / "tuned.csv", dtype={"seeds": str}).assign(seeds=["100", "100 101 102", "100 101 102"])
     table.to_csv(tmp_path / "tuned.csv", index=False)
     assert choices.tuned("setup1", "fedmuscle") == {"contrastive_lr": 1e-3, "tau": 0.5}
@@ -79,8 +80,8 @@ def test_a_table_that_is_gone_or_damaged_is_named(stored, tmp_path):
     with pytest.raises(ValueError, match=r"tuned.csv: got no rows of setup1, expected those that come with"):
         profile_settings("mini", "clients12", "fedmuscle", [0])
     head = "setup,public_domain,method,seeds,by"
-    for content in ("", f"{head}\nsetup1,,local,100,delta\n", f"{head},score\nsetup1,,local,100,delta,1.0\nsetup1,,,1,delta,2.0\n",
-                    f"{head},score\nsetup1,,local,100,delta,\n"):
+    for content in ("", f"{head}\nsetup1,,local,100,delta\n", f"{head},score\nsetup1,,local,100,delta,\n",
+                    f"{head},score\nsetup1,,local,100,delta,1.0\nsetup1,,,1,delta,2.0\n"):
         (tmp_path / "tuned.csv").write_text(content)
         with pytest.raises(ValueError, match="tuned.csv: got no tuning table"):
             choices.tuned("setup1", "local")

@@ -7,6 +7,7 @@ from fedmuscle_core.analysis import claims as analysis
 from fedmuscle_core.experiments import claims
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.federation import COLUMNS
 from fedmuscle_core.paths import ROOT
 
 PREDICTIONS = (ROOT / "data" / "PREDICTIONS.md").read_text()
@@ -41,7 +42,7 @@ def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
         rows = [(one.method.name, client, "ic10", "accuracy", "test", 8, one.seed,
                  scores[one.method.name] + one.seed % 3 - 4 * (one.method.name == "fedmuscle" and one.method.num_peers == 1), 0)
                 for one in several for client in (1, 2)]
-        return [], pd.DataFrame(rows, columns=["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"])
+        return [], pd.DataFrame(rows, columns=COLUMNS)
 
     monkeypatch.setattr(analysis, "stored", stored)
     found = analysis.verdicts("mini", "folder").set_index("claim")

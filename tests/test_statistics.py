@@ -321,8 +321,8 @@ def test_holm_steps_down_over_the_p_values_of_t_tests():
     plain = {name: stats.ttest_1samp(values, 0).pvalue for name, values in differences.items()}
     order, so_far, adjusted, widths = sorted(plain, key=plain.get), 0.0, {}, {}
     left = 4
-    for place, name in enumerate(order):
-        so_far = max(so_far, min(1, (4 - place) * plain[name])) if left == 4 - place else max(so_far, min(1, left * plain[name]))
+    for name in order:
+        so_far = max(so_far, min(1, left * plain[name]))
         adjusted[name], widths[name] = so_far, stats.t.ppf(1 - 0.05 / 2 / left, 9) * stats.sem(differences[name])
         left -= so_far < 0.05
     found = holm_intervals(differences).set_index("name")

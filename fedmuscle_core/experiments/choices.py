@@ -1,8 +1,8 @@
 """What tuning chose: one table, which `tuning` writes and settings are made from.
 
-Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score is
-("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; without a clone around
-it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that it is
+Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score
+is ("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; without a clone
+around it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that it is
 `tuned_as`.
 """
 
@@ -108,8 +108,8 @@ def tuned(setup, method, **fixed):
         rows = rows[tried] if tried.any() else rows
     rows = on_most_seeds(rows)
     if rows["score"].max() == -math.inf:
-        raise ValueError(f"{TUNED}: {method!r} diverged with all settings that were tried for {_table_name(setup)}, expected one "
-                         "that did not")
+        raise ValueError(f"{TUNED}: {method!r} diverged with all settings that were tried for {_table_name(setup)}, expected "
+                         "one that did not")
     best = rows.loc[rows["score"].idxmax(), fields].dropna().to_dict()
     whole = {name for name, value in usual.items() if type(value) is int}     # a column with gaps was read as floats
     return {name: int(value) if name in whole else value for name, value in best.items()}

@@ -126,9 +126,9 @@ def verdict(interval):
 def holm_intervals(differences, level=0.05):
     """Holm's step-down over several paired comparisons: one row each of {name: differences over seeds}, in their order.
 
-    Columns: mean; low, high: Student-t interval at 1 - level / (number of claims not yet decided), the smallest p first, as wide
-    as that of the first claim that is not shown for all after it; p: adjusted, the running maximum of that number times the
-    two-sided p of a t-test; seeds.  Holm (1979).  Raises ValueError for NaN or fewer than two seeds.
+    Columns: mean; low, high: Student-t interval at 1 - level / (number of claims not yet decided), the smallest p first, as
+    wide as that of the first claim that is not shown for all after it; p: adjusted, the running maximum of that number times
+    the two-sided p of a t-test; seeds.  Holm (1979).  Raises ValueError for NaN or fewer than two seeds.
     """
     found = {}
     for name, values in differences.items():

@@ -1,8 +1,8 @@
 """Tuning with the same budget for every method, on validation samples and seeds of its own:
 `python -m fedmuscle_core.experiments.tuning`.
 
-Twelve configurations a method, all combinations of its `grid`, in three heats: all on the first tuning seed, the better third on
-the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more values of a field,
+Twelve configurations a method, all combinations of its `grid`, in three heats: all on the first tuning seed, the better third
+on the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more values of a field,
 the next value beyond is tried on all seeds, up to EXTENSIONS times a method.  Local comes first; every method then has its
 choice of what the method's own grid leaves open.
 

@@ -16,7 +16,8 @@ from .mfed import MFed, MFedProximal
 from .centralised import Centralised
 
 __all__ = ["METHODS", "Centralised", "CoFED", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx",
-           "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "SimCLR", "SimCLRSamples", "method_named", "of_group"]
+           "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "SimCLR", "SimCLRSamples", "method_named",
+           "of_group"]
 
 
 def method_named(name):

@@ -92,7 +92,8 @@ class PeerMemory:
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
-    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.  refresh: "batch", peers' representations are of this very batch, or
+    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.
+    refresh: "batch", peers' representations are of this very batch, or
     "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
@@ -128,7 +129,8 @@ class WithPeers(Contrastive):
     @property
     def stays(self):
         without = ", without augment" if self.augment else ""
-        return f"refresh is 'batch', expected 'round'{without}: a graph waits for each batch's peers" if self.refresh == "batch" else ""
+        waits = f"refresh is 'batch', expected 'round'{without}: a graph waits for each batch's peers"
+        return waits if self.refresh == "batch" else ""
 
     def memory(self):
         return PeerMemory()

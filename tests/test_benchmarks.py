@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from transformers import ViTConfig
 
-from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, sweep
+from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, setup_run, sweep
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.network import Network
+from fedmuscle_core.networks import backbones
 from fedmuscle_core.paths import results
 
 
@@ -45,6 +46,29 @@ def test_the_round_benchmark_prints_a_ratio_per_repeat_above_one(monkeypatch, ca
     assert len(lines) == 3 and all("ratio" in line for line in lines)
     stored = json.loads((tmp_path / "round.json").read_text())
     assert stored["settings"] == tiny().flat() and all(row["ratio"] > 1 for row in stored["rows"])
+
+
+def test_the_setup_benchmark_prints_how_much_longer_each_variant_takes(monkeypatch, capsys, tiny, tmp_path):
+    real, layouts = setup_run.seconds, []
+    monkeypatch.setattr(setup_run, "SIZES_BEFORE", (12,) * 6)
+    monkeypatch.setattr(setup_run.Settings, "of", lambda setup, method, **changes: tiny(method=method))
+    monkeypatch.setattr(setup_run, "seconds", lambda *arguments: layouts.append(arguments[2]) or real(*arguments))
+    assert setup_run.main(["--repeats", "1", "--save", str(tmp_path / "setup.json")]) == 0
+    lines, stored = capsys.readouterr().out.splitlines(), json.loads((tmp_path / "setup.json").read_text())
+    assert len(lines) == 4 and all("times as long as it is" in line for line in lines[:3]) and lines[3].startswith(
+        f"{100 * stored['share_of_passes']:.0f} % of it")
+    assert stored["ratios"]["as it is"] == 1 and all(len(rows) == 1 for rows in stored["seconds"].values())
+    assert layouts == 2 * [torch.channels_last, torch.contiguous_format, torch.channels_last]
+
+
+def test_resnets_read_images_in_the_fast_format_with_the_same_features(monkeypatch):
+    backbone, images = backbones.load_backbone("resnet_small").eval(), torch.rand(4, 3, 32, 32)
+    seen = []
+    backbone.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True)
+    fast = backbones.feature_map(backbone, images)
+    monkeypatch.setattr(backbones, "RESNET_FORMAT", torch.contiguous_format)
+    assert torch.allclose(fast, backbones.feature_map(backbone, images), atol=1e-5)
+    assert [one.is_contiguous(memory_format=torch.channels_last) for one in seen] == [True, False]
 
 
 class Ticking(torch.autograd.Function):

@@ -209,8 +209,8 @@ def test_force_reaches_the_notebooks_and_is_gone_afterwards(workplace, capsys):
     assert not {"FEDMUSCLE_RECOMPUTE_BEFORE", "FEDMUSCLE_FIGURES"} & set(os.environ)
 
 
-def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
-    """The real notebook through papermill, from no stored result."""
+def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch, capsys):
+    """The real notebook through papermill, from no stored result; in the end it is said what it showed."""
     monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path))
     assert cli.main(["reproduce", "--profile", "quick", "--only", "00", "-p", "seeds", "[77]"]) == 0
     text = json.dumps(nbformat.read(tmp_path / "quick" / "00_quickstart.ipynb", 4))
@@ -218,6 +218,16 @@ def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch):
     made = run_names(tmp_path / "quick" / "results", "quickstart")
     assert sorted(name.split("-")[0] for name in made if name.endswith("-seed77")) == ["fedmuscle", "local"]
     assert (tmp_path / "quick" / "figures" / "00_quickstart.png").exists()
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("00_quickstart trained to the end: FedMuscle improves ") and last.endswith(" %.")
+
+
+def test_what_notebooks_of_profile_quick_prove_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path))
+    assert reproduce._summarise([("02_setup1", 1.0, None), ("03_alpha", 1.0, "broke")], "quick", tmp_path) == 1
+    assert capsys.readouterr().out.endswith("quick proves that they run, and nothing else.\n")
+    assert reproduce._summarise([("02_setup1", 1.0, None)], "mini", tmp_path) == 0
+    assert "proves" not in capsys.readouterr().out
 
 
 def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path, monkeypatch):

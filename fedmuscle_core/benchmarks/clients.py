@@ -30,7 +30,7 @@ def one(setup, refresh, parked, public_size):
     torch.set_num_threads(1)
     clients = len(SETUPS[setup].clients)
     settings = Settings.of(setup, "fedmuscle", num_peers=min(3, clients - 1), refresh=refresh, public_size=public_size,
-                           validation_size=50, test_size=0)
+                           contrastive_steps=None, validation_size=50, test_size=0)
     with tempfile.TemporaryDirectory() as folder:
         start = peak_memory()
         federation = begun(build(settings, folder if parked else None), 1)    # parked clients are made and saved here, too

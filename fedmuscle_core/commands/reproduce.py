@@ -48,6 +48,8 @@ def dry_run(profile, only=None, parameters=None):
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
     return 0
 
+QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
+
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     """Run the notebooks through papermill, `workers` at a time; a failed one does not stop the others.  Returns 0 if none
@@ -236,6 +238,13 @@ def _environment(**values):
                 os.environ[name] = value
 
 
+def closing(path):
+    """The last line that an executed notebook printed, "" for none."""
+    said = [output["text"] for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for output in cell.outputs
+            if output.get("name") == "stdout"]
+    return said[-1].strip().splitlines()[-1] if said else ""
+
+
 def _summarise(report, profile, figures):
     width = max(len(name) for name, *_ in report)
     print()
@@ -245,4 +254,10 @@ def _summarise(report, profile, figures):
     print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}"
           + (" (of failed ones: *.failed.ipynb)" if failed else ""))
     print(f"Stored runs: {results(profile)}   Figures: {figures}")
+    if profile == "quick":
+        done = {name for name, _, trouble in report if trouble is None}
+        if QUICKSTART in done:
+            print(f"\n{QUICKSTART} trained to the end: {closing(runs(profile) / f'{QUICKSTART}.ipynb')}")
+        if done - {QUICKSTART}:
+            print("The other notebooks played a round or two: quick proves that they run, and nothing else.")
     return 1 if failed else 0

@@ -2,8 +2,8 @@
 
 Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score
 is ("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; without a clone
-around it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that it is
-`tuned_as`.
+around it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that
+it is `tuned_as`.
 """
 
 import math

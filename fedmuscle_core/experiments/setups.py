@@ -177,7 +177,7 @@ SETUPS = {setup.name: setup for setup in (
     Setup("setup1", SETUP_1, paper="paper1"),
     Setup("setup2", SETUP_2, CAPTIONS, paper="paper2"),
     Setup("noniid", NONIID, {"rounds": 10}, tuned_as="setup1", paper="paper_noniid"),
-    Setup("quickstart", (SETUP_1[0], SETUP_1[4], SETUP_1[5]), tuned_as="setup1"),
+    Setup("quickstart", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED, tuned_as="embedded1"),
     Setup("clients12", SETUP_1 * 2, tuned_as="setup1"),                       # private sets of their own
     Setup("clients24", SETUP_1 * 4, tuned_as="setup1"),
     Setup("one_kind", with_backbones(SETUP_1, "resnet_medium"), tuned_as="setup1"),

@@ -29,6 +29,7 @@ BAD = {
     "vote_margin": [-0.1, 1.0, float("nan"), "0.3"], "vote_share": [-0.1, 1.0, None], "mu": [-0.1, float("inf"), None],
     "lam": [-0.1, float("inf"), "1"], "decoder_term": ["norm", 1], "share": ["all", None], "group_shift": [-0.5, float("nan")],
     "measure_gradients": [1, None], "average": ["sum", None, 1], "budget": ["epochs", None],
+    "margin": [-0.1, float("nan"), "1"],
 }
 FIELDS = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in METHODS.items()}
 PAIRS = [(name, field) for name, fields in FIELDS.items() for field in fields]
@@ -61,14 +62,14 @@ def test_a_method_is_a_value(name):
 def test_what_is_no_method_of_its_own_is_not_among_them():
     assert not {Method, Contrastive, WithPeers, Sharing} & set(METHODS.values())
     assert all(name == kind.name and issubclass(kind, Method) for name, kind in METHODS.items())
-    assert list(METHODS) == [*of_group("aligning"), *of_group("sharing")]
+    assert list(METHODS) == [*of_group("aligning"), *of_group("sharing"), *of_group("control")]
     assert method_named("fedmuscle") is FedMuscle
     with pytest.raises(ValueError, match=r"method: got 'sage', expected one of \('local', 'simclr'"):
         method_named("sage")
 
 
 def test_people_can_tell_them_apart():
-    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 16
+    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 18
     assert all(kind.exchanges and kind.needs and kind.__doc__ for kind in METHODS.values())
     for group in ("aligning", "sharing"):
         colours = [METHODS[name].colour for name in of_group(group)]
@@ -81,7 +82,7 @@ def test_what_cannot_leave_the_process_says_why():
     cures = {"measure_gradients": False, "refresh": "round"}
     stays = {name for name, kind in METHODS.items() if kind().stays}
     curable = {name for name in METHODS if set(cures) & set(FIELDS[name])}
-    assert stays == curable | {"centralised"} and len(curable) == 10
+    assert stays == curable | {"centralised"} and len(curable) == 12
     for name in curable - {"fedmuscle_views"}:                                 # which are what it is
         (field,) = set(cures) & set(FIELDS[name])
         assert field in METHODS[name]().stays and not METHODS[name](**{field: cures[field]}).stays

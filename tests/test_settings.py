@@ -84,12 +84,12 @@ def test_with_another_method_the_values_that_both_have_stay():
 
 
 def test_values_reach_the_group_they_belong_to_and_come_back_flat():
-    settings = Settings.of("quickstart", "fedmuscle", seed=2, local_lr=0.5, lora_rank=4, tau=0.9, dim=8)
+    settings = Settings.of("clients12", "fedmuscle", seed=2, local_lr=0.5, lora_rank=4, tau=0.9, dim=8)
     assert settings.training == Training(local_lr=0.5)
     assert settings.compute == Compute(lora_rank=4)
-    assert settings.method == FedMuscle(tau=0.9) and settings.setup == setup_named("quickstart") and settings.dim == 8
+    assert settings.method == FedMuscle(tau=0.9) and settings.setup == setup_named("clients12") and settings.dim == 8
     assert Settings.of(**settings.flat()) == settings
-    assert settings.describe() == "quickstart fedmuscle seed 2"
+    assert settings.describe() == "clients12 fedmuscle seed 2"
     assert settings.run() == f"fedmuscle-{settings.key()}-seed2" and settings.replace(seed=3).key() == settings.key()
 
 
@@ -102,12 +102,17 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
           "budget": "samples"}
 
 
+# What some methods take one value of, or only together with another.
+NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol"},
+             "shuffled_alpha": {"protocol", "num_samples"}}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_key_depends_on_every_field_but_the_seed(method):
     usual = Settings.of(method=method, tau=0.5)
     keys = {usual.key()}
     names = set(usual.flat()) - {"method", "seed"} - ({"average"} if method == "matfl" else set())     # it takes one value
-    names -= {"own_views"} | ({"augment", "refresh"} if method == "fedmuscle_views" else set())     # some go together only
+    names -= {"own_views"} | NOT_ALONE.get(method, set())
     for name in names:
         value = usual.flat()[name]
         other = not value if isinstance(value, bool) else OTHERS[name] if name in OTHERS else 2 * value

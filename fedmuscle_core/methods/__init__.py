@@ -14,10 +14,11 @@ from .encoder_only import EncoderOnly
 from .matfl import MaTFL
 from .mfed import MFed, MFedProximal
 from .centralised import Centralised
+from .alpha_controls import ConstantMargin, ShuffledAlpha
 
-__all__ = ["METHODS", "Centralised", "CoFED", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx",
-           "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "SimCLR", "SimCLRSamples", "method_named",
-           "of_group"]
+__all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle",
+           "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "ShuffledAlpha",
+           "SimCLR", "SimCLRSamples", "method_named", "of_group"]
 
 
 def method_named(name):
@@ -26,5 +27,5 @@ def method_named(name):
 
 
 def of_group(group):
-    """Names of the methods that are "aligning" or "sharing", see `Method.group`."""
+    """Names of the methods that are "aligning", "sharing" or a "control", see `Method.group`."""
     return tuple(name for name, method in METHODS.items() if method.group == group)

@@ -20,7 +20,7 @@ def test_the_file_says_what_is_compared_and_what_was_expected(claim):
 
 
 def test_the_seeds_are_fresh_and_the_regime_is_the_one_written_down():
-    assert not set(claims.SEEDS) & {*SETUPS["embedded1"].tuning_seeds, *PROFILES["mini"]["seeds"], 103}
+    assert not set(claims.SEEDS["mini"]) & {*SETUPS["embedded1"].tuning_seeds, *PROFILES["mini"]["seeds"], 103}
     values = SETUPS["embedded1"].settings
     assert (values["dim"], values["public_size"], values["contrastive_steps"], values["rounds"], values["local_epochs"]) == (
         256, 5000, 60, 8, 2) and values["keep_best"]
@@ -49,3 +49,12 @@ def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
     assert found["shown"].to_dict() == {1: "yes", 2: "no", 3: "no", 4: "no: lower", 5: "yes"}
     assert found["expected"].to_dict() == {1: "yes", 2: "yes", 3: "no", 4: "no", 5: "yes"} and set(found["seeds"]) == {10}
     assert found.loc[2, "log-odds"].startswith("+0.000") and found.loc[1, "log-odds"].startswith("+0.4")
+
+
+def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
+    table = pd.DataFrame({"claim": [1, 2, 3], "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
+    assert analysis.sentence(table) == ("Shown: 1; not shown: 3; shown to be the other way round: 2. As expected: 1, 3.")
+    rows = [("local", 1, "validation", round, 10.0 + 2 * max(0, round - 4)) for round in range(9)]
+    rows += [("fedmuscle", 1, "validation", round, 50.0) for round in range(9)]
+    history = pd.DataFrame(rows, columns=["method", "client", "split", "round", "value"])
+    assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})

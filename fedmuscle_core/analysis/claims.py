@@ -1,5 +1,8 @@
 """What came out of the claims of data/PREDICTIONS.md."""
 
+import math
+
+import numpy as np
 import pandas as pd
 
 from ..experiments.claims import CLAIMS
@@ -7,22 +10,28 @@ from ..experiments.runs import stored
 from ..experiments.statistics import final_scores, holm_intervals, log_odds_change
 from .tables import interval_text
 
+LEAST_ROUNDS = 3
 
-def log_odds_differences(first, second, profile_folder):
-    """Change in log-odds of test scores from `second` to `first`, lists of `Settings` of the same seeds: mean over clients, a
-    Series over seeds."""
-    ours, theirs = (final_scores(stored(several, profile_folder)[1]) for several in (first, second))
+
+def log_odds_differences(first, second, folder):
+    """Change in log-odds of test scores from `second` to `first`, lists of `Settings` of the same seeds, stored in `folder`:
+    mean over clients, a Series over seeds."""
+    ours, theirs = (final_scores(stored(several, folder)[1]) for several in (first, second))
     changes = log_odds_change(pd.concat([ours.assign(method="first"), theirs.assign(method="second")]), baseline="second")
     return changes[changes["method"] == "first"].groupby("seed")["log_odds"].mean()
+
+
+def holm_over(profile, folder, seeds=None, claims=CLAIMS):
+    """`statistics.holm_intervals` of the claims, by their numbers."""
+    return holm_intervals({claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims})
 
 
 def verdicts(profile, folder, seeds=None, claims=CLAIMS):
     """One row a claim: its text, what was expected, the mean change in log-odds with its Holm-adjusted interval and p, and
     whether it was shown."""
-    differences = {claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims}
-    found = holm_intervals(differences).set_index("name")
+    found = holm_over(profile, folder, seeds, claims).set_index("name")
     return pd.DataFrame([{
-        "claim": claim.number, "": claim.text, "expected": "yes" if claim.expected else "no",
+        "claim": claim.number, "first is above second": claim.text, "expected": "yes" if claim.expected else "no",
         "log-odds": interval_text(tuple(found.loc[claim.number, ["mean", "low", "high"]]), 3),
         "p (Holm)": f"{found.loc[claim.number, 'p']:.2g}", "shown": shown(found.loc[claim.number]),
         "seeds": int(found.loc[claim.number, "seeds"])} for claim in claims])
@@ -31,3 +40,25 @@ def verdicts(profile, folder, seeds=None, claims=CLAIMS):
 def shown(row):
     """ "yes", "no", or "no: lower"."""
     return "yes" if row["low"] > 0 else "no: lower" if row["high"] < 0 else "no"
+
+
+def sentence(table):
+    """Which claims of `verdicts` were shown, and which came out as expected, in one sentence."""
+    def numbers(rows):
+        return ", ".join(map(str, rows["claim"])) or "none"
+
+    right = table[table["shown"].str.startswith("yes") == (table["expected"] == "yes")]
+    yes, no, lower = (numbers(table[table["shown"] == word]) for word in ("yes", "no", "no: lower"))
+    return f"Shown: {yes}; not shown: {no}; shown to be the other way round: {lower}. As expected: {numbers(right)}."
+
+
+def slopes(history):
+    """Slope of the validation scores over the last fifth of the rounds, at least LEAST_ROUNDS, in points a round: least squares
+    on the means over clients and seeds, one row a method."""
+    rows = history[history["split"] == "validation"]
+    last = rows["round"].max()
+    kept = rows[rows["round"] > last - max(LEAST_ROUNDS, math.ceil(last / 5))]
+    means = kept.groupby(["method", "round"], sort=False)["value"].mean()
+    found = {method: np.polyfit(several.index.get_level_values("round"), several, 1)[0] for method, several in means.groupby(
+        "method", sort=False)}
+    return pd.DataFrame({"points a round": found})

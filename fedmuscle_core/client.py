@@ -24,8 +24,8 @@ class Training:
     passes [E], or as many whole ones as give `min_local_steps` steps: a client with 40 samples would else make three steps a
     round, and its head could not follow the representation (our choice; Local gets the same).
 
-    keep_best: a client is tested with the parameters it had at its best validation score, the first of equal ones, not with
-    those it ends with."""
+    keep_best: a client with validation samples is tested with the parameters it had at its best score on them, the first of
+    equal ones, not with those it ends with; how alike representations are is measured with the latter."""
 
     local_epochs: int = 1
     local_lr: float = 1e-3
@@ -229,7 +229,8 @@ def score(client, split):
         with at_best(client):
             return evaluate(client, split)
     found = evaluate(client, split)
-    if split == "validation" and client.training.keep_best and (client.best is None or found > client.best["score"]):
+    better = not math.isnan(found) and (client.best is None or found > client.best["score"])
+    if split == "validation" and client.training.keep_best and better:
         client.best = {"score": found, "network": {name: value.clone() for name, value in what_learns(client).items()}}
     return found
 

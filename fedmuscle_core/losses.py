@@ -51,8 +51,8 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     tau_prev: temperature of the pairs of peers, a number or (M, M), nowhere above theirs in `tau`.
     weighting: "learned" as above, or "uniform", alpha = 1, the sum of the M pairwise InfoNCE losses (`tau_prev` unused).
     estimator: "exact" (about B^(M+1) multiply-adds; a handful of tensors of M^2 B^2 numbers, or of 2 million where those are
-    fewer) or "sampled" (`num_samples` tuples per anchor drawn with `generator`; for many peers; off by less than 1 % at the
-    default temperatures, more at low ones, measured in `tuple_sum.sampled`).
+    fewer) or "sampled" (`num_samples` tuples per anchor drawn with `generator`; for many peers; off by about 1 % at the
+    default temperatures, more where they or `tau_prev` beside `tau` are low, measured in `tuple_sum.sampled`).
     normalize: scale rows to unit length first.  reduction: "mean" -> scalar, "none" -> (B,).
     Half precision and `torch.autocast`: computed, and returned, in float32.
     Second derivatives (B^M numbers in memory) and `torch.func` transforms: of "exact"; of "sampled" first derivatives, by
@@ -65,7 +65,7 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
     Raises ValueError naming the argument, what came and what was expected: unequal B or d, NaN or infinity, integer
     tensors, a row of zeros (which has no direction) or of a norm whose square leaves the floats, M = 0, a temperature that is
     not above 0 or so small that the logits leave the floats, tau_prev above tau or so small that alpha leaves the range of
-    float64 (for "sampled" also a smaller one), an unknown weighting, estimator or reduction.
+    float64, an unknown weighting, estimator or reduction.
     """
     checks.one_of("weighting", weighting, ("learned", "uniform"))
     checks.one_of("estimator", estimator, ("exact", "sampled"))

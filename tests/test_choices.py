@@ -80,7 +80,8 @@ def test_a_table_that_is_gone_or_damaged_is_named(stored, tmp_path):
     with pytest.raises(ValueError, match=r"tuned.csv: got no rows of setup1, expected those that come with"):
         profile_settings("mini", "clients12", "fedmuscle", [0])
     head = "setup,public_domain,method,seeds,by"
-    for content in ("", f"{head}\nsetup1,,local,100,delta\n", f"{head},score\nsetup1,,local,100,delta,\n",
+    for content in ("", f"{head}\nsetup1,,local,100,delta\n",
+                    "setup,method,seeds,by,score\nsetup1,local,1,delta,1.0\n", f"{head},score\nsetup1,,local,100,delta,\n",
                     f"{head},score\nsetup1,,local,100,delta,1.0\nsetup1,,,1,delta,2.0\n"):
         (tmp_path / "tuned.csv").write_text(content)
         with pytest.raises(ValueError, match="tuned.csv: got no tuning table"):

@@ -1,6 +1,7 @@
 """A client: its optimisers, its local phase, its data, the randomness that is its own."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -279,7 +280,8 @@ def scored(monkeypatch, scores, keep_best=True, rounds=3, **options):
 
 
 @pytest.mark.parametrize(("scores", "best"), [
-    ((0.0, 30.0, 40.0, 20.0), 2), ((0.0, 40.0, 40.0, 20.0), 1), ((0.0, 1.0, 2.0, 3.0), 3)])
+    ((0.0, 30.0, 40.0, 20.0), 2), ((0.0, 40.0, 40.0, 20.0), 1), ((0.0, 1.0, 2.0, 3.0), 3),
+    ((math.nan, 10.0, 90.0, math.nan), 2)])
 def test_clients_are_tested_with_the_parameters_of_their_first_best_validation_round(monkeypatch, scores, best):
     found, history, after = scored(monkeypatch, scores)
     for client, last, then in zip(found.clients, after[-1], after[best - 1], strict=True):

@@ -9,6 +9,7 @@ SOURCE = '"""A module."""\nX = "kept"\n\n\ndef f(x):\n    """Doubles."""\n    re
 
 
 def test_comments_and_docstrings_do_not_count_and_everything_else_does():
+    assert code.without_docstrings('class A:\n    """Only this."""\n') == "class A:\n    pass"
     same = 'X = "kept"\n\ndef f(x):\n    "Another."\n    return 2 * x\n'
     assert code.without_docstrings(SOURCE) == code.without_docstrings(same)
     for other in (SOURCE.replace("2 * x", "3 * x"), SOURCE.replace("kept", "lost"), SOURCE.replace("f(x)", "f(y)")):

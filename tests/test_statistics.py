@@ -321,8 +321,8 @@ def test_holm_steps_down_over_the_p_values_of_t_tests():
     plain = {name: stats.ttest_1samp(values, 0).pvalue for name, values in differences.items()}
     order, so_far, adjusted, widths = sorted(plain, key=plain.get), 0.0, {}, {}
     left = 4
-    for name in order:
-        so_far = max(so_far, min(1, left * plain[name]))
+    for place, name in enumerate(order):
+        so_far = max(so_far, min(1, (4 - place) * plain[name]))
         adjusted[name], widths[name] = so_far, stats.t.ppf(1 - 0.05 / 2 / left, 9) * stats.sem(differences[name])
         left -= so_far < 0.05
     found = holm_intervals(differences).set_index("name")
@@ -343,3 +343,13 @@ def test_holm_widens_with_the_number_of_claims_and_refuses_what_is_no_comparison
     for bad in ([1.0], [1.0, math.nan]):
         with pytest.raises(ValueError, match="differences: got .* of 'a', expected numbers of two seeds"):
             holm_intervals({"a": bad})
+
+
+def test_holm_goes_on_with_smaller_factors_after_a_claim_that_is_not_shown():
+    rows = {"a": [0.1, 0.3, -0.1, 0.2], "b": [0.11, 0.3, -0.1, 0.2]}
+    from scipy import stats
+
+    plain = {name: stats.ttest_1samp(values, 0).pvalue for name, values in rows.items()}
+    found = holm_intervals(rows).set_index("name")["p"]
+    least, most = sorted(plain, key=plain.get)
+    assert found[least] == pytest.approx(2 * plain[least]) and found[most] == pytest.approx(max(2 * plain[least], plain[most]))

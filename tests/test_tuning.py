@@ -113,7 +113,9 @@ def test_a_small_grid_is_tuned_and_stored(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(FedMuscle, "grid", {"tau": (0.2, 0.5)})
     monkeypatch.setattr(tuning, "EXTENSIONS", 0)
     table = tuning.tune(small, ("fedmuscle",))
-    assert "9 runs, 9 of them to be computed, about an unknown time" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "tuning local on tiny with single: 5 runs, 4 of them to be computed, about " in said        # one is the reference
+    assert "tuning fedmuscle on tiny with single: 4 runs, 4 of them to be computed, about " in said
     assert table["method"].tolist() == ["local"] * 3 + ["fedmuscle"] * 2
     assert sorted(table["seeds"].str.split().str.len()) == [1, 1, 1, 3, 3]
     stored = pd.read_csv(tmp_path / "tuned.csv")
@@ -172,10 +174,34 @@ def test_a_configuration_that_diverges_is_the_worst_and_never_chosen(small, monk
     assert choices.tuning_table("tiny").set_index(["method", "local_lr"]).loc[("local", 2e-3), "chosen"] == "diverged"
 
 
-def test_a_method_of_which_all_diverges_is_named(small, asked):
+def test_where_local_diverges_always_there_is_nothing_to_tune_against(small, asked):
     asked.score = lambda method, values: -math.inf
     with pytest.raises(ValueError, match="tuning: 'local' diverged with all settings that were tried"):
         tuning.tune(small, ("fedmuscle",), progress=False)
+
+
+def test_a_method_of_which_all_diverges_keeps_its_rows_and_the_others_theirs(small, asked):
+    asked.score = lambda method, values: -math.inf if method == "fedhenn" else 1.0
+    table = tuning.tune(small, ("fedhenn", "simclr"), progress=False)
+    assert (table[table["method"] == "fedhenn"]["score"] == -math.inf).sum() == 12 and tuned("tiny", "simclr")
+    with pytest.raises(ValueError, match="'fedhenn' diverged with all settings that were tried for tiny"):
+        tuned("tiny", "fedhenn")
+
+
+def test_who_diverges_on_a_later_seed_gives_way_to_the_best_that_did_not(small, asked):
+    asked.score = lambda method, values: (
+        -math.inf if values.get("eta", 1.0) > 20 and len(asked) > 30 else values.get("eta", 0.0))
+    table = tuning.tune(small, ("fedhenn",), progress=False)
+    found = table[(table["method"] == "fedhenn") & (table["score"] > -math.inf)]
+    assert tuned("tiny", "fedhenn")["eta"] == choices.on_most_seeds(found)["eta"].max() <= 20
+
+
+def test_the_upper_end_of_a_grid_that_starts_at_zero_is_gone_beyond():
+    chosen = tuning.configurations("matfl")[3]
+    assert chosen["group_shift"] == 1.0 and [values["group_shift"] for values in tuning.beyond(
+        "matfl", chosen, tuning.configurations("matfl")) if values["group_shift"] != 1.0] == [2.0]
+    least = tuning.configurations("matfl")[0]
+    assert all(values["group_shift"] == 0.0 for values in tuning.beyond("matfl", least, tuning.configurations("matfl")))
 
 
 def test_the_command_takes_no_more_workers_than_the_machine_can_carry(monkeypatch, capsys):

@@ -26,6 +26,13 @@ def test_runs_of_this_machine_come_out_identical(stored, capsys):
     assert said.count("identical to the last bit") == 2 and "2 of 2 runs agree" in said
 
 
+def test_a_run_of_other_code_is_said_to_be_one(stored, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "code_digest", lambda: "another")
+    assert cli.main(["verify"]) == 0
+    assert len(re.findall(r"to the last bit \(code [0-9a-f]{10}, now another\)", capsys.readouterr().out)) == 2
+    assert verify.of_other_code({}) == " (code not noted, now another)"
+
+
 def test_a_tampered_run_is_found_and_a_sample_starts_with_a_method_that_exchanges(stored, tiny, capsys):
     record, history = find_run(stored, "tiny", tiny(method="fedmuscle", rounds=1).run())
     append_run(stored, record, history.assign(value=history["value"] * 1.3))

@@ -15,6 +15,7 @@ from unittest import mock
 
 import torch
 
+from ..checks import positive_int
 from ..experiments.build import build
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUP_1, SETUPS, Setup, with_sizes
@@ -52,6 +53,7 @@ def main(argv=None):
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
+    positive_int("repeats", args.repeats)
     torch.set_num_threads(1)
     found = variants(args.method)
     rows = {name: [] for name in found}

@@ -28,6 +28,8 @@ from ..experiments.store import check_writable, compact, now, write_atomically
 from ..paths import NOTEBOOKS, results, runs
 from .kernels import execute
 
+QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
+
 
 def dry_run(profile, only=None, parameters=None):
     """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
@@ -47,8 +49,6 @@ def dry_run(profile, only=None, parameters=None):
     elif missing:
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
     return 0
-
-QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
@@ -241,7 +241,7 @@ def _environment(**values):
 def closing(path):
     """The last line that an executed notebook printed, "" for none."""
     said = [output["text"] for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for output in cell.outputs
-            if output.get("name") == "stdout"]
+            if output.get("name") == "stdout" and output["text"].strip()]
     return said[-1].strip().splitlines()[-1] if said else ""
 
 

@@ -5,6 +5,7 @@ import tempfile
 import numpy as np
 
 from ..checks import positive_int
+from ..experiments.code import code_digest
 from ..experiments.runs import can_run, data_used, fingerprint, run
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
@@ -58,10 +59,16 @@ def verify(profile, sample=None):
         with tempfile.TemporaryDirectory() as folder:
             differences, text = compare((record, history), run(settings, folder))
         agree += not differences
-        print(f"agrees   {settings.describe()}: {text}" if not differences else "\n".join(
-            f"DIFFERS  {line.path}, line {line.number}: {line.run}: {each}" for each in differences))
+        print(f"agrees   {settings.describe()}: {text}{of_other_code(record)}" if not differences else "\n".join(
+            f"DIFFERS  {line.path}, line {line.number}: {line.run}: {each}{of_other_code(record)}" for each in differences))
     print(f"{agree} of {len(chosen)} runs agree")
     return 0 if agree == len(chosen) and not wrong else 1
+
+
+def of_other_code(record):
+    """A note where a run was computed by other code than there is now, see `experiments.code`; "" for the same."""
+    now = code_digest()
+    return "" if record.get("code") == now else f" (code {record.get('code', 'not noted')}, now {now})"
 
 
 def of_other_clients(record):

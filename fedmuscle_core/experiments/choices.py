@@ -10,6 +10,7 @@ import math
 
 import pandas as pd
 
+from ..methods import METHODS
 from ..paths import CLONE, TUNED, runs
 from .settings import Settings
 from .setups import SETUPS, setup_named
@@ -27,7 +28,7 @@ def path_to_write():
 def read_all():
     """All rows, those below the runs folder instead of the package's; None where there is no table.  ValueError naming the file
     where it is none."""
-    found = [_read(path) for path in dict.fromkeys((runs("tuned.csv"), TUNED) if not CLONE else (TUNED,)) if path.is_file()]
+    found = [table for path in dict.fromkeys((path_to_write(), TUNED)) if (table := read(path)) is not None]
     if len(found) == 2:
         own = set(zip(*(found[0][name].fillna("") for name in ABOUT[:3]), strict=True))
         keys = zip(*(found[1][name].fillna("") for name in ABOUT[:3]), strict=True)
@@ -35,9 +36,14 @@ def read_all():
     return pd.concat(found, ignore_index=True) if found else None
 
 
-def _read(path):
+def read(path):
+    """The table in a file, None where there is none; ValueError naming the file where it is no tuning table."""
+    if not path.is_file():
+        return None
     try:
         table = pd.read_csv(path, dtype={"seeds": str, "public_domain": str})
+        if missing := set(ABOUT) - set(table.columns):
+            raise ValueError(f"no columns {sorted(missing)}")
         tried = table["score"].astype(float).notna() & table["method"].notna() & table["setup"].notna() & table["seeds"].notna()
         if not len(table) or not tried.all():
             raise ValueError(f"line {2 + tried.argmin() if len(table) else 2}: no setup, method, seeds and score")
@@ -80,8 +86,8 @@ def read_table(setup):
             raise ValueError(f"{TUNED}: got no rows of {name}, expected those that come with the package; "
                              f"`python -m fedmuscle_core.experiments.tuning --setup {name}` makes them anew")
         return None
-    return rows.dropna(axis=1, how="all").reindex(columns=[
-        column for column in table.columns if column in ABOUT or rows[column].notna().any()]).reset_index(drop=True)
+    used = [column for column in table.columns if column in ABOUT or rows[column].notna().any()]
+    return rows[used].reset_index(drop=True)
 
 
 def tuned(setup, method, **fixed):
@@ -108,7 +114,7 @@ def tuned(setup, method, **fixed):
         rows = rows[tried] if tried.any() else rows
     rows = on_most_seeds(rows)
     if rows["score"].max() == -math.inf:
-        raise ValueError(f"{TUNED}: {method!r} diverged with all settings that were tried for {_table_name(setup)}, expected "
+        raise ValueError(f"tuned.csv: {method!r} diverged with all settings that were tried for {_table_name(setup)}, expected "
                          "one that did not")
     best = rows.loc[rows["score"].idxmax(), fields].dropna().to_dict()
     whole = {name for name, value in usual.items() if type(value) is int}     # a column with gaps was read as floats
@@ -122,7 +128,8 @@ def _domains(setup):
 
 
 def on_most_seeds(rows):
-    """Those of the rows that were tried on most seeds."""
+    """Those of the rows that were tried on most seeds, without those that diverged unless all did."""
+    rows = rows[rows["score"] > -math.inf] if (rows["score"] > -math.inf).any() else rows
     counts = rows["seeds"].str.split().str.len()
     return rows[counts == counts.max()]
 
@@ -161,8 +168,12 @@ def tuning_table(setup, public_domain=None):
 def choices_at_an_edge(setup):
     """[(method, field, value)] of the choices that lie at an end of the three or more values tried of a hyperparameter."""
     table, found = _known(setup), []
+    if domains := _domains(setup):
+        table = table[table["public_domain"].isna() | (table["public_domain"] == domains[-1])]
     for method, rows in table.groupby("method", sort=False):
         for field, value in tuned(setup, method).items():
+            if field in METHODS[method].tied:
+                continue
             tried = rows[field].dropna().unique()
             if len(tried) >= 3 and value in (tried.min(), tried.max()):
                 found.append((method, field, value))

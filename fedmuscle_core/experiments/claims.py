@@ -37,7 +37,8 @@ CLAIMS = (
           ("fedmuscle", PAPER_TAU), ("pairwise", {"tau": 0.2}), True),
     Claim(3, "alpha learned - 1, tau tuned", "FedMuscle is above alpha = 1 where tau is tuned for both",
           FEDMUSCLE, ("pairwise", {}), False),
-    Claim(4, "FedMuscle - SimCLR", "FedMuscle is above SimCLR with as many steps, both tuned", FEDMUSCLE, ("simclr", {}), False),
+    Claim(4, "FedMuscle - SimCLR", "FedMuscle is above SimCLR with as many steps, both tuned",
+          FEDMUSCLE, ("simclr", {}), False),
     Claim(5, "M = 3 - M = 1", "M = 3 is above M = 1", FEDMUSCLE, ("fedmuscle", {"num_peers": 1}), True),
 )
 

@@ -16,7 +16,8 @@ def code_digest():
     """Short hash of the modules that decide a result, without comments and docstrings, which do not."""
     digest = hashlib.sha256()
     for path in deciding_modules():
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + without_docstrings(path.read_text()).encode())
+        text = without_docstrings(path.read_text(encoding="utf-8"))
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{text}\n".encode())
     return digest.hexdigest()[:10]
 
 
@@ -26,9 +27,9 @@ def deciding_modules():
 
 
 def without_docstrings(source):
-    """A text of what `source` does: its syntax tree, docstrings left out."""
+    """`source` as Python writes it, without comments and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

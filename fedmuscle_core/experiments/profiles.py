@@ -49,7 +49,6 @@ def profile_settings(profile, setup, method, seeds, **changes):
         setup, changes = paper_version(setup, changes)
     scale = {name: min(value, setup.settings.get(name, value)) for name, value in scale.items()}
     chosen = tuned(setup, method, **changes) if isinstance(method, str) else {}
-    chosen = {name: value for name, value in chosen.items() if name not in setup.settings}
     settings = Settings.of(setup, method, **{**chosen, **scale, **changes})
     return [settings.replace(seed=seed) for seed in seeds]
 

@@ -126,9 +126,10 @@ def verdict(interval):
 def holm_intervals(differences, level=0.05):
     """Holm's step-down over several paired comparisons: one row each of {name: differences over seeds}, in their order.
 
-    Columns: mean; low, high: Student-t interval at 1 - level / (number of claims not yet decided), the smallest p first, as
-    wide as that of the first claim that is not shown for all after it; p: adjusted, the running maximum of that number times
-    the two-sided p of a t-test; seeds.  Holm (1979).  Raises ValueError for NaN or fewer than two seeds.
+    Columns: mean; low, high: Student-t interval at 1 - level / m, m the number of claims not yet shown when this one is
+    tested, smallest p first; p: adjusted, the running maximum of (number of claims from this one on) times the two-sided p of a
+    t-test; seeds.  An interval leaves out 0 where p is below the level; together they do not cover at 1 - level.  Holm (1979).
+    Raises ValueError for NaN or fewer than two seeds.
     """
     found = {}
     for name, values in differences.items():
@@ -139,8 +140,8 @@ def holm_intervals(differences, level=0.05):
         p = 2 * stats.t.sf(abs(values.mean()) / spread, values.size - 1) if spread else float(values.mean() == 0)
         found[name] = (p, values.mean(), spread, values.size)
     largest, left, rows = 0.0, len(found), {}
-    for name, (p, mean, spread, seeds) in sorted(found.items(), key=lambda item: item[1][0]):
-        largest = max(largest, min(1.0, left * p))
+    for place, (name, (p, mean, spread, seeds)) in enumerate(sorted(found.items(), key=lambda item: item[1][0])):
+        largest = max(largest, min(1.0, (len(found) - place) * p))
         half = spread * stats.t.ppf(1 - level / (2 * left), seeds - 1)
         rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "p": largest, "seeds": seeds}
         left -= largest < level                                               # after the first that is not shown none is

@@ -3,8 +3,8 @@
 
 Twelve configurations a method, all combinations of its `grid`, in three heats: all on the first tuning seed, the better third
 on the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more values of a field,
-the next value beyond is tried on all seeds, up to EXTENSIONS times a method.  Local comes first; every method then has its
-choice of what the method's own grid leaves open.
+the next value beyond is tried on all seeds, if settings accept it, up to EXTENSIONS times a method.  Local comes first; every
+method then has its choice of what the method's own grid leaves open.
 
 A configuration's score is the mean over clients and seeds of the change in log-odds of the best validation score over rounds
 against that of tuned Local (of Local itself: at its defaults); -inf where a run diverged.  Chosen is the best of those with all
@@ -23,7 +23,8 @@ import pandas as pd
 from ..checks import positive_int
 from ..methods import METHODS, Local, method_named, of_group
 from ..paths import results
-from .choices import CHOSEN_BY, domain_of, path_to_write, read_all, tried_fields
+from .build import check
+from .choices import CHOSEN_BY, domain_of, path_to_write, read, tried_fields
 from .forecast import as_text, estimate
 from .processes import affordable, stoppable
 from .runs import missing_runs, sweep
@@ -47,13 +48,19 @@ def tune(setup, methods=None, public_domain=None, workers=1, progress=True):
     methods = tuned_methods(setup) if methods is None else tuple(name for name in methods if name != Local.name)
     domain = public_domain or domain_of(setup)
     check_writable(path_to_write().parent)
-    if progress:
-        print(forecast(setup, methods, domain, workers))
-    local = compete(setup, {Local.name: configurations(Local.name)}, domain, None, workers, progress)
+
+    def race(wanted, reference):
+        if progress:
+            print(forecast(setup, wanted, domain, workers))
+        return compete(setup, wanted, domain, reference, workers, progress)
+
+    sweep(settings_for(setup, Local.name, {}, domain, setup.tuning_seeds), FOLDER, workers, progress)
+    local = race({Local.name: configurations(Local.name)}, None)
     shared = best(local, Local.name)
+    if shared is None:
+        raise ValueError(f"tuning: {Local.name!r} diverged with all settings that were tried, expected one that did not")
     reference = histories(setup, Local.name, shared, domain)
-    wanted = {method: configurations(method, shared) for method in methods}
-    rows = local + compete(setup, wanted, domain, reference, workers, progress)
+    rows = local + race({method: configurations(method, shared) for method in methods}, reference)
     return write_rows(setup, domain, rows)
 
 
@@ -90,7 +97,8 @@ def compete(setup, wanted, domain, reference, workers, progress):
                 "method": method, **values, "seeds": count, "score": scored(setup, method, values, domain, count, reference)}
 
     def ranked(method, count):
-        rows = [row for (name, _), row in tried.items() if name == method and row["seeds"] == count]
+        rows = [row for (name, _), row in tried.items() if name == method and row["seeds"] == count
+                and row["score"] > -math.inf]
         return sorted(rows, key=lambda row: -row["score"])
 
     for count in range(1, len(seeds) + 1):
@@ -105,7 +113,8 @@ def compete(setup, wanted, domain, reference, workers, progress):
         further = []
         for method in wanted:
             known = {key[1] for key in tried if key[0] == method}
-            further += [(method, values, len(seeds)) for values in beyond(method, best(tried.values(), method), wanted[method])
+            chosen = best(tried.values(), method)
+            further += [(method, values, len(seeds)) for values in (beyond(method, chosen, wanted[method]) if chosen else ())
                         if tuple(sorted(values.items())) not in known and acceptable(setup, method, values, domain)]
         if not further:
             break
@@ -120,11 +129,11 @@ def beyond(method, chosen, several):
     found = []
     for name, values in method_named(method).grid.items():
         known = sorted({values_of[name] for values_of in several} | set(values))
-        if len(known) < 3 or not all(isinstance(value, (int, float)) for value in known) or known[0] <= 0:
+        if len(known) < 3:
             continue
-        if chosen[name] == known[-1]:
+        if chosen[name] == known[-1] and known[-2] > 0:
             found.append((name, known[-1] ** 2 / known[-2]))
-        elif chosen[name] == known[0]:
+        elif chosen[name] == known[0] > 0:
             found.append((name, known[0] ** 2 / known[1]))
     whole = {name for name, value in chosen.items() if isinstance(value, int)}
     return [with_tied(method, {**chosen, name: max(1, round(value)) if name in whole else float(f"{value:.6g}")})
@@ -134,20 +143,16 @@ def beyond(method, chosen, several):
 def acceptable(setup, method, values, domain):
     """Whether settings accept such values."""
     try:
-        settings_for(setup, method, values, domain, setup.tuning_seeds[:1])
+        check(*settings_for(setup, method, values, domain, setup.tuning_seeds[:1]))
     except ValueError:
         return False
     return True
 
 
 def best(rows, method):
-    """{field: value} of the best row of `method` among those with most seeds; ValueError where all diverged."""
-    rows = [row for row in rows if row["method"] == method]
-    most = max(row["seeds"] for row in rows)
-    found = max((row for row in rows if row["seeds"] == most), key=lambda row: row["score"])
-    if found["score"] == -math.inf:
-        raise ValueError(f"tuning: {method!r} diverged with all settings that were tried, expected one that did not")
-    return fields_of(found)
+    """{field: value} of the best row of `method` among those with most seeds that did not diverge; None where all did."""
+    rows = [row for row in rows if row["method"] == method and row["score"] > -math.inf]
+    return fields_of(max(rows, key=lambda row: (row["seeds"], row["score"]))) if rows else None
 
 
 def fields_of(row):
@@ -188,17 +193,16 @@ def validation_log_odds(history, reference):
     return float((best_log_odds(history) - best_log_odds(reference)).mean())
 
 
-def forecast(setup, methods, domain, workers):
-    """One line: how many runs tuning will compute at most, extensions left out, and how long that takes."""
+def forecast(setup, wanted, domain, workers):
+    """One line: how many runs the heats of `wanted`, {method: configurations}, will compute at most, and how long it takes."""
     seeds, runs = setup.tuning_seeds, []
-    for method in (Local.name, *methods):
-        several = configurations(method)
+    for method, several in wanted.items():
         for count, seed in enumerate(seeds, 1):
             kept = math.ceil(HEATS[min(count, len(HEATS)) - 1] * len(several))
             runs += [one for values in several[:kept] for one in settings_for(setup, method, values, domain, [seed])]
     missing = missing_runs(runs, FOLDER)
-    return (f"tuning {setup.name} with {domain}: {len(runs)} runs, {len(missing)} of them to be computed, about "
-            f"{as_text(estimate(missing, FOLDER, workers))} with {workers} worker(s)")
+    return (f"tuning {', '.join(wanted)} on {setup.name} with {domain}: {len(runs)} runs, {len(missing)} of them to be "
+            f"computed, about {as_text(estimate(missing, FOLDER, workers))} with {workers} worker(s)")
 
 
 def write_rows(setup, domain, rows):
@@ -206,7 +210,7 @@ def write_rows(setup, domain, rows):
     named = [{"setup": setup.name, "public_domain": domain if METHODS[row["method"]].uses_public else "", **fields_of(row),
               "method": row["method"], "seeds": " ".join(map(str, setup.tuning_seeds[:row["seeds"]])), "by": CHOSEN_BY,
               "score": round(row["score"], 4)} for row in rows]
-    ours, before = pd.DataFrame(named), read_all()
+    ours, before = pd.DataFrame(named), read(path_to_write())
     if before is not None:
         replaced = {(row["setup"], row["public_domain"], row["method"]) for row in named}
         keys = zip(before["setup"], before["public_domain"].fillna(""), before["method"], strict=True)
@@ -216,6 +220,8 @@ def write_rows(setup, domain, rows):
         table = ours
     order = ["setup", "public_domain", "method", *tried_fields(table), "seeds", "by", "score"]
     places = {name: place for place, name in enumerate(METHODS)}
+    usual = {name: value for method in METHODS for name, value in Settings.of(method=method).flat().items()}
+    table = table.astype({name: "Int64" for name in tried_fields(table) if type(usual.get(name)) is int})
     table = table[order].sort_values(["setup", "public_domain", "method", "seeds", "score"], kind="stable", key=lambda column: (
         column.map(places) if column.name == "method" else column.map(str) if column.name != "score" else column),
         ascending=[True, True, True, True, False])

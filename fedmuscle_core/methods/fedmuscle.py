@@ -118,7 +118,7 @@ class FedMuscle(Muscle):
         exact = not self.num_samples and self.protocol == "matrices"
         if exact and self.batch_size ** (self.num_peers + 1) > EXACT_LIMIT:
             raise ValueError(f"num_samples: got 0 with {self.num_peers} peers and batches of {self.batch_size}, expected a "
-                             "number of tuples to draw, such as 512: the exact sum takes B^(M+1) multiply-adds")
+                             "number of tuples to draw, such as 64: the exact sum takes B^(M+1) multiply-adds")
 
     def loss(self, client, anchor, payload, kinds, where):
         draws = generator(client.seed, "tuples", client.name, *where) if self.num_samples else None

@@ -19,7 +19,7 @@ BUDGETS = ("steps", "samples")
 @dataclass(frozen=True)
 class SimCLR(Contrastive):
     """The very public batches that the aligning methods get, then local phase.  budget: "steps", as many steps as these make,
-    so twice their samples; "samples": every second batch, so as many samples.  Further: see `contrastive.Contrastive`."""
+    so twice their samples; "samples": the first half of them, so as many samples.  Further: see `contrastive.Contrastive`."""
 
     name, label, colour = "simclr", "SimCLR", "#059669"
     changes_public = True

@@ -91,7 +91,7 @@ print({name: settings[name] for name in ("rounds", "contrastive_steps", "num_pee
 # ## What happened, round by round
 #
 # Scores on validation scenes, means over seeds with their 95 % intervals. Round 0 is before any training: the backbones know printed
-# letters, the heads know nothing. Then the blue lines leave the grey ones where help is worth most.
+# letters, the heads know nothing. Where the blue line leaves the grey one upwards, the others helped; downwards, the client paid.
 
 # %%
 fig, drawn = plots.learning_curves(history)

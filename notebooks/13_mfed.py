@@ -215,6 +215,8 @@ pd.DataFrame(both)
 # ## Deviations from the paper
 #
 # - The loss, its weight, the two variants and the order of a round are our reconstruction.
+# - **These M-Fed runs are of a version before 0.8**, in which a client took its task's decoder in the first round only. The source says that the
+#   averaged decoder is given back every round, as FedAvg does; from version 0.8 on it is. M-Fed's rows here are to be computed again.
 # - Tasks, sizes and the architecture (the small SegFormer of this world) are ours; which four tasks the paper uses is inferred.
 # - odsF is computed here with a tolerance of one pixel and no thinning, see `edge_score`.
 # - Centralised makes more steps and sees small tasks more often than the clients do, see `methods.centralised`.

@@ -186,7 +186,8 @@ plots.save_figure(fig, drawn, "14_mfed_checks_tasks", profile)
 # %% [markdown]
 # ## Deviations from the paper
 #
-# The checks are ours; no such table was found for the paper. "Decoders not averaged" also loses the global decoder's term, which
+# **The M-Fed runs here are of a version before 0.8**, in which a client took its task's decoder in the first round only, and not every round as the
+# source says; they are to be computed again. The checks are ours; no such table was found for the paper. "Decoders not averaged" also loses the global decoder's term, which
 # needs them.
 
 # %% [markdown]

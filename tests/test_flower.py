@@ -10,6 +10,7 @@ import threading
 import time
 import tomllib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,9 +48,9 @@ class Nodes(server.Grid):
     lost: numbers of messages that do not reach client 3; killed: number of the message at which the server dies.
     """
 
-    def __init__(self, method, folder, lost=(), killed=None, number=None):
+    def __init__(self, method, folder, lost=(), killed=None, number=None, training=TRAINING):
         super().__init__(None, CLIENTS, number=number or [1, 0])
-        self.method, self.folder, self.lost, self.killed = method, folder, lost, killed
+        self.method, self.folder, self.lost, self.killed, self.training = method, folder, lost, killed, training
 
     def names(self):
         return sorted(CLIENTS, reverse=True)
@@ -66,17 +67,18 @@ class Nodes(server.Grid):
         return found
 
     def answer(self, name, record):
-        fresh = make_client(name).join(0, TRAINING, self.method.contrastive_lr)
+        fresh = make_client(name).join(0, self.training, self.method.contrastive_lr)
         return unpacked(node.reply_to(fresh, self.method, self.folder, record))
 
 
 @pytest.mark.parametrize(("name", "changes"), TRAVELLING)
 def test_every_method_that_travels_gives_the_same_bits(name, changes, tmp_path):
+    keeping = replace(TRAINING, keep_best=True)                                # what is kept must be there in another process
     with one_thread():
-        here = federation(method(name, **changes))
+        here = federation(method(name, **changes), training=keeping)
         history = here.fit(2, progress=False)
-        there = federation(method(name, **changes), clients=())
-        again = there.fit(2, engine=Nodes(there.method, tmp_path), progress=False)
+        there = federation(method(name, **changes), clients=(), training=keeping)
+        again = there.fit(2, engine=Nodes(there.method, tmp_path, training=keeping), progress=False)
     pd.testing.assert_frame_equal(again, history, check_exact=True)
     assert there.ledger.entries == here.ledger.entries and there.alignment == here.alignment
 

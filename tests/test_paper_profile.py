@@ -333,7 +333,7 @@ def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, caps
     """Through `fedmuscle reproduce`, in kernels that begin with smaller sets and fewer rounds."""
     for path in ("startup", "none"):
         (tmp_path / "profile_default" / path).mkdir(parents=True)
-    startup = STARTUP.format(small=SMALL | {"rounds": 1, "public_size": 8}, names=list(PAPER.values()))
+    startup = STARTUP.format(small=SMALL | {"rounds": 1, "public_size": 8}, names=sorted(set(PAPER.values())))
     (tmp_path / "profile_default" / "startup" / "small.py").write_text(startup)
     for variable, value in (("IPYTHONDIR", tmp_path), ("FEDMUSCLE_RUNS", tmp_path / "runs"), ("FEDMUSCLE_DATA", world[0]),
                             ("FEDMUSCLE_CHECKPOINTS", world[1]), ("OMP_NUM_THREADS", 1)):
@@ -341,5 +341,5 @@ def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, caps
     monkeypatch.setattr("fedmuscle_core.commands.reproduce.compute", lambda *arguments: None)    # only kernels know the setups
     status = cli.main(["reproduce", "--profile", "paper", "--only", number, "-p", "seeds", str(seeds)])
     assert status == 0, capsys.readouterr()
-    stored = [name for setup in PAPER.values() for name in run_names(tmp_path / "runs" / "paper" / "results", setup)]
+    stored = [name for setup in sorted(set(PAPER.values())) for name in run_names(tmp_path / "runs" / "paper" / "results", setup)]
     assert len(stored) == count

@@ -130,7 +130,7 @@ class FedMuscle(Muscle):
 class FedMuscleViews(FedMuscle):
     """FedMuscle whose clients see every public batch through random views of their own, as SimCLR's do."""
 
-    name, label, colour = "fedmuscle_views", "FedMuscle, own views", "#0ea5e9"
+    name, label, colour = "fedmuscle_views", "FedMuscle, own views", "#a2c1d4"
 
     augment: bool = True
     own_views: bool = True

@@ -73,7 +73,7 @@ class MFed(Sharing):
 class MFedProximal(MFed):
     """M-Fed with the term "distance", whose weight has another scale."""
 
-    name, label, colour = "mfed_proximal", "M-Fed, proximal", "#f472b6"
+    name, label, colour = "mfed_proximal", "M-Fed, proximal", "#a2c1d4"
     grid = {"local_lr": RATES[1:], "lam": (1e-4, 1e-3, 3e-3, 1e-2)}
 
     lam: float = 1e-3

@@ -67,6 +67,6 @@ class SimCLR(Contrastive):
 class SimCLRSamples(SimCLR):
     """SimCLR that embeds as many samples as the aligning methods, in half as many steps."""
 
-    name, label, colour = "simclr_samples", "SimCLR, equal samples", "#84cc16"
+    name, label, colour = "simclr_samples", "SimCLR, equal samples", "#050605"
 
     budget: str = "samples"

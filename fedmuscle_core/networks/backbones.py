@@ -209,7 +209,7 @@ def feature_map(backbone, images, scale=PIXELS):
     if images.ndim == 2:
         return images
     pixels = normalised(images, scale, getattr(backbone.config, "image_size", None))
-    if backbone.config.model_type == "resnet":
+    if getattr(backbone.config, "model_type", "") == "resnet":
         pixels = pixels.contiguous(memory_format=RESNET_FORMAT)
     with autocast(pixels, scale.precision):
         features = backbone(pixel_values=pixels).last_hidden_state

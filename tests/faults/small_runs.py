@@ -17,6 +17,7 @@ from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.experiments.store import find_run
 from fedmuscle_core.federation import Federation
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.seeds import seeded
 from fedmuscle_core.world.tasks import task_named
 
@@ -105,6 +106,8 @@ def tune_into(folder, change=setattr):
     """Let tables and runs of tuning go below `folder`."""
     change(tuning, "FOLDER", folder / "tuning")
     change(choices, "TUNED", folder / "tuned.csv")
+    change(METHODS["local"], "grid", {"local_lr": (5e-4, 1e-3, 2e-3)})
+    change(METHODS["fedhenn"], "grid", {"eta": (0.1, 1.0)})
 
 
 def tune(folder, change=setattr):

@@ -341,5 +341,6 @@ def test_the_notebooks_themselves_run_with_it(world, tmp_path, monkeypatch, caps
     monkeypatch.setattr("fedmuscle_core.commands.reproduce.compute", lambda *arguments: None)    # only kernels know the setups
     status = cli.main(["reproduce", "--profile", "paper", "--only", number, "-p", "seeds", str(seeds)])
     assert status == 0, capsys.readouterr()
-    stored = [name for setup in sorted(set(PAPER.values())) for name in run_names(tmp_path / "runs" / "paper" / "results", setup)]
+    found = tmp_path / "runs" / "paper" / "results"
+    stored = [name for setup in sorted(set(PAPER.values())) for name in run_names(found, setup)]
     assert len(stored) == count

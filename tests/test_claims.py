@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import claims as analysis
-from fedmuscle_core.experiments import claims
+from fedmuscle_core.experiments import choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.federation import COLUMNS
@@ -25,6 +25,14 @@ def test_the_seeds_are_fresh_and_the_regime_is_the_one_written_down():
     assert (values["dim"], values["public_size"], values["contrastive_steps"], values["rounds"], values["local_epochs"]) == (
         256, 5000, 60, 8, 2) and values["keep_best"]
     assert SETUPS["embedded1"].sizes == (20, 20, 20, 200, 200, 15)
+
+
+def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
+    setup = SETUPS["embedded1"]
+    found = pd.concat(tuning.histories(setup, "local", choices.tuned(setup, "local"), "single"))
+    best = found[found["split"] == "validation"].groupby(["seed", "client", "task"])["value"].max().groupby("task").mean()
+    levels = [round(best[task]) for task in ("mlc", "ic100", "ic10")]
+    assert "Local, tuned, has {}, {} and {} % on validation data".format(*levels) in PREDICTIONS
 
 
 def test_runs_of_a_claim_differ_in_what_it_names_alone():

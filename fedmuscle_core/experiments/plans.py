@@ -7,12 +7,12 @@ seeds: None or empty for those of the profile: all of them for notebooks 02 and 
 from ..methods import of_group
 from . import ablations
 from .choices import methods_tried
+from .claims import PAPER_TAU
 from .profiles import profile_seeds, profile_settings
 
 FIRST_THREE = ("local", "pairwise", "fedmuscle")
 DOMAINS = {"single": 5, "scenes": 5, "letters": 5}   # public data of Table 1, and how many seeds of the profile each gets
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
-PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 TABLE_SEEDS = 5
 DISTANT_DOMAINS = ("scenes", "single")
 

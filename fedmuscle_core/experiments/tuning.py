@@ -7,8 +7,8 @@ the next value beyond is tried on all seeds, if settings accept it, up to EXTENS
 method then has its choice of what the method's own grid leaves open.
 
 A configuration's score is the mean over clients and seeds of the change in log-odds of the best validation score over rounds
-against that of tuned Local (of Local itself: at its defaults); -inf where a run diverged.  Chosen is the best of those with all
-seeds.  Every public domain is tuned for by itself.
+against that of tuned Local (of Local itself: at its defaults); -inf where a run diverged.  Chosen is the best of those with
+most seeds.  Every public domain is tuned for by itself.
 """
 
 import argparse
@@ -112,15 +112,13 @@ def compete(setup, wanted, domain, reference, workers, progress):
     for _ in range(EXTENSIONS):
         further = []
         for method in wanted:
-            known = {key[1] for key in tried if key[0] == method}
+            known = [fields_of(row) for row in tried.values() if row["method"] == method]
             chosen = best(tried.values(), method)
-            further += [(method, values, len(seeds)) for values in (beyond(method, chosen, wanted[method]) if chosen else ())
-                        if tuple(sorted(values.items())) not in known and acceptable(setup, method, values, domain)]
+            further += [(method, values, len(seeds)) for values in (beyond(method, chosen, known) if chosen else ())
+                        if values not in known and acceptable(setup, method, values, domain)]
         if not further:
             break
         run(further)
-        for method, values, _ in further:
-            wanted[method].append(values)
     return list(tried.values())
 
 
@@ -174,8 +172,7 @@ def histories(setup, method, values, domain, count=None):
 def scored(setup, method, values, domain, count, reference):
     """The score of a configuration on the first `count` tuning seeds."""
     if reference is None:
-        reference = [sweep(settings_for(setup, Local.name, {}, domain, [seed]), FOLDER, progress=False)[1]
-                     for seed in setup.tuning_seeds[:count]]
+        reference = histories(setup, Local.name, {}, domain, count)
     found = histories(setup, method, values, domain, count)
     return mean(validation_log_odds(*both) for both in zip(found, reference, strict=False))
 

@@ -92,3 +92,10 @@ def test_peers_are_varied_with_any_setup(setup):
     assert counts == set(range(1, len(setup_named(setup).clients)))
     assert {one.method.num_peers for (choice, _), (one,) in ablations.by_choice("mini", [0], setup).items() if choice} == {1}
     assert len(ablations.by_peer_count("quick", [0], Setup("two", [("ic10", "vit_small", 8)] * 2), ["fedmuscle"])) == 2
+
+
+@pytest.mark.parametrize("profile", ["quick", "mini"])
+def test_runs_about_bytes_make_four_batches_whatever_the_profile(profile):
+    for several in ablations.by_protocol(profile).values():
+        for settings in several:
+            assert settings.method.num_batches(settings.public_size) == 4 and settings.rounds == 1

@@ -93,7 +93,7 @@ def by_protocol(profile, seeds=None):
     """(setup, B, M, protocol) of runs of one round and four batches, for their bytes alone."""
     return {((setup, batch_size, num_peers, protocol), "fedmuscle"): at(
         profile, setup, "fedmuscle", first_seeds(profile, seeds)[:1], batch_size=batch_size, num_peers=num_peers,
-        protocol=protocol, public_size=4 * batch_size, rounds=1, validation_size=50, test_size=0)
+        protocol=protocol, public_size=4 * batch_size, contrastive_steps=None, rounds=1, validation_size=50, test_size=0)
         for setup, batch_size, num_peers in some(profile, EXCHANGED) for protocol in ("matrices", "tuples")}
 
 

@@ -133,7 +133,7 @@ table.loc[[name for name in aligning if name != "local"]].rename(index=lambda na
 
 # %%
 rows = tables.pairwise_differences(history, "fedmuscle", others)
-fig = plots.forest_plot(rows, f"FedMuscle minus each method: Delta, paired over {len(used)} seeds, 95 % intervals")
+fig = plots.forest_plot(rows, f"FedMuscle minus each method, paired over {len(used)} seeds, 95 % intervals")
 plots.save_figure(fig, rows, "05_table2_forest", profile)
 
 # %%

@@ -19,7 +19,7 @@
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
-seeds: list = []  # empty: the first ones of the profile, see plans.DOMAINS
+seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
 # %%
@@ -32,13 +32,14 @@ import pandas as pd
 from fedmuscle_core.alignment import summaries
 from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.claims import seeds_of
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import DATA, results
 
 plots.use_style()
-used = plans.table_seeds(profile, seeds)
+used = seeds_of(profile, seeds, plans.TABLE_SEEDS.get(profile))
 
 # %% [markdown]
 # ## The losses, on representations that can be looked at
@@ -69,7 +70,7 @@ pd.DataFrame({name: {"Muscle": muscle_loss(own, peers).item(), "Pairwise": muscl
 # every client before the first round and after the last.
 
 # %%
-records, history = sweep(plans.table1(profile, seeds, ["single"], plans.LOSSES), results(profile), workers)
+records, history = sweep(plans.notebook_06(profile, seeds), results(profile), workers)
 measured = pd.concat([summaries(record["alignment"][when]).assign(
     method=record["settings"]["method"], seed=record["settings"]["seed"], when=when)
     for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
@@ -149,11 +150,10 @@ pd.DataFrame({METHODS[name].label: {"ms per loss": value, "times pairwise": roun
 # ## Published, and ours
 #
 # Published is Muscle's gain over Gramian on three public data sets (relative or in points: not stated in our source). Ours: difference of
-# Delta, paired over seeds, with three public domains.
+# Delta, paired over seeds.
 
 # %%
-runs = {domain: sweep(plans.table1(profile, seeds, [domain], plans.LOSSES), results(profile), workers)[1] for domain in plans.DOMAINS}
-beside_paper.loss_gains_beside(runs, plans.DOMAINS)
+beside_paper.loss_gains_beside({"single": history}, ["single"])
 
 # %%
 print(tables.improvement_sentence(history, "fedmuscle", "gramian"))

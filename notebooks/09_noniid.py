@@ -113,7 +113,7 @@ absent.groupby("value", sort=False)["kib"].mean().map("{:,.0f} KiB a client and 
 both = pd.concat([effects.effects(mixed, "IID").assign(group="Dirichlet, against IID"),
                   effects.effects(absent, "0.0, batch").assign(group="absence and refresh, against 0.0, batch")])
 rows = both[both["low"].notna() | (both["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
-fig = plots.forest_plot(rows, f"FedMuscle: difference of Delta (points), paired over {rows['seeds'].max()} seed(s), 95 % intervals")
+fig = plots.forest_plot(rows, f"FedMuscle: paired over {rows['seeds'].max()} seed(s), 95 % intervals")
 plots.save_figure(fig, rows, "09_noniid", profile)
 
 # %% [markdown]

@@ -33,10 +33,15 @@ def results():
             (1, "fedmuscle"): made_up("fedmuscle", one, loss=5.0), (3, "fedmuscle"): made_up("fedmuscle", three, loss=9.0)}
 
 
+def logit(percent):
+    return np.log(percent / (100 - percent))
+
+
 def test_one_row_a_run_with_what_it_came_to():
     table = effects.measure(results())
     assert list(table["value"]) == [1, 1, 1, 3, 3, 3] and set(table["method"]) == {"fedmuscle"}
     first = table.iloc[1]
+    assert first["log_odds"] == pytest.approx((logit(55) - logit(50) + logit(76) - logit(80)) / 3)
     assert first["delta"] == pytest.approx((10 + 0 - 5) / 3) and first["worst"] == pytest.approx(-5)
     assert first["loss"] == pytest.approx(5 + 2 - 4) and first["kib"] == 2 and first["seconds"] == 11
 
@@ -49,10 +54,10 @@ def test_the_local_of_the_same_value_is_the_reference_where_there_is_one():
 
 def test_effects_are_paired_differences():
     rows = effects.effects(effects.measure(results()), 1).set_index("label")
-    assert rows.loc[1, "mean"] == 0 and np.isnan(rows.loc[1, "low"]) and rows.loc[1, "seeds_needed"] == "-"
-    expected = [(20 + 0.5 * seed) / 3 - 5 / 3 for seed in range(3)]
-    assert rows.loc[3, "mean"] == pytest.approx(np.mean(expected)) and rows.loc[3, "low"] > 4
-    assert rows.loc[3, "own_mean"] == pytest.approx(np.mean(expected) + 5 / 3) and rows.loc[3, "seeds"] == 3
+    assert rows.loc[1, "mean"] == 0 and np.isnan(rows.loc[1, "low"])
+    expected = [(logit(60) - logit(55) + logit(20 + 0.1 * seed) - logit(20) + logit(80) - logit(76)) / 3 for seed in range(3)]
+    assert rows.loc[3, "mean"] == pytest.approx(np.mean(expected)) and 0.1 < rows.loc[3, "low"] < rows.loc[3, "mean"]
+    assert rows.loc[3, "own_mean"] == pytest.approx(np.mean([(20 + 0.5 * seed) / 3 for seed in range(3)])) and rows.loc[3, "seeds"] == 3
     with pytest.raises(ValueError, match=r"reference: got 2, expected one of \[1, 3\]"):
         effects.effects(effects.measure(results()), 2)
 
@@ -66,10 +71,20 @@ def test_table_and_sentence_say_what_was_found():
     measured = effects.measure(results())
     table = effects.effect_table(measured, 1, "M")
     assert table["M"].tolist() == [1, 3] and table["shown"].tolist() == ["-", "higher"]
-    assert table["minus 1 (points)"].tolist()[0] == "-"
+    assert table["minus 1 (log-odds)"].tolist()[0] == "-"
     said = effects.answer(measured, 1, "M")
-    assert said.startswith("FedMuscle's Delta is +1.7 [+1.7, +1.7] % with M 1;") and "higher with 3 +5.2" in said
-    assert "lower with 1 -5.2" in effects.answer(measured, 3, "M")
+    assert said.startswith("FedMuscle's Delta is +1.7 [+1.7, +1.7] % with M 1;") and "higher with 3 +0.15" in said
+    assert "lower with 1 -0.15" in effects.answer(measured, 3, "M")
+
+
+def test_what_is_not_shown_is_told_from_what_too_few_seeds_could_show():
+    seeds = range(3)
+    runs = {(None, "local"): made_up("local", dict.fromkeys(seeds, LOCAL))}
+    for value, spread in ((1, 0), (2, 0.5), (3, 8)):
+        runs[value, "fedmuscle"] = made_up("fedmuscle", {seed: {**LOCAL, 1: 50.0 + spread * (seed - 1)} for seed in seeds})
+    measured = effects.measure(runs)
+    assert effects.effect_table(measured, 1)["shown"].tolist() == ["-", "no difference", "too few seeds"]
+    assert ": no difference with 2 -0.00 [-0.02, +0.02]; too few seeds with 3 -0.00 [-" in effects.answer(measured, 1, "M")
 
 
 def test_several_values_become_one_label():
@@ -83,7 +98,7 @@ def test_one_seed_gives_no_interval():
     one = {key: ([records[0]], history[history["seed"] == 0]) for key, (records, history) in results().items()}
     measured = effects.measure(one)
     assert effects.effect_table(measured, 1)["shown"].tolist() == ["-", "one seed: no interval"]
-    assert "one seed: no interval with 3 +5.0" in effects.answer(measured, 1, "M")
+    assert "one seed: no interval with 3 +0.15" in effects.answer(measured, 1, "M")
 
 
 def test_an_effect_of_a_setup_that_nobody_tuned_says_so():
@@ -116,7 +131,7 @@ def test_a_value_that_diverged_is_named_and_has_no_mean():
     measured, why = effects.measure(found), "diverged on 1 of 3 seed(s): seed 2, client 2, round 3"
     assert measured[measured["value"] == 3]["delta"].isna().tolist() == [True] * 3
     table = effects.effect_table(measured, 1, "M").set_index("M")
-    assert table.loc[3].tolist() == [why, "-", "-", 0, "-"] and table.loc[1, "Delta (%)"].startswith("+1.7")
+    assert table.loc[3].tolist() == [why, "-", "-", 0] and table.loc[1, "Delta (%)"].startswith("+1.7")
     assert effects.answer(measured, 1, "M").endswith(f"over 3 seed(s): with 3 it {why}.")
     with pytest.raises(ValueError, match="reference: 'fedmuscle' with 3 diverged on 1 of 3"):
         effects.effects(measured, 3)

@@ -21,7 +21,6 @@ from fedmuscle_core.experiments.statistics import (
     probability_of_improvement,
     relative_change,
     seed_client_table,
-    seeds_needed,
     stratified_bootstrap,
     verdict,
 )
@@ -96,17 +95,9 @@ def test_verdict(interval, words):
     assert verdict(interval) == words
 
 
-def test_seeds_needed_by_the_textbook_formula():
-    """sd = 2, effect 1: (1.960 + 0.8416)^2 * 4 = 31.4."""
-    assert seeds_needed([-2, 0, 2], 1.0) == 32
-    assert seeds_needed([-2, 0, 2], 100.0) == 2
-    assert seeds_needed([1.0], 1.0) == "?"
-    with pytest.raises(ValueError, match="effect: got 0"):
-        seeds_needed([1, 2], 0)
-
-
-def gain(table, method="fedmuscle"):
-    return balanced_gain(log_odds_change(table)).set_index("method").loc[method, "balanced_gain"]
+def test_a_verdict_on_an_effect_says_whether_one_of_its_size_could_be_there():
+    assert [verdict(interval, 0.1) for interval in ((0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (0.0, -0.2, 0.05))] == [
+        "higher", "no difference", "too few seeds"]
 
 
 def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
@@ -198,6 +189,10 @@ def test_the_log_odds_change_is_finite_and_antisymmetric():
 def test_scores_outside_0_to_100_are_an_error(value):
     with pytest.raises(ValueError, match="'fedmuscle' scored .* on client 1, seed 0, expected 0 to 100"):
         log_odds_change(scores(local=[50], fedmuscle=[value]))
+
+
+def gain(table, method="fedmuscle"):
+    return balanced_gain(log_odds_change(table)).set_index("method").loc[method, "balanced_gain"]
 
 
 @pytest.mark.parametrize(("after", "expected"), [([60, 60, 60], 1), ([60, 50, 60], 0.5), ([60, 50, 50], 0), ([40, 60, 60], 0),

@@ -41,7 +41,8 @@ def test_the_comparison_table_by_hand():
     table = tables.comparison_table(runs, ["fedmuscle", "local", "pairwise"]).set_index("method")
     assert table.index.tolist() == ["FedMuscle", "Pairwise"] and table["seeds"].tolist() == [3, 3]
     texts = table.loc["FedMuscle"]
-    assert texts["Delta (%)"] == texts["worst client (%)"] == texts["worst third (%)"] == "+20.2 [+19.7, +20.7]"
+    assert texts["Delta (%)"] == texts["worst client (%)"] == "+20.2 [+19.7, +20.7]"
+    assert texts["log-odds"] == texts["balanced gain (log-odds)"]
     assert re.fullmatch(r"\+20\.2 \[\+20\.[01], \+20\.[34]\]", texts["IQM (%)"])       # between the seeds' 20.0 and 20.4
     assert texts["balanced gain (log-odds)"] == "+0.41 [+0.40, +0.42]"
     assert table["clients improved"].tolist() == ["100 %", "0 %"] and table["Delta (%)"].iloc[1].startswith("-9.8 [")
@@ -59,19 +60,21 @@ def test_pairwise_differences_agree_with_delta_difference():
     runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
     runs.loc[(runs["method"] == "pairwise") & (runs["client"] == 1), "value"] += 7.5 * runs["seed"]
     row = tables.pairwise_differences(runs, "fedmuscle", ["pairwise"]).iloc[0]
-    assert row[["mean", "low", "high"]].tolist() == pytest.approx(tables.delta_difference(runs, "fedmuscle", "pairwise"))
-    assert row["mean"] == pytest.approx(2.5) and row["seeds"] == 3
+    assert row[["delta", "delta_low", "delta_high"]].tolist() == pytest.approx(tables.delta_difference(runs, "fedmuscle", "pairwise"))
+    assert row["delta"] == pytest.approx(2.5) and row["seeds"] == 3
     assert row["probability"] == pytest.approx((1 + 1 / 3) / 2)              # client 2 on all seeds, client 1 on the first
-    assert row["seeds_needed"] == 442                                        # sd 7.5: (2.8016 * 7.5)^2 = 441.5
+    scores = runs[runs["split"] == "test"].set_index(["method", "client", "seed"])["value"] / 100
+    odds = np.log(scores / (1 - scores)).groupby(["method", "seed"]).mean()
+    assert row["mean"] == pytest.approx((odds["fedmuscle"] - odds["pairwise"]).mean()) and row["low"] < row["mean"] < row["high"]
 
 
 def test_the_pairwise_table_is_those_numbers_as_text():
     runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
     table = tables.pairwise_table(runs, "fedmuscle", ["pairwise", "local"])
     assert table["FedMuscle against"].tolist() == ["Pairwise", "Local"]
-    assert table.iloc[0].tolist()[1:] == ["+10.0 [+10.0, +10.0]", "higher", "1.00 [1.00, 1.00]", 3, 2]
+    assert table.iloc[0].tolist()[1:] == ["+10.0 [+10.0, +10.0]", "+0.20 [+0.20, +0.21]", "higher", "1.00 [1.00, 1.00]", 3]
     single = tables.pairwise_table(runs.query("seed == 0"), "fedmuscle", ["pairwise"]).iloc[0].tolist()
-    assert single == ["Pairwise", "+10.0", "one seed: no interval", "1.00", 1, "?"]
+    assert single == ["Pairwise", "+10.0", "+0.20", "one seed: no interval", "1.00", 1]
 
 
 def test_the_improvement_sentence_adds_the_probability():
@@ -161,7 +164,7 @@ def test_sentences_and_pairs_say_which_method_diverged(diverged):
     assert "over 3 seed(s); Delta +20.2 [" in text and text.endswith(f"%; no difference to Pairwise, which {WHY}.")
     assert tables.improvement_sentence(diverged, "fedmuscle", "pairwise") == text
     row = tables.pairwise_table(diverged, "fedmuscle", ["pairwise"]).iloc[0].tolist()
-    assert row == [f"Pairwise, which {WHY}", "-", "-", "-", 0, "-"]
+    assert row == [f"Pairwise, which {WHY}", "-", "-", "-", "-", 0]
     for refused in (lambda: tables.pairwise_differences(diverged, "pairwise", ["fedmuscle"]),
                     lambda: tables.delta_interval(diverged, "pairwise"), lambda: tables.clients_improved(diverged, "pairwise"),
                     lambda: tables.delta_difference(diverged, "fedmuscle", "pairwise"),

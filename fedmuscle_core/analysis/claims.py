@@ -52,6 +52,22 @@ def sentence(table):
     return f"Shown: {yes}; not shown: {no}; shown to be the other way round: {lower}. As expected: {numbers(right)}."
 
 
+def alpha_sentence(rows):
+    """What learned alpha is shown to be, in one sentence.  rows: label, mean, low, high of the differences in log-odds to what
+    `ablations.WEIGHTS_AGAINST` names, labelled "learned - control"."""
+    found = {row.label.split(" - ")[1]: (row.mean, row.low, row.high) for row in rows.itertuples()}
+
+    def more(*controls):
+        numbers = ", ".join(f"{name}: {interval_text(found[name], 2)}" for name in controls)
+        above = [name for name in controls if found[name][1] > 0]
+        return f"{'shown' if len(above) == len(controls) else 'shown in part' if above else 'not shown'} ({numbers})"
+
+    return ("Learned alpha, change in log-odds against its controls: more than alpha = 1 at the paper's temperatures "
+            f"{more('alpha = 1, tau = 0.2')}; more than a temperature {more('alpha = 1, tau tuned')}; more than a margin "
+            f"{more('margin tuned')}; that it matters which tuples the weights favour "
+            f"{more('shuffled, tau = 0.2', 'shuffled, tau tuned')}.")
+
+
 def slopes(history):
     """Slope of the validation scores over the last fifth of the rounds, at least LEAST_ROUNDS, in points a round: least squares
     on the means over clients and seeds, one row a method."""

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ..experiments.statistics import (
+    EFFECT,
     bytes_sent,
     delta,
     failures,
     final_scores,
+    log_odds_change,
     mean_interval,
     relative_change,
-    seeds_needed,
     verdict,
 )
 from ..methods import METHODS
@@ -22,7 +23,7 @@ from .tables import interval_text, marked
 
 
 def client_changes(results):
-    """Change of every client against Local on the same seed, in percent; one row (value, method, seed, client).
+    """Change of every client against Local on the same seed, in percent and in log-odds; one row (value, method, seed, client).
 
     The Local of the same value, or the one with the value None.  `attrs["untuned"]` names the setups that nobody tuned.
     """
@@ -33,7 +34,8 @@ def client_changes(results):
             local = results.get((value, "local")) or results.get((None, "local"))
             if local is None:
                 raise ValueError(f"results: got no 'local' for {value!r}, expected ({value!r}, 'local') or (None, 'local')")
-            changes = relative_change(final_scores(pd.concat([local[1], history])))
+            scores = final_scores(pd.concat([local[1], history]))
+            changes = relative_change(scores).assign(log_odds=log_odds_change(scores)["log_odds"])
             rows.append(changes[changes["method"] != "local"].rename(columns={"value": "score"}).assign(value=_label(value)))
     if not rows:
         raise ValueError("results: got no method beside 'local' whose runs all came to an end, expected one")
@@ -45,8 +47,8 @@ def client_changes(results):
 def measure(results):
     """One row a run, Local left out, in the order of the keys; `attrs` as of `client_changes`.
 
-    Columns: value (a number, or text), method, seed; delta, worst, improved, worst_third as from `statistics.delta`; loss: last
-    contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round; seconds: wall time of the run.
+    Columns: value (a number, or text), method, seed; delta, worst, improved, worst_third as from `statistics.delta`; log_odds:
+    mean over clients; loss: last contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round; seconds: wall time of the run.
     Where a run diverged, all of its value and method are nan, and a further column `diverged` says on which seeds, and where.
     """
     failed = {key: text for key, (_, history) in results.items() for method, text in failures(history).items()
@@ -61,28 +63,29 @@ def measure(results):
             continue
         mine = changes[(changes["value"] == _label(value)) & (changes["method"] == method)]
         summary = delta(mine).set_index("seed")
+        odds = mine.groupby("seed")["log_odds"].mean()
         sent = bytes_sent(history).groupby("seed").mean() / 1024
         losses = history[(history["metric"] == "contrastive_loss") & (history["round"] == history["round"].max())]
         losses = losses.groupby("seed")["value"].mean()
         seconds = {record["settings"]["seed"]: record["wall_seconds"] for record in records}
         for seed in summary.index:
             rows.append({"value": _label(value), "method": method, "seed": seed, **summary.loc[seed].drop("method"),
-                         "loss": losses.get(seed, np.nan), "kib": sent[seed], "seconds": seconds[seed]})
+                         "log_odds": odds[seed], "loss": losses.get(seed, np.nan), "kib": sent[seed], "seconds": seconds[seed]})
     table = pd.DataFrame(rows)
     table.attrs = changes.attrs
     return table
 
 
-def effects(measured, reference, method="fedmuscle", column="delta", effect=1.0):
+def effects(measured, reference, method="fedmuscle"):
     """Every value of `method` against its value `reference`, paired over the seeds both have: one row each, as numbers.
 
-    Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference; own_mean,
-    own_low, own_high of the value itself; seeds; seeds_needed to show a difference of `effect`.  Of a value that diverged all
-    are nan; the reference must not.
+    Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference in log-odds;
+    own_mean, own_low, own_high of the value's Delta in percent; seeds.  Of a value that diverged all are nan; the reference must
+    not.
     """
     mine = measured[measured["method"] == method]
     failed = diverged(mine)
-    wide = mine.pivot(index="seed", columns="value", values=column)
+    wide, own = (mine.pivot(index="seed", columns="value", values=column) for column in ("log_odds", "delta"))
     if any(isinstance(value, str) for value in wide):
         wide = wide[[value for value in measured["value"].unique() if value in wide]]       # as planned; numbers: ascending
     reference, rows = _label(reference), []
@@ -92,14 +95,12 @@ def effects(measured, reference, method="fedmuscle", column="delta", effect=1.0)
         raise ValueError(f"reference: {method!r} with {reference!r} {failed[reference]}; expected one that came to an end")
     for value in wide.columns:
         if value in failed:
-            rows.append((value, *[np.nan] * 6, 0, "-"))
+            rows.append((value, *[np.nan] * 6, 0))
             continue
         difference = (wide[value] - wide[reference]).dropna()
-        same = value == reference
-        rows.append((value, *((0.0, np.nan, np.nan) if same else mean_interval(difference)),
-                     *mean_interval(wide[value].dropna()), len(difference), "-" if same else seeds_needed(difference, effect)))
-    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "own_mean", "own_low", "own_high", "seeds",
-                                        "seeds_needed"])
+        rows.append((value, *((0.0, np.nan, np.nan) if value == reference else mean_interval(difference)),
+                     *mean_interval(own[value].dropna()), len(difference)))
+    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "own_mean", "own_low", "own_high", "seeds"])
     table.attrs = measured.attrs
     return table
 
@@ -110,14 +111,14 @@ def diverged(measured):
 
 
 def effect_table(measured, reference, name="value", method="fedmuscle"):
-    """`effects` on Delta as text: one row a value of what is called `name`."""
+    """`effects` as text: one row a value of what is called `name`; whether an EFFECT of this size was shown."""
     rows, reference, failed = [], _label(reference), diverged(measured[measured["method"] == method])
     for row in effects(measured, reference, method).itertuples():
         same, found = row.label == reference, (row.mean, row.low, row.high)
         rows.append({name: row.label, marked("Delta (%)", measured): failed.get(row.label) or interval_text(
             (row.own_mean, row.own_low, row.own_high)),
-                     f"minus {reference} (points)": "-" if same else interval_text(found),
-                     "shown": "-" if same else verdict(found), "seeds": row.seeds, "seeds to show 1 point": row.seeds_needed})
+                     f"minus {reference} (log-odds)": "-" if same else interval_text(found, 2),
+                     "shown": "-" if same else verdict(found, EFFECT), "seeds": row.seeds})
     return pd.DataFrame(rows)
 
 
@@ -127,14 +128,14 @@ def answer(measured, reference, name, method="fedmuscle"):
     failed = diverged(measured[measured["method"] == method])
     for row in rows[rows["label"] != reference].itertuples():
         found = (row.mean, row.low, row.high)
-        said.setdefault(verdict(found), []).append(f"{row.label} {interval_text(found)}")
+        said.setdefault(verdict(found, EFFECT), []).append(f"{row.label} {interval_text(found, 2)}")
     parts = [f"{word} with {', '.join(said[word])}"
-             for word in ("higher", "lower", "no difference shown", "one seed: no interval") if word in said]
+             for word in ("higher", "lower", "no difference", "too few seeds", "one seed: no interval") if word in said]
     parts += [f"with {value} it {text}" for value, text in failed.items()]
     own = rows[rows["label"] == reference].iloc[0]
     interval = interval_text((own.own_mean, own.own_low, own.own_high))
     return (f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}; "
-            f"against it, in points over {own.seeds} seed(s): {'; '.join(parts)}.")
+            f"against it, in log-odds over {own.seeds:.0f} seed(s): {'; '.join(parts)}.")
 
 
 def _label(value):

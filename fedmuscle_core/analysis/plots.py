@@ -119,7 +119,7 @@ def change_heatmap(changes, methods=None):
 
 
 def forest_plot(rows, title):
-    """Paired differences with their intervals, one line each from the top, the numbers as text at the right.
+    """Paired differences in log-odds with their intervals, one line each from the top, the numbers as text at the right.
 
     rows: DataFrame with label, mean, low, high (nan: no interval, or no difference) and, optionally, group, which heads the
     lines of a domain.  Blue and red intervals exclude 0, grey ones do not.  Returns the figure.
@@ -131,10 +131,10 @@ def forest_plot(rows, title):
         if isinstance(line, str):
             continue
         colour = GAIN if line.low > 0 else LOSS if line.high < 0 else UNCLEAR
-        text = f"{line.mean:+.1f}" if line.mean == line.mean else "-"
+        text = f"{line.mean:+.2f}" if line.mean == line.mean else "-"
         if line.low == line.low:
             ax.plot([line.low, line.high], [y, y], color=colour)
-            text += f" [{line.low:+.1f}, {line.high:+.1f}]"
+            text += f" [{line.low:+.2f}, {line.high:+.2f}]"
         ax.plot(line.mean, y, "o", color=colour)
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center")
     ax.axvline(0, color="k", linewidth=1)
@@ -145,7 +145,7 @@ def forest_plot(rows, title):
     ax.tick_params(axis="y", length=0)
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
-    ax.set_xlabel("paired difference of Delta (points)")
+    ax.set_xlabel("paired change in log-odds")
     fig.suptitle(marked(title, rows), x=0.01, ha="left")
     return fig
 
@@ -204,13 +204,13 @@ def value_curves(ax, measured):
     return table
 
 
-def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None, bold=None, fontsize=8):
+def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None, bold=None, fontsize=8, digits=1):
     """Table of numbers, some nan, as an annotated heat map on `ax`: blue above 0, red below, colours end at `limit`; which are
     `bold`: an array of that shape.  Returns the image."""
     image = ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
         if value == value:
-            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=fontsize,
+            ax.text(column, row, f"{value:+.{digits}f}", ha="center", va="center", fontsize=fontsize,
                     color="w" if abs(value) > 0.55 * limit else "k",
                     weight="bold" if bold is not None and bold[row, column] else "normal")
     ax.set_xticks(range(grid.shape[1]), grid.columns)

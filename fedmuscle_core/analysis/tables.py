@@ -9,6 +9,7 @@ from itertools import combinations
 import pandas as pd
 
 from ..experiments.statistics import (
+    EFFECT,
     balanced_gain,
     bytes_sent,
     delta,
@@ -23,7 +24,6 @@ from ..experiments.statistics import (
     probability_of_improvement,
     relative_change,
     seed_client_table,
-    seeds_needed,
     stratified_bootstrap,
     verdict,
 )
@@ -56,11 +56,13 @@ def changes_of(history, methods, baseline="local"):
 def delta_table(history):
     """One row a method: Delta and who pays for it, means over seeds with 95 % intervals, as text."""
     failed = failures(history)
-    summary = dict(list(delta(changes_of(history, set(history["method"]) - set(failed))).groupby("method")))
-    rows = []
+    scores = final_scores(history[~history["method"].isin(set(failed) - {"local"})])
+    summary = dict(list(delta(relative_change(scores, "local")).groupby("method")))
+    gains, rows = mean_log_odds(scores), []
     for name, method in METHODS.items():
         if name in summary:
-            rows.append({marked("method", history): method.label, **_gains(summary[name]), "seeds": len(summary[name])})
+            rows.append({marked("method", history): method.label, **_gains(summary[name], gains.loc[name]),
+                         "seeds": len(summary[name])})
         elif name in failed:
             rows.append({marked("method", history): method.label, "Delta (%)": failed[name]})
     return dashed(pd.DataFrame(rows))
@@ -71,10 +73,14 @@ def dashed(table):
     return table.astype(object).fillna("-") if table.isna().any(axis=None) else table
 
 
-def _gains(summary):
-    return {"Delta (%)": mean_text(summary["delta"]), "worst client (%)": mean_text(summary["worst"]),
-            "worst third (%)": mean_text(summary["worst_third"]),
-            "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
+def mean_log_odds(scores, baseline="local"):
+    """Change in log-odds against the baseline, mean over clients: a Series over (method, seed)."""
+    return log_odds_change(scores, baseline).groupby(["method", "seed"])["log_odds"].mean()
+
+
+def _gains(summary, log_odds):
+    return {"Delta (%)": mean_text(summary["delta"]), "log-odds": mean_text(log_odds, 2),
+            "worst client (%)": mean_text(summary["worst"]), "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
 
 
 def score_table(history):
@@ -129,50 +135,52 @@ def comparison_table(history, methods, baseline="local"):
     failed, rows = failures(history), []
     scores = final_scores(history[history["method"].isin({*methods, baseline} - ({*failed} - {baseline}))])
     changes = relative_change(scores, baseline)
-    summary, gains = delta(changes), balanced_gain(log_odds_change(scores, baseline))
+    summary, odds = delta(changes), mean_log_odds(scores, baseline)
+    gains = balanced_gain(log_odds_change(scores, baseline))
     for method in (method for method in methods if method != baseline):
         if method in failed:
             rows.append({marked("method", history): METHODS[method].label, "Delta (%)": failed[method]})
             continue
         middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
         table, gain = (table[table["method"] == method] for table in (summary, gains))
-        texts = _gains(table)
+        texts = _gains(table, odds.loc[method])
         rows.append({marked("method", history): METHODS[method].label, "Delta (%)": texts.pop("Delta (%)"),
                      "IQM (%)": interval_text(middle), **texts,
                      "balanced gain (log-odds)": mean_text(gain["balanced_gain"], 2), "seeds": len(table)})
     return dashed(pd.DataFrame(rows))
 
 
-def pairwise_differences(history, first, others, baseline="local", effect=1.0):
+def pairwise_differences(history, first, others, baseline="local"):
     """`first` against each of `others` on the seeds both have, one row each, as numbers.
 
-    Columns: label; mean, low, high of the paired difference of Delta in points (Student-t, not adjusted for the number of
-    rows); probability, probability_low, probability_high of improvement; seeds; seeds_needed to show `effect` points.
-    One that diverged says so in its label, and its numbers are nan.
+    Columns: label; mean, low, high of the paired difference in log-odds, mean over clients (Student-t, not adjusted for the
+    number of rows); delta, delta_low, delta_high: that of Delta in points; probability, probability_low, probability_high of
+    improvement; seeds.  One that diverged says so in its label, and its numbers are nan.
     """
     failed, rows = failures(history), []
-    changes = changes_of(history, {first, *others} - ({*failed} - {first}), baseline)
+    methods = {first, *others} - ({*failed} - {first})
+    changes = changes_of(history, methods, baseline)
+    odds = log_odds_change(final_scores(history[history["method"].isin([*methods, baseline])]), baseline)
     for other in others:
         if other in failed:
-            rows.append((f"{METHODS[other].label}, which {failed[other]}", *[float("nan")] * 6, 0, "-"))
+            rows.append((f"{METHODS[other].label}, which {failed[other]}", *[float("nan")] * 9, 0))
             continue
-        tables = paired_tables(changes, first, other)
-        differences = (tables[0] - tables[1]).mean(axis=1)
-        rows.append((METHODS[other].label, *mean_interval(differences), *probability_of_improvement(*tables),
-                     len(differences), seeds_needed(differences, effect)))
-    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "probability", "probability_low", "probability_high",
-                                        "seeds", "seeds_needed"])
+        tables, logits = paired_tables(changes, first, other), paired_tables(odds, first, other, "log_odds")
+        differences = [(ours - theirs).mean(axis=1) for ours, theirs in (logits, tables)]
+        rows.append((METHODS[other].label, *(number for one in differences for number in mean_interval(one)),
+                     *probability_of_improvement(*tables), len(differences[0])))
+    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "delta", "delta_low", "delta_high", "probability",
+                                        "probability_low", "probability_high", "seeds"])
     table.attrs = changes.attrs
     return table
 
 
 def pairwise_table(history, first, others, baseline="local"):
-    """`pairwise_differences` as text: `first` minus each of `others`, what that shows, and the seeds one point would take."""
+    """`pairwise_differences` as text: `first` minus each of `others`, and whether an EFFECT of this size was shown."""
     rows = [{f"{marked(METHODS[first].label, history)} against": row.label,
-             "difference of Delta (points)": interval_text(row[2:5]), "shown": verdict(row[2:5]),
-             "probability of improvement": interval_text(row[5:8], 2, signed=False), "seeds": row.seeds,
-             "seeds to show 1 point": row.seeds_needed}
-            for row in pairwise_differences(history, first, others, baseline).itertuples()]
+             "difference of Delta (points)": interval_text(row[5:8]), "difference in log-odds": interval_text(row[2:5], 2),
+             "shown": verdict(row[2:5], EFFECT), "probability of improvement": interval_text(row[8:11], 2, signed=False),
+             "seeds": row.seeds} for row in pairwise_differences(history, first, others, baseline).itertuples()]
     return pd.DataFrame(rows)
 
 

@@ -5,6 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
+from .claims import PAPER_TAU, seeds_of
 from .profiles import paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
@@ -42,6 +43,10 @@ MFED_VARIANTS = {                                     # of M-Fed; "as tuned" fir
     "as tuned": {}, "frozen encoder": {"share": "decoder"}, "decoders not averaged": {"share": "encoder"},
     "no global decoder term": {"lam": 0.0}, "distance to the global decoder": {"decoder_term": "distance"},
 }
+WEIGHTS_AGAINST = {                                   # what each of `by_weights` is held against
+    "alpha = 1, tau = 0.2": "learned, tau = 0.2", "shuffled, tau = 0.2": "learned, tau = 0.2",
+    "alpha = 1, tau tuned": "learned, tau tuned", "margin tuned": "learned, tau tuned", "shuffled, tau tuned": "learned, tau tuned",
+}
 SEEDS = {"mini": 5}
 FEW_SEEDS = {"mini": 3}
 
@@ -63,6 +68,11 @@ def at(profile, setup, method, seeds, **changes):
     return [settings.replace(**changes) for settings in profile_settings(profile, setup, method, seeds)]
 
 
+def flat(*groups):
+    """All runs of groups."""
+    return [settings for group in groups for runs in group.values() for settings in runs]
+
+
 def peer_counts(setup):
     """The numbers of peers that are tried with a setup: the least, the most, then what is between them."""
     setup = setup_named(setup)
@@ -78,6 +88,21 @@ def by_peer_count(profile, seeds=None, setup="setup1", methods=("pairwise", "fed
         for count in some(profile, peer_counts(setup)):
             sampling = {"num_samples": NUM_SAMPLES} if method == "fedmuscle" and count > EXACT_UP_TO else {}
             runs[count, method] = at(profile, setup, method, seeds, num_peers=count, **sampling)
+    return runs
+
+
+def by_weights(profile, seeds=None):
+    """(weights of the tuples, temperatures): what else learned alpha could be.  The margin was tuned, as every method; shuffled
+    weights have all that was tuned for learned ones."""
+    seeds = seeds_of(profile, seeds, SEEDS.get(profile))
+    runs = {(None, "local"): profile_settings(profile, "embedded1", "local", seeds)}
+    for name, values in (("tau = 0.2", PAPER_TAU), ("tau tuned", {})):
+        learned = profile_settings(profile, "embedded1", "fedmuscle", seeds, **values)
+        runs[f"alpha = 1, {name}", "pairwise"] = profile_settings(profile, "embedded1", "pairwise", seeds, **{
+            field: value for field, value in values.items() if field == "tau"})
+        runs[f"learned, {name}", "fedmuscle"] = learned
+        runs[f"shuffled, {name}", "shuffled_alpha"] = [settings.replace(method="shuffled_alpha") for settings in learned]
+    runs["margin tuned", "constant_margin"] = profile_settings(profile, "embedded1", "constant_margin", seeds)
     return runs
 
 

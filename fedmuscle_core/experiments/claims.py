@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ..checks import one_of
-from .profiles import profile_settings
+from .profiles import profile_seeds, profile_settings
 
-SEEDS = {"quick": (10, 11), "mini": tuple(range(10, 20))}
+SEEDS = {"quick": (10, 11), "mini": tuple(range(10, 20)), "paper": (10, 11, 12)}
 TUNED = ("local", "simclr", "pairwise", "fedmuscle")
 PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 
@@ -43,9 +43,9 @@ CLAIMS = (
 )
 
 
-def seeds_of(profile, seeds=None):
-    """`seeds`, or those of the claims in a profile."""
-    return list(seeds or SEEDS[one_of("profile", profile, SEEDS)])
+def seeds_of(profile, seeds=None, most=None):
+    """`seeds` as a list, or the first `most` of those of the claims in a profile."""
+    return profile_seeds(profile, seeds or list(SEEDS[one_of("profile", profile, SEEDS)][:most]))
 
 
 def claimed(profile, seeds=None, claims=CLAIMS):

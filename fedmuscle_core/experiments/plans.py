@@ -1,26 +1,32 @@
 """Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
 A notebook's plan is the function `notebook_NN` here.
 
-seeds: None or empty for those of the profile: all of them for notebooks 02 and 03, the first few for the tables of all methods.
+seeds: None or empty for those of the claims: all of them for notebooks 02 and 03, the first few for the tables of all methods; of
+the profile for notebooks whose runs are of earlier versions.
 """
 
-from ..methods import of_group
-from . import ablations
-from .choices import methods_tried
-from .claims import PAPER_TAU
-from .profiles import profile_seeds, profile_settings
+import dataclasses
 
-FIRST_THREE = ("local", "pairwise", "fedmuscle")
-DOMAINS = {"single": 5, "scenes": 5, "letters": 5}   # public data of Table 1, and how many seeds of the profile each gets
+from ..methods import of_group
+from . import ablations, claims
+from .choices import methods_tried
+from .profiles import profile_seeds, profile_settings
+from .settings import Settings
+
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
-TABLE_SEEDS = 5
+TABLE_SEEDS = {"quick": 1, "mini": 5}                 # of those of the claims
+FEW_SEEDS = 5
 DISTANT_DOMAINS = ("scenes", "single")
 
 
-def setup1(profile, seeds=None):
-    """Local, alpha = 1 and learned alpha at the paper's temperatures."""
-    seeds = profile_seeds(profile, seeds)
-    return [settings for method in FIRST_THREE for settings in profile_settings(profile, "setup1", method, seeds, **PAPER_TAU)]
+def notebook_02(profile, seeds=None):
+    """The runs that the claims of data/PREDICTIONS.md compare."""
+    return claims.claimed(profile, seeds)
+
+
+def notebook_03(profile, seeds=None):
+    """Alpha = 1 and learned alpha, at the paper's temperatures and as tuned, and what else the weights could be."""
+    return claims.claimed(profile, seeds, claims.CLAIMS[1:3]) + ablations.flat(ablations.by_weights(profile, seeds))
 
 
 def tabled(setup):
@@ -28,27 +34,28 @@ def tabled(setup):
     return [name for name in of_group("aligning") if name in methods_tried(setup)]
 
 
-def table1(profile, seeds=None, domains=tuple(DOMAINS), methods=None):
-    """Every aligning method, as tuned, with every public domain; Local once, as it reads none."""
-    return [settings for domain in domains for method in methods or tabled("setup1")
-            for settings in profile_settings(profile, "setup1", method, table_seeds(profile, seeds, DOMAINS[domain]),
-                                             public_domain=domain)]
+def table1(profile, seeds=None, methods=None):
+    """The aligning methods on Setup 1, as tuned."""
+    seeds = claims.seeds_of(profile, seeds, TABLE_SEEDS.get(profile))
+    return [settings for method in methods or tabled("embedded1")
+            for settings in profile_settings(profile, "embedded1", method, seeds)]
 
 
-def notebook_03(profile, seeds=None):
-    """Alpha = 1 and learned alpha, at the paper's temperatures and as tuned."""
-    return setup1(profile, seeds) + table1(profile, seeds, ["single"], FIRST_THREE)
+def at_defaults(profile, seeds=None):
+    """The same with what was tuned for a method at its defaults; the local phases as tuned for Local."""
+    return [untuned(settings) for settings in table1(profile, seeds)]
 
 
-def augmented(profile, seeds=None):
-    """FedMuscle with public batches seen through the augmentation that SimCLR has, with Table 1's first public domain."""
-    return profile_settings(profile, "setup1", "fedmuscle", table_seeds(profile, seeds), public_domain=next(iter(DOMAINS)),
-                            augment=True)
+def untuned(settings):
+    """The same run with the hyperparameters of its method's `grid`, and those tied to them, as nobody would have tuned them."""
+    method = Settings.of(settings.setup, settings.method.name).method
+    own = {*type(method).grid, *type(method).tied} & {field.name for field in dataclasses.fields(method)}
+    return settings.replace(**{name: getattr(method, name) for name in own})
 
 
 def notebook_04(profile, seeds=None):
-    """Table 1 and the experiment on one explanation of its order."""
-    return table1(profile, seeds) + augmented(profile, seeds)
+    """Table 1, as tuned and at defaults."""
+    return table1(profile, seeds) + at_defaults(profile, seeds)
 
 
 def table2(profile, seeds=None):
@@ -57,24 +64,19 @@ def table2(profile, seeds=None):
     return [settings for method in tabled("setup2") for settings in profile_settings(profile, "setup2", method, seeds)]
 
 
-def loss_table(profile, seeds=None):
-    """Local and the methods that differ in their contrastive loss and what was tuned for it, with each public domain."""
-    return table1(profile, seeds, methods=LOSSES)
+def notebook_06(profile, seeds=None):
+    """Local and the methods that differ in their contrastive loss and what was tuned for it."""
+    return table1(profile, seeds, LOSSES)
 
 
-def table_seeds(profile, seeds=None, most=TABLE_SEEDS):
+def table_seeds(profile, seeds=None, most=FEW_SEEDS):
     """`seeds`, or the first `most` of the profile."""
     return profile_seeds(profile, seeds, most)
 
 
-def flat(*groups):
-    """All runs of groups of `ablations`."""
-    return [settings for group in groups for runs in group.values() for settings in runs]
-
-
 def notebook_07(profile, seeds=None):
     """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
-    return flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
+    return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
                 ablations.by_protocol(profile, seeds),
                 ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
                 ablations.by_choice(profile, seeds, "setup2"))
@@ -82,31 +84,31 @@ def notebook_07(profile, seeds=None):
 
 def notebook_08(profile, seeds=None):
     """Which public data, how many, and the temperature of distant pairs."""
-    return flat(ablations.by_domain(profile, seeds), ablations.by_public_size(profile, seeds),
+    return ablations.flat(ablations.by_domain(profile, seeds), ablations.by_public_size(profile, seeds),
                 *(ablations.by_distant_tau(profile, seeds, domain) for domain in DISTANT_DOMAINS))
 
 
 def notebook_09(profile, seeds=None):
     """Unequal private data and clients that are absent."""
-    return flat(ablations.by_concentration(profile, seeds), ablations.by_absence(profile, seeds))
+    return ablations.flat(ablations.by_concentration(profile, seeds), ablations.by_absence(profile, seeds))
 
 
 def notebook_10(profile, seeds=None):
     """One factor at a time around the tuned point, the two temperatures together, batch size and temperature together."""
-    return flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
+    return ablations.flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
                 *(ablations.by_factor(profile, factor, seeds) for factor in ablations.factors(profile)))
 
 
 def notebook_11(profile, seeds=None):
     """The FedMuscle runs of Setup 1 whose bound the notebook holds against Delta."""
-    return flat(ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
+    return ablations.flat(ablations.by_peer_count(profile, seeds, methods=["fedmuscle"]),
                 ablations.by_domain(profile, seeds, methods=["fedmuscle"]), ablations.by_public_size(profile, seeds),
                 ablations.by_temperatures(profile, seeds))
 
 
 def notebook_12(profile, seeds=None):
     """Other clients: their modalities, their models, their number."""
-    return flat(ablations.by_setup(profile, ablations.MODALITIES, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
                 ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
@@ -122,7 +124,7 @@ def notebook_13(profile, seeds=None, setups=MFED_BENCHMARKS):
 
 def notebook_14(profile, seeds=None):
     """M-Fed without one of its parts, with one to eight tasks, and the runs whose updates are looked at."""
-    return flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
+    return ablations.flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
         profile, seeds, ["mfed_dense"])
 
 
@@ -166,9 +168,9 @@ def notebook_15(profile, seeds=None):
     if profile == "quick":
         return []
     return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
-            for settings in plan(profile, seeds, domain)] + flat(photos1_as_few(profile, seeds)) + photos2(profile, seeds)
+            for settings in plan(profile, seeds, domain)] + ablations.flat(photos1_as_few(profile, seeds)) + photos2(profile, seeds)
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
-notebook_02, notebook_05, notebook_06 = setup1, table2, loss_table
+notebook_05 = table2
 PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

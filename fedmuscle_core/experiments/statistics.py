@@ -11,6 +11,7 @@ from scipy import stats
 
 from .store import DIVERGED
 
+EFFECT = 0.1                           # change in log-odds that is asked about: 2.5 points at 50 percent.  Our choice
 SCORE_LIMITS = (0.5, 99.5)             # percent; scores are clipped here before their logit.  Our choice, not the paper's
 
 
@@ -111,8 +112,11 @@ def paired_difference(table, column, first, second):
     return mean_interval((wide[first] - wide[second]).dropna())
 
 
-def verdict(interval):
-    """What a paired difference shows, in words; "-" for nan, where there is none."""
+def verdict(interval, effect=None):
+    """What a paired difference shows, in words; "-" for nan, where there is none.
+
+    With an `effect` that is asked about, "no difference" says that none of its size is there, "too few seeds" that one might be.
+    """
     mean, low, high = interval
     if np.isnan(mean):
         return "-"
@@ -120,7 +124,11 @@ def verdict(interval):
         return "one seed: no interval"
     if low > 0:
         return "higher"
-    return "lower" if high < 0 else "no difference shown"
+    if high < 0:
+        return "lower"
+    if effect is None:
+        return "no difference shown"
+    return "no difference" if max(-low, high) <= effect else "too few seeds"
 
 
 def holm_intervals(differences, level=0.05):
@@ -146,20 +154,6 @@ def holm_intervals(differences, level=0.05):
         rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "p": largest, "seeds": seeds}
         left -= largest < level                                               # after the first that is not shown none is
     return pd.DataFrame([{"name": name, **rows[name]} for name in differences])
-
-
-def seeds_needed(differences, effect, confidence=0.95, power=0.8):
-    """Seeds needed to show a mean paired difference of `effect` at their observed spread: an int, or "?" for one seed.
-
-    Normal approximation n = ((z_confidence + z_power) s / effect)^2, rounded up, at least 2.
-    """
-    differences = np.asarray(differences, dtype=float)
-    if effect <= 0:
-        raise ValueError(f"effect: got {effect}, expected a difference above 0")
-    if differences.size < 2:
-        return "?"
-    z = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
-    return max(2, int(np.ceil((z * differences.std(ddof=1) / effect) ** 2)))
 
 
 def seed_client_table(changes, method, column="change"):

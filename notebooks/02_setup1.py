@@ -33,8 +33,7 @@ import pandas as pd
 
 from fedmuscle_core.analysis import beside_paper, claims, plots, tables
 from fedmuscle_core.experiments import plans
-from fedmuscle_core.experiments.claims import CLAIMS, TUNED, seeds_of
-from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.experiments.claims import CLAIMS, TUNED, seeds_of, tuned_runs
 from fedmuscle_core.experiments.runs import stored, sweep
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change
 from fedmuscle_core.methods import METHODS
@@ -42,7 +41,7 @@ from fedmuscle_core.paths import BACKBONES, results
 
 plots.use_style()
 used, folder = seeds_of(profile, seeds), results(profile)
-wanted = {method: profile_settings(profile, "embedded1", method, used) for method in TUNED}
+wanted = tuned_runs(profile, seeds)
 
 # %% [markdown]
 # ## The clients

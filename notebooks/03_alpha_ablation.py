@@ -150,12 +150,7 @@ pd.DataFrame({name: [f"{tables.interval_text(interval)}: {verdict(interval)}" fo
 # Learned alpha minus each, change in log-odds, paired over seeds, 95 % intervals, not adjusted.
 
 # %%
-of = {label: runs for (label, _), runs in ablations.by_weights(profile, seeds).items() if label}
-rows = []
-for control, learned in ablations.WEIGHTS_AGAINST.items():
-    difference = claims.log_odds_differences(of[learned], of[control], folder)
-    rows.append((f"{learned} - {control}", *mean_interval(difference), len(difference)))
-rows = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "seeds"])
+rows = claims.weight_differences(profile, folder, seeds)
 fig = plots.forest_plot(rows, f"Learned alpha minus a control, {rows['seeds'].max()} seeds, 95 % intervals")
 plots.save_figure(fig, rows, "03_alpha_controls", profile)
 
@@ -175,7 +170,7 @@ def retrieval(runs):
 
 
 pd.DataFrame([{"weights": label, "retrieval after training": tables.mean_text(pd.Series(retrieval(runs)), 3, signed=False)}
-              for label, runs in of.items()])
+              for (label, _), runs in ablations.by_weights(profile, seeds).items() if label])
 
 # %% [markdown]
 # ## Published, and ours

@@ -57,7 +57,8 @@ def test_effects_are_paired_differences():
     assert rows.loc[1, "mean"] == 0 and np.isnan(rows.loc[1, "low"])
     expected = [(logit(60) - logit(55) + logit(20 + 0.1 * seed) - logit(20) + logit(80) - logit(76)) / 3 for seed in range(3)]
     assert rows.loc[3, "mean"] == pytest.approx(np.mean(expected)) and 0.1 < rows.loc[3, "low"] < rows.loc[3, "mean"]
-    assert rows.loc[3, "own_mean"] == pytest.approx(np.mean([(20 + 0.5 * seed) / 3 for seed in range(3)])) and rows.loc[3, "seeds"] == 3
+    assert rows.loc[3, "own_mean"] == pytest.approx(np.mean([(20 + 0.5 * seed) / 3 for seed in range(3)]))
+    assert rows.loc[3, "seeds"] == 3
     with pytest.raises(ValueError, match=r"reference: got 2, expected one of \[1, 3\]"):
         effects.effects(effects.measure(results()), 2)
 

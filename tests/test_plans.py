@@ -1,6 +1,6 @@
 from collections import Counter
 
-from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.paths import NOTEBOOKS
 
 
@@ -11,14 +11,19 @@ def test_every_plan_is_of_a_notebook_and_named_in_it():
         assert plan("quick") or number == "15"                                # whose data are not here for everybody
 
 
-def test_table_1_has_every_method_on_every_domain_with_the_same_seeds():
-    wanted = plans.table1("mini")
-    counts = Counter((settings.method.name, settings.public_domain) for settings in wanted)
-    assert counts == {(method, domain): count for method in plans.tabled("setup1") for domain, count in plans.DOMAINS.items()}
-    assert plans.DOMAINS["single"] == 5
+def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults():
+    wanted, plain = plans.table1("mini"), plans.at_defaults("mini")
+    methods = plans.tabled("embedded1")
+    assert {"simclr_samples", "fedmuscle_views"} < set(methods) and "constant_margin" not in methods
+    for runs in (wanted, plain):
+        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(methods, 5)
+        assert {settings.seed for settings in runs} == {10, 11, 12, 13, 14}
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
-    twins = [settings.replace(augment=False) for settings in plans.augmented("mini")]
-    assert len(twins) == 5 and set(twins) < set(wanted)
+    default = {settings.method.name: settings for settings in plain}
+    assert (default["fedmuscle"].method.contrastive_lr, default["fedmuscle"].method.tau) == (1e-3, 0.2)
+    assert {settings.training for settings in plain} == {wanted[0].training}
+    steps = {getattr(settings.method, "contrastive_steps", 60) for settings in plain}
+    assert steps == {60} and plans.at_defaults("paper")[-1].method == plans.table1("paper")[-1].method
 
 
 def test_table_2_has_every_method_on_captioned_pairs():
@@ -27,15 +32,18 @@ def test_table_2_has_every_method_on_captioned_pairs():
     assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("setup2", "pairs")}
 
 
-def test_setup_1_keeps_the_temperatures_of_the_paper():
-    wanted = plans.setup1("mini")
-    methods = {(settings.method.name, getattr(settings.method, "tau", None), getattr(settings.method, "tau_prev", None))
-               for settings in wanted}
-    assert methods == {("local", None, None), ("pairwise", 0.2, None), ("fedmuscle", 0.2, 0.15)} and len(wanted) == 3 * 8
+def test_the_weights_of_the_tuples_differ_in_nothing_else():
+    runs = {label: several for (label, _), several in ablations.by_weights("mini").items() if label}
+    assert set(ablations.WEIGHTS_AGAINST) | set(ablations.WEIGHTS_AGAINST.values()) == set(runs)
+    for name, taus in (("tau = 0.2", (0.2, 0.15)), ("tau tuned", (0.5, 0.375))):
+        learned, shuffled = runs[f"learned, {name}"][0], runs[f"shuffled, {name}"][0]
+        assert shuffled.replace(method="fedmuscle") == learned and (learned.method.tau, learned.method.tau_prev) == taus
+    assert runs["alpha = 1, tau = 0.2"][0].method.tau == runs["margin tuned"][0].method.tau == 0.2
+    assert set(plans.notebook_03("mini")) > {settings for several in runs.values() for settings in several}
 
 
-def test_the_loss_table_is_part_of_table_1():
-    assert set(plans.loss_table("mini")) < set(plans.table1("mini"))
+def test_the_losses_are_part_of_table_1():
+    assert set(plans.notebook_06("mini")) < set(plans.table1("mini"))
 
 
 def test_m_feds_tables_have_every_method_on_both_benchmarks_and_their_checks_use_the_same_runs():
@@ -51,8 +59,8 @@ def test_real_photos_are_planned_with_the_samples_there_are():
     wanted = plans.notebook_15("mini")
     alike = plans.photos1_as_few("mini")
     assert {(key[0], run.public_size) for key, runs in alike.items() for run in runs if key[0]} == {
-        (domain, 180) for domain in plans.PHOTO_DOMAINS} and len(plans.flat(alike)) == 25
-    wanted = [run for run in wanted if run not in plans.flat(alike) or run.public_domain == "voc_animals"]
+        (domain, 180) for domain in plans.PHOTO_DOMAINS} and len(ablations.flat(alike)) == 25
+    wanted = [run for run in wanted if run not in ablations.flat(alike) or run.public_domain == "voc_animals"]
     public = {(run.setup.name, run.public_domain, run.public_size) for run in wanted if run.method.name != "local"}
     assert public == {("photos1", "public_unlabeled_tiny", 512), ("photos1", "coco_small", 320), ("photos2", "coco_small", 320),
                       ("photos1", "cifar100_excerpt", 400), ("photos1", "voc_animals", 180)}

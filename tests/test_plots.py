@@ -173,7 +173,8 @@ def test_the_forest_plot_draws_the_intervals_in_the_order_given():
     intervals = [line for line in ax.get_lines() if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
     assert [list(line.get_xdata()) for line in intervals] == [[1, 3], [-1, 2], [-5, -3]]
     assert [line.get_color() for line in intervals] == [plots.GAIN, plots.UNCLEAR, plots.LOSS]
-    assert [text.get_text() for text in ax.texts] == ["+2.00 [+1.00, +3.00]", "+0.50 [-1.00, +2.00]", "-4.00 [-5.00, -3.00]", "+1.00"]
+    assert [text.get_text() for text in ax.texts] == ["+2.00 [+1.00, +3.00]", "+0.50 [-1.00, +2.00]", "-4.00 [-5.00, -3.00]",
+                                                      "+1.00"]
     assert not overlapping([*ax.texts, *ax.get_yticklabels(), ax.xaxis.label, fig._suptitle], fig)
     assert min(text.get_window_extent().x0 for text in ax.texts) > ax.get_window_extent().x1
 

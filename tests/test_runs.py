@@ -128,7 +128,7 @@ def test_a_setup_that_nobody_tuned_is_told_with_the_results(tiny, tmp_path):
     own, renamed = tiny(method="local", rounds=1), dataclasses.replace(tiny().setup, name="tiny2", tuned_as="setup1")
     _, history = sweep([own, own.replace(setup=renamed)], tmp_path, progress=False)
     assert history.attrs["untuned"] == ["tiny"]
-    _, history = stored(plans.setup1("mini"), results("mini"))
+    _, history = stored(plans.notebook_06("mini"), results("mini"))
     assert history.attrs["untuned"] == []
 
 

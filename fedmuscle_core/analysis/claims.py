@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..experiments import ablations
 from ..experiments.claims import CLAIMS
 from ..experiments.runs import stored
-from ..experiments.statistics import final_scores, holm_intervals, log_odds_change
+from ..experiments.statistics import final_scores, holm_intervals, log_odds_change, mean_interval
 from .tables import interval_text
 
 LEAST_ROUNDS = 3
@@ -52,9 +53,17 @@ def sentence(table):
     return f"Shown: {yes}; not shown: {no}; shown to be the other way round: {lower}. As expected: {numbers(right)}."
 
 
+def weight_differences(profile, folder, seeds=None):
+    """Learned alpha minus each of `ablations.WEIGHTS_AGAINST`, change in log-odds: label, mean, low, high, seeds."""
+    runs = {label: several for (label, _), several in ablations.by_weights(profile, seeds).items() if label}
+    found = {control: log_odds_differences(runs[learned], runs[control], folder)
+             for control, learned in ablations.WEIGHTS_AGAINST.items()}
+    return pd.DataFrame([(f"learned - {control}", *mean_interval(values), len(values)) for control, values in found.items()],
+                        columns=["label", "mean", "low", "high", "seeds"])
+
+
 def alpha_sentence(rows):
-    """What learned alpha is shown to be, in one sentence.  rows: label, mean, low, high of the differences in log-odds to what
-    `ablations.WEIGHTS_AGAINST` names, labelled "learned - control"."""
+    """What learned alpha is shown to be, in one sentence.  rows: as from `weight_differences`."""
     found = {row.label.split(" - ")[1]: (row.mean, row.low, row.high) for row in rows.itertuples()}
 
     def more(*controls):

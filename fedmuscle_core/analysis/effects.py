@@ -48,7 +48,8 @@ def measure(results):
     """One row a run, Local left out, in the order of the keys; `attrs` as of `client_changes`.
 
     Columns: value (a number, or text), method, seed; delta, worst, improved, worst_third as from `statistics.delta`; log_odds:
-    mean over clients; loss: last contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round; seconds: wall time of the run.
+    mean over clients; loss: last contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round;
+    seconds: wall time of the run.
     Where a run diverged, all of its value and method are nan, and a further column `diverged` says on which seeds, and where.
     """
     failed = {key: text for key, (_, history) in results.items() for method, text in failures(history).items()
@@ -80,8 +81,8 @@ def effects(measured, reference, method="fedmuscle"):
     """Every value of `method` against its value `reference`, paired over the seeds both have: one row each, as numbers.
 
     Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference in log-odds;
-    own_mean, own_low, own_high of the value's Delta in percent; seeds.  Of a value that diverged all are nan; the reference must
-    not.
+    own_mean, own_low, own_high of the value's Delta in percent; seeds.  Of a value that diverged all are nan; the reference
+    must not.
     """
     mine = measured[measured["method"] == method]
     failed = diverged(mine)

@@ -51,3 +51,8 @@ def seeds_of(profile, seeds=None, most=None):
 def claimed(profile, seeds=None, claims=CLAIMS):
     """The distinct runs that the claims compare."""
     return list(dict.fromkeys(settings for claim in claims for several in claim.runs(profile, seeds) for settings in several))
+
+
+def tuned_runs(profile, seeds=None):
+    """{method: its runs as tuned} of the methods that the claims are about."""
+    return {method: profile_settings(profile, "embedded1", method, seeds_of(profile, seeds)) for method in TUNED}

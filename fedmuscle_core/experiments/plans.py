@@ -1,8 +1,8 @@
 """Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
 A notebook's plan is the function `notebook_NN` here.
 
-seeds: None or empty for those of the claims: all of them for notebooks 02 and 03, the first few for the tables of all methods; of
-the profile for notebooks whose runs are of earlier versions.
+seeds: None or empty for those of the claims: all of them for notebooks 02 and 03, the first few for the tables of all methods;
+of the profile for notebooks whose runs are of earlier versions.
 """
 
 import dataclasses
@@ -75,11 +75,9 @@ def table_seeds(profile, seeds=None, most=FEW_SEEDS):
 
 
 def notebook_07(profile, seeds=None):
-    """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
+    """How many peers, exact or sampled, which ones."""
     return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
-                ablations.by_protocol(profile, seeds),
-                ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
-                ablations.by_choice(profile, seeds, "setup2"))
+                          ablations.by_protocol(profile, seeds), ablations.by_choice(profile, seeds))
 
 
 def notebook_08(profile, seeds=None):
@@ -108,7 +106,8 @@ def notebook_11(profile, seeds=None):
 
 def notebook_12(profile, seeds=None):
     """Other clients: their modalities, their models, their number."""
-    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds),
+                          ablations.by_setup(profile, ablations.KINDS, seeds),
                 ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
@@ -168,7 +167,8 @@ def notebook_15(profile, seeds=None):
     if profile == "quick":
         return []
     return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
-            for settings in plan(profile, seeds, domain)] + ablations.flat(photos1_as_few(profile, seeds)) + photos2(profile, seeds)
+            for settings in plan(profile, seeds, domain)] + ablations.flat(photos1_as_few(profile, seeds)) + photos2(
+                profile, seeds)
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data

@@ -115,7 +115,8 @@ def paired_difference(table, column, first, second):
 def verdict(interval, effect=None):
     """What a paired difference shows, in words; "-" for nan, where there is none.
 
-    With an `effect` that is asked about, "no difference" says that none of its size is there, "too few seeds" that one might be.
+    With an `effect` that is asked about, "no difference" says that none of its size is there, "too few seeds" that one might
+    be.
     """
     mean, low, high = interval
     if np.isnan(mean):

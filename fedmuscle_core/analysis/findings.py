@@ -1,0 +1,149 @@
+"""What the stored runs of profile "mini" come to, as one page: `python -m fedmuscle_core.analysis.findings` writes
+data/results/README.md anew.  Nothing in it is written by hand but what it is about."""
+
+import sys
+from functools import partial
+
+import pandas as pd
+
+from ..experiments import ablations, plans
+from ..experiments.claims import tuned_runs
+from ..experiments.runs import stored
+from ..experiments.store import write_atomically
+from ..paths import results
+from . import claims, effects
+from .beside_paper import order_beside
+from .tables import delta_sentence, delta_table, improvement_sentence
+from .task_tables import order_sentence
+
+FOLDER = results("mini")
+PATH = FOLDER / "README.md"
+HEAD = """# Results
+
+Profile `mini`, test scenes, means over seeds with 95 % Student-t intervals, not adjusted for their number unless it is said.
+*Delta*, the papers' number: mean over clients of the relative change against Local on the same seed. *Log-odds*: mean over
+clients of the change in log-odds; 0.1 is 2.5 points at 50 %. *Worst client*: the lowest relative change of any. "No difference"
+says that there is none of 0.1 in log-odds, "too few seeds" that there might be.
+
+Written by `python -m fedmuscle_core.analysis.findings` from the runs beside it; the notebooks say more.
+"""
+
+
+def page():
+    """The whole page, as text."""
+    return "\n\n".join([HEAD.rstrip(), *(block for part in PARTS for block in part())]) + "\n"
+
+
+def markdown(table):
+    """A frame of texts as a table."""
+    rows = [list(table), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def of(runs):
+    return stored(runs, FOLDER)[1]
+
+
+def measured(groups):
+    return effects.measure({key: stored(runs, FOLDER) for key, runs in groups.items()})
+
+
+def lines(sentences):
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def claims_part():
+    found = claims.verdicts("mini", FOLDER)
+    runs = of([run for several in tuned_runs("mini").values() for run in several])
+    yield "## Setup 1: the claims (notebook 02)"
+    yield ("Written down before the runs: [data/PREDICTIONS.md](../PREDICTIONS.md). Change in log-odds, intervals and p "
+           "adjusted by Holm over the five.")
+    yield markdown(found)
+    yield claims.sentence(found)
+    yield markdown(delta_table(runs))
+    yield lines(delta_sentence(runs, "fedmuscle", other) for other in ("pairwise", "simclr"))
+
+
+def alpha_part():
+    yield "## Learned alpha (notebook 03)"
+    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+
+
+def table1_part():
+    tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
+    yield "## Table 1: every aligning method on Setup 1 (notebook 04)"
+    yield "As tuned, twelve configurations a method:"
+    yield markdown(delta_table(tuned))
+    yield "At defaults:"
+    yield markdown(delta_table(plain))
+    others = [name for name in plans.tabled("embedded1") if name not in ("local", "fedmuscle")]
+    yield lines(improvement_sentence(tuned, "fedmuscle", other) for other in others)
+    yield lines((f"As tuned: {order_beside(tuned)}", f"At defaults: {order_beside(plain)}"))
+
+
+def ablations_part():
+    yield "## Of earlier versions"
+    yield ("What follows was run before version 0.8: d = 64, 512 public samples, 16 contrastive steps a round, few "
+           "configurations tuned, and M-Fed with decoders that clients kept. It is being made again.")
+    yield "Setup 2, every method as tuned (notebook 05):"
+    history = of(plans.table2("mini"))
+    yield markdown(delta_table(history))
+    yield lines(delta_sentence(history, "fedmuscle", other) for other in ("pairwise", "simclr"))
+    yield "Ablations (notebooks 07 to 10 and 12):"
+    factor, setups = partial(partial, ablations.by_factor), partial(partial, ablations.by_setup)
+    yield lines(f"{head}: {effects.answer(measured(runs('mini')), reference, name)}" for head, runs, reference, name in (
+        ("Peers", ablations.by_peer_count, 1, "M"), ("Exact or sampled", ablations.by_estimator, "exact", "the loss"),
+        ("Choice of one peer", ablations.by_choice, "random", "the choice"),
+        ("Public data", ablations.by_domain, "single", "public data"),
+        ("Public samples", ablations.by_public_size, 512, "public samples"),
+        ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
+        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
+        ("Rounds", factor(factor="rounds"), 15, "rounds"),
+        ("Local epochs", factor(factor="local_epochs"), 1, "local_epochs"),
+        ("Contrastive learning rate", factor(factor="contrastive_lr"), 1e-3, "contrastive_lr"),
+        ("Augmentation", factor(factor="augment"), False, "augment"),
+        ("Architectures", setups(setups=ablations.KINDS), "setup1", "architectures"),
+        ("Number of clients", setups(setups=ablations.SIZES, most=ablations.FEW_SEEDS), "setup1", "clients")))
+
+
+def mfed_part():
+    methods = [name for name in plans.MFED_METHODS if name != "fedmuscle"]
+    for setup, tasks in zip(plans.MFED_BENCHMARKS, ("dense tasks", "labels"), strict=True):
+        history = of(plans.notebook_13("mini", setups=[setup]))
+        yield f"M-Fed, four tasks, three clients each, {tasks} (notebook 13):"
+        yield markdown(delta_table(history))
+        yield f"Order: {order_sentence(history, methods)}"
+        yield delta_sentence(history, "mfed", "fedavg")
+    yield "M-Fed's parts and its number of tasks (notebook 14):"
+    yield lines(effects.answer(measured(runs("mini")), reference, name, "mfed") for runs, reference, name in (
+        (ablations.by_mfed_variant, "as tuned", "M-Fed"), (ablations.by_task_count, 1, "tasks")))
+
+
+def photos_part():
+    yield ("Real photos and texts, excerpts of public data sets at 32 pixels, small backbones pretrained on reserved parts of "
+           "them (notebook 15; tuned on one seed; nobody else has published numbers on these excerpts):")
+    for domain, count in plans.PHOTO_DOMAINS.items():
+        history = of(plans.photos1("mini", domain=domain))
+        yield f"Setup 1, {count} public photos of {domain}:"
+        yield markdown(delta_table(history))
+        yield lines(delta_sentence(history, "fedmuscle", other) for other in ("simclr", "pairwise"))
+    history, slower = of(plans.photos1("mini")), of(plans.photos1_at_one_rate("mini"))
+    yield "With alpha = 1 at FedMuscle's contrastive learning rate, which is lower than the one it was tuned to:"
+    yield lines([delta_sentence(pd.concat([history.query("method != 'pairwise'"), slower]), "fedmuscle", "pairwise"),
+                 effects.answer(measured(plans.photos1_as_few("mini")), "voc_animals", "180 public photos of")])
+    history = of(plans.photos2("mini"))
+    yield "Setup 2, 320 public photos of COCO with a caption each:"
+    yield markdown(delta_table(history))
+    yield lines(delta_sentence(history, "fedmuscle", other) for other in ("simclr", "pairwise"))
+
+
+PARTS = (claims_part, alpha_part, table1_part, ablations_part, mfed_part, photos_part)
+
+
+def main():
+    write_atomically(PATH, page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,11 +28,12 @@ lint: setup
 mini: setup  ## the numbers of the committed notebooks: computes what data/results lacks
 	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)
 
-notebooks: setup  ## execute the committed notebooks from their .py sources, in place (profile mini)
+notebooks: setup  ## execute the committed notebooks from their .py sources, in place (profile mini), and write the page of results
 	$(BIN)/jupytext --to ipynb --update notebooks/*.py
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
+	$(BIN)/python -m fedmuscle_core.analysis.findings
 
 backbones: setup  ## make fedmuscle_core/networks/pretrained again (an hour and more)
 	$(BIN)/python -m fedmuscle_core.pretraining.images

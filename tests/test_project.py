@@ -5,17 +5,11 @@ import json
 import re
 import subprocess
 import tomllib
-from functools import partial
 
-import pandas as pd
 import pytest
 import yaml
 
-from fedmuscle_core.analysis import effects
-from fedmuscle_core.analysis.tables import delta_interval, delta_sentence, delta_table, interval_text
-from fedmuscle_core.analysis.task_tables import order_sentence
-from fedmuscle_core.experiments import ablations, plans
-from fedmuscle_core.experiments.runs import stored, sweep, sweep_groups
+from fedmuscle_core.analysis import findings
 from fedmuscle_core.paths import ROOT, results
 
 
@@ -94,17 +88,14 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine():
             assert bad not in text, (name, bad)
 
 
-def test_the_readmes_results_are_those_of_the_stored_runs():
-    text = (ROOT / "README.md").read_text()
-    for wanted in (plans.setup1("mini"), plans.table1("mini", domains=["single"]), plans.table2("mini")):
-        _, history = sweep(wanted, results("mini"), progress=False)
-        for row in delta_table(history).itertuples(index=False):
-            assert "| " + " | ".join(map(str, row)) + " |" in text
-        assert delta_sentence(history, "fedmuscle", "pairwise") in text.replace("\n", " ")
-    for domain in ("scenes", "letters"):
-        _, history = sweep(plans.table1("mini", domains=[domain]), results("mini"), progress=False)
-        for method in ("fedmuscle", "simclr"):
-            assert f"{interval_text(delta_interval(history, method))} %" in text.replace("\n", " ")
+def test_the_page_of_results_is_that_of_the_stored_runs():
+    assert findings.PATH.read_text() == findings.page()
+
+
+def test_the_readmes_findings_are_those_of_the_stored_runs():
+    text = (ROOT / "README.md").read_text().replace("\n", " ")
+    for finding in findings.in_short():
+        assert finding in text
 
 
 def test_the_readmes_faults_are_those_of_the_stored_campaign():
@@ -112,44 +103,3 @@ def test_the_readmes_faults_are_those_of_the_stored_campaign():
     text = (ROOT / "README.md").read_text().replace("\n", " ")
     assert f"tried {found['tried']:,} faults" in text
     assert f"{found['survived']:,} survived, {found['lost_runs']} finished runs lost" in text
-
-
-def test_the_readmes_m_fed_results_are_those_of_the_stored_runs():
-    text, methods = (ROOT / "README.md").read_text(), [name for name in plans.MFED_METHODS if name != "fedmuscle"]
-    for setup in plans.MFED_BENCHMARKS:
-        _, history = sweep(plans.notebook_13("mini", setups=[setup]), results("mini"), progress=False)
-        for row in delta_table(history).itertuples(index=False):
-            assert "| " + " | ".join(map(str, row)) + " |" in text
-        assert order_sentence(history, methods) in text and delta_sentence(history, "mfed", "fedavg") in text
-    for runs, reference, name in ((ablations.by_mfed_variant, "as tuned", "M-Fed"), (ablations.by_task_count, 1, "tasks")):
-        measured = effects.measure(sweep_groups(runs("mini"), results("mini")))
-        assert effects.answer(measured, reference, name, "mfed") in text
-
-
-def test_the_readmes_results_on_real_photos_are_those_of_the_stored_runs():
-    text = (ROOT / "README.md").read_text()
-    for wanted in (*(plans.photos1("mini", domain=domain) for domain in plans.PHOTO_DOMAINS), plans.photos2("mini")):
-        _, history = stored(wanted, results("mini"))
-        for row in delta_table(history).itertuples(index=False):
-            assert "| " + " | ".join(map(str, row)) + " |" in text
-        assert all(delta_sentence(history, "fedmuscle", other) in text for other in ("simclr", "pairwise"))
-    _, history = stored(plans.photos1("mini"), results("mini"))
-    _, slower = stored(plans.photos1_at_one_rate("mini"), results("mini"))
-    assert delta_sentence(pd.concat([history.query("method != 'pairwise'"), slower]), "fedmuscle", "pairwise") in text
-    alike = effects.measure({key: stored(wanted, results("mini")) for key, wanted in plans.photos1_as_few("mini").items()})
-    assert effects.answer(alike, "voc_animals", "180 public photos of") in text
-
-
-def test_the_readmes_ablations_are_those_of_the_stored_runs():
-    text = (ROOT / "README.md").read_text()
-    for runs, reference, name in ((ablations.by_peer_count, 1, "M"), (ablations.by_estimator, "exact", "the loss"),
-                                  (ablations.by_choice, "random", "the choice"), (ablations.by_domain, "single", "public data"),
-                                  (ablations.by_public_size, 512, "public samples"),
-                                  (ablations.by_concentration, "IID", "concentration"),
-                                  (ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
-                                  (partial(ablations.by_factor, factor="rounds"), 15, "rounds"),
-                                  (partial(ablations.by_factor, factor="local_epochs"), 1, "local_epochs"),
-                                  (partial(ablations.by_factor, factor="augment"), False, "augment"),
-                                  (partial(ablations.by_setup, setups=ablations.KINDS), "setup1", "architectures")):
-        measured = effects.measure(sweep_groups(runs("mini"), results("mini")))
-        assert effects.answer(measured, reference, name) in text

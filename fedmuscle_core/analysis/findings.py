@@ -7,13 +7,13 @@ from functools import partial
 import pandas as pd
 
 from ..experiments import ablations, plans
-from ..experiments.claims import tuned_runs
+from ..experiments.claims import CLAIMS, tuned_runs
 from ..experiments.runs import stored
 from ..experiments.store import write_atomically
 from ..paths import results
 from . import claims, effects
 from .beside_paper import order_beside
-from .tables import delta_sentence, delta_table, improvement_sentence
+from .tables import delta_sentence, delta_table, improvement_sentence, interval_text
 from .task_tables import order_sentence
 
 FOLDER = results("mini")
@@ -135,6 +135,19 @@ def photos_part():
     yield "Setup 2, 320 public photos of COCO with a caption each:"
     yield markdown(delta_table(history))
     yield lines(delta_sentence(history, "fedmuscle", other) for other in ("simclr", "pairwise"))
+
+
+def in_short():
+    """The findings that the README shows, a list of sentences."""
+    found, names = claims.holm_over("mini", FOLDER).set_index("name"), {"yes": "shown", "no": "not shown"}
+    for claim in CLAIMS:
+        row = found.loc[claim.number]
+        shown = names.get(claims.shown(row), "the other way round")
+        yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
+    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+    tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
+    yield f"as tuned, {order_beside(tuned)}"
+    yield f"at defaults, {order_beside(plain)}"
 
 
 PARTS = (claims_part, alpha_part, table1_part, ablations_part, mfed_part, photos_part)

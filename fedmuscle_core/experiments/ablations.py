@@ -5,7 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .claims import PAPER_TAU, seeds_of
+from .claims import PAPER_TAU, TUNED, seeds_of
 from .profiles import paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
@@ -84,6 +84,16 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
         for count in some(profile, dict.fromkeys((1, most, *range(2, most)))):
             sampling = {"num_samples": NUM_SAMPLES} if method == "fedmuscle" and count > EXACT_UP_TO else {}
             runs[count, method] = tuned_runs(profile, method, seeds, setup, num_peers=count, **sampling)
+    return runs
+
+
+def by_rounds(profile, seeds=None):
+    """Rounds as they are and twice as many, of the methods that the claims are about."""
+    runs = {}
+    for method in TUNED:
+        usual = tuned_runs(profile, method, seeds)
+        runs[usual[0].rounds, method] = usual
+        runs[2 * usual[0].rounds, method] = [settings.replace(rounds=2 * settings.rounds) for settings in usual]
     return runs
 
 

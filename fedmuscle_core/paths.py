@@ -18,6 +18,7 @@ TUNED = PACKAGE / "experiments" / "tuned.csv"
 NOTEBOOKS = ROOT / "notebooks"                   # only in a clone
 DATA = ROOT / "data"
 PHOTO_BACKBONES = DATA / "raw" / "backbones"     # made from real photos, not to be committed
+PRETRAINED = DATA / "raw" / "pretrained"         # made from installed packages, see networks.packaged
 
 for _name in ("FEDMUSCLE_RUNS", "FEDMUSCLE_FIGURES", "FEDMUSCLE_DATA", "FEDMUSCLE_CHECKPOINTS"):
     if os.environ.get(_name):

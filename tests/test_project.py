@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from fedmuscle_core.analysis import findings
+from fedmuscle_core.networks.packaged import PACKAGED
 from fedmuscle_core.paths import ROOT, results
 
 
@@ -46,6 +47,14 @@ def imports(path):
             target = [*parts[:len(parts) - node.level], *(node.module or "").split(".")]
             is_room = (ROOT / "fedmuscle_core" / target[0]).is_dir() if target[0] else False
             yield target[0] if is_room else ""
+
+
+def test_the_pretrained_networks_are_pinned_with_what_reads_them():
+    lines = (ROOT / "requirements-pretrained.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[^\s;]+", line) for line in lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[><=]", requirement)[0] for requirement in project["optional-dependencies"]["pretrained"]}
+    assert wanted | {entry.package for entry in PACKAGED.values()} <= {line.split("==")[0] for line in lines}
 
 
 def test_a_room_imports_only_what_stands_before_it():

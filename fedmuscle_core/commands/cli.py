@@ -49,6 +49,7 @@ def main(argv=None):
     init.add_argument("--address", default="127.0.0.1:9100", metavar="HOST:PORT",
                       help="of the server, as the nodes reach it (default: %(default)s, for a first try)")
 
+    commands.add_parser("models", help="pretrained networks: names, makers, licences, and which are here")
     commands.add_parser("doctor", help="check the installed packages")
     for command in [*commands.choices.values(), *actions.choices.values(), init]:
         command.set_defaults(error=command.error)
@@ -94,6 +95,9 @@ def _run(args):
             return command(args.action, getattr(args, "name", None), getattr(args, "yes", False))
         except EOFError as error:
             raise ValueError("data fetch: got no terminal to ask on, expected one, or --yes to download without") from error
+    if args.command == "models":
+        from .models import main as command
+        return command()
     from .verify import verify as command
     return command(args.profile, args.sample)
 

@@ -19,13 +19,16 @@ from transformers.utils import logging
 
 from ..paths import BACKBONES, PHOTO_BACKBONES
 from .checkpoints import CHECKPOINTS
+from .packaged import PACKAGED, check_converted, packaged_folder
 
 CHECKSUMS = "checksums.csv"
 
 
 def backbone_folder(name):
-    """Where the backbone `name` lies, or None: networks/pretrained, the folder FEDMUSCLE_CHECKPOINTS names, or what
-    `pretraining.photos` made; a path with a separator in it stands for itself."""
+    """Where the backbone `name` lies, or None: networks/pretrained, the folder FEDMUSCLE_CHECKPOINTS names, what was made from
+    a package, see `packaged`, or by `pretraining.photos`; a path with a separator in it stands for itself."""
+    if name in PACKAGED:
+        return packaged_folder(name)
     chosen = os.environ.get("FEDMUSCLE_CHECKPOINTS")
     places = [BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name]
     places += [Path(name)] if os.sep in name else []
@@ -55,7 +58,7 @@ def located(name):
     where = (f"; {hub} is not in the local cache and the hub cannot be reached: download it where there is a network "
              f"(`hf download {hub}`), or name a folder of local copies by FEDMUSCLE_CHECKPOINTS") if "/" in hub else ""
     raise ValueError(f"backbone: got {name!r}, expected one of {embedded}, which come with this package, one of "
-                     f"{list(CHECKPOINTS)}, a folder, or owner/name of a model on the Hugging Face hub{where}")
+                     f"{[*CHECKPOINTS, *PACKAGED]}, a folder, or owner/name of a model on the Hugging Face hub{where}")
 
 
 def hub_answers(seconds=3.0):
@@ -94,6 +97,8 @@ def load_backbone(name):
     cached = folder or try_to_load_from_cache(place, "model.safetensors", revision=arguments["revision"])
     if isinstance(cached, (str, Path)):
         check_files(folder or Path(cached).parent)
+    if name in PACKAGED:
+        check_converted(folder)
     with loading("backbone", name, place), _no_loading_bar():
         backbone, found = AutoModel.from_pretrained(**arguments, trust_remote_code=False, use_safetensors=True,
                                                     ignore_mismatched_sizes=True, output_loading_info=True)
@@ -178,6 +183,8 @@ class Pixels(NamedTuple):
 
 PIXELS = Pixels()
 RESNET_FORMAT = torch.channels_last     # faster than the usual one on a CPU: see `benchmarks.setup_run`
+CONVOLUTIONAL = ("resnet", "timm_wrapper")
+ANY_SIZE = ("dinov2",)                  # whose configurations name a size, though their positions are interpolated
 IMAGENET = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -208,8 +215,9 @@ def feature_map(backbone, images, scale=PIXELS):
     """
     if images.ndim == 2:
         return images
-    pixels = normalised(images, scale, getattr(backbone.config, "image_size", None))
-    if getattr(backbone.config, "model_type", "") == "resnet":
+    kind = getattr(backbone.config, "model_type", "")
+    pixels = normalised(images, scale, None if kind in ANY_SIZE else getattr(backbone.config, "image_size", None))
+    if kind in CONVOLUTIONAL:
         pixels = pixels.contiguous(memory_format=RESNET_FORMAT)
     with autocast(pixels, scale.precision):
         features = backbone(pixel_values=pixels).last_hidden_state
@@ -221,9 +229,10 @@ def feature_map(backbone, images, scale=PIXELS):
 
 
 def pixels_of(name, side=None, precision="float32"):
-    """How the backbone `name` reads images: SegFormers of `CHECKPOINTS` with ImageNet's statistics, others scaled to [-1, 1].
+    """How the backbone `name` reads images: SegFormers of `CHECKPOINTS` and DINOv2 with ImageNet's statistics, others scaled to
+    [-1, 1].
 
     side: of the images for a backbone whose configuration does not name one.
     """
     hub = {text for known, entry in CHECKPOINTS.items() if entry.imagenet for text in (known, entry.hub)}
-    return (IMAGENET if name in hub else PIXELS)._replace(side=side, precision=precision)
+    return (IMAGENET if name in hub | {"dinov2_small"} else PIXELS)._replace(side=side, precision=precision)

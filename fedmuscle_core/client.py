@@ -48,21 +48,23 @@ class Client:
     train, validation, test: (inputs, targets) as tensors, a Dataset of such pairs or a DataLoader; the last two optional.
     public: the public data as this client reads them, a tensor or Dataset of inputs, sample i the same for all clients.
     held_out: likewise, to measure alignment on; the first 256 public samples if None.
-    lr_scale: factor of the local learning rate.  view: function (batch, torch.Generator) -> another view of a public batch.
+    lr_scale: factor of the local learning rate.  view: function (batch, torch.Generator) -> another view of a public batch;
+    views: function (rows, torch.Generator) -> another view of these public samples, in its place.
     micro_batch_size: samples that go through the network at a time, None for whole batches.  works_on: the device it computes
     on, that of its parameters if None; offload: the network waits in host memory between the client's turns.
     Raises ValueError, before any training, naming the client and what does not fit.
     """
 
     def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None,
-                 lr_scale=1.0, view=augmentation.augment, micro_batch_size=None, works_on=None, offload=False):
+                 lr_scale=1.0, view=augmentation.augment, views=None, micro_batch_size=None, works_on=None, offload=False):
         self.name, who = name, f"client {name}"
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise ValueError(f"name: got {name!r}, expected a word or a number")
         if head is None and not isinstance(encoder, Network):
             raise ValueError(f"{who}: got no head, expected one, or a `Network` as encoder")
         self.network = encoder if head is None else Network(encoder, head)
-        self.task, self.lr_scale, self.view = task, number(f"{who}: lr_scale", lr_scale, above=0), view
+        self.task, self.lr_scale = task, number(f"{who}: lr_scale", lr_scale, above=0)
+        self.view, self.views = view, views
         self.micro_batch_size, self.offload = micro_batch_size, offload
         if micro_batch_size is not None:
             positive_int(f"{who}: micro_batch_size", micro_batch_size)
@@ -105,10 +107,12 @@ class Client:
 def public_batch(client, rows, augmented, *stream):
     """Rows of the public data as the client reads them; `augmented`: through a random view of the stream (the same view
     for all clients of a modality, unless the stream names the client)."""
+    rng = generator(client.seed, "augment", *stream) if augmented else None
+    if augmented and client.views is not None:
+        return client.views(rows, rng).to(client.device)
     batch = client.public.take(rows)[0]
     if augmented:
-        batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-        batch = client.view(batch, generator(client.seed, "augment", *stream))
+        batch = client.view(batch.float() / 255 if batch.dtype == torch.uint8 else batch, rng)
     return batch.to(client.device)
 
 

@@ -19,6 +19,7 @@ NOTEBOOKS = ROOT / "notebooks"                   # only in a clone
 DATA = ROOT / "data"
 PHOTO_BACKBONES = DATA / "raw" / "backbones"     # made from real photos, not to be committed
 PRETRAINED = DATA / "raw" / "pretrained"         # made from installed packages, see networks.packaged
+FEATURES = DATA / "raw" / "features"             # outputs of frozen trunks, see networks.kept
 
 for _name in ("FEDMUSCLE_RUNS", "FEDMUSCLE_FIGURES", "FEDMUSCLE_DATA", "FEDMUSCLE_CHECKPOINTS"):
     if os.environ.get(_name):

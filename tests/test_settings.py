@@ -112,7 +112,7 @@ def test_the_key_depends_on_every_field_but_the_seed(method):
     usual = Settings.of(method=method, tau=0.5)
     keys = {usual.key()}
     names = set(usual.flat()) - {"method", "seed"} - ({"average"} if method == "matfl" else set())     # it takes one value
-    names -= {"own_views"} | NOT_ALONE.get(method, set())
+    names -= {"own_views", "last_stages"} | NOT_ALONE.get(method, set())
     for name in names:
         value = usual.flat()[name]
         other = not value if isinstance(value, bool) else OTHERS[name] if name in OTHERS else 2 * value

@@ -8,12 +8,14 @@ from ..network import in_batches
 from ..networks.adaptation import adapt
 from ..networks.backbones import load_backbone, pixels_of
 from ..networks.client_network import ClientNetwork, DenseClientNetwork
+from ..networks.last import split
 from ..networks.text import TEXT_LENGTH, load_tokenizer, token_ids
 from ..placement import at_work
 from ..seeds import seeded
 from ..world.tasks import task_named
 from ..world.worlds import world_of
 from .parked import ParkedClients
+from .trunks import KeptTrunk
 
 
 def world_for(settings):
@@ -72,10 +74,20 @@ def make_client(index, settings, world, public, held_out, device="cpu"):
     task = task_named(spec.task)
     stream = ("task", spec.task) if settings.setup.one_start else ("client", index)
     with seeded(settings.seed, *stream, "weights"):
-        network = make_network(task, load_backbone(spec.backbone), spec.backbone, settings)
-    data = {split: (read(task, spec.backbone, pairs), wanted) for split, (pairs, wanted) in world.private(index).items()}
+        backbone, trunk = load_backbone(spec.backbone), None
+        if compute.adaptation == "last":
+            trunk, backbone = split(backbone, compute.last_stages)
+        network = make_network(task, backbone, spec.backbone, settings)
+    data = {part: (read(task, spec.backbone, pairs), wanted) for part, (pairs, wanted) in world.private(index).items()}
     shared = {name: None if pairs is None else read(task, spec.backbone, pairs)
               for name, pairs in (("public", public), ("held_out", held_out))}
+    if trunk is not None:
+        kept = KeptTrunk(trunk, spec.backbone, compute, device)
+        if shared["public"] is not None and settings.method.changes_public:
+            shared["views"] = kept.views(shared["public"], compute.views)
+        data = {part: (kept.private(inputs), wanted) for part, (inputs, wanted) in data.items()}
+        shared |= {name: keep(shared[name]) for name, keep in (("public", kept.public), ("held_out", kept.private))
+                   if shared[name] is not None}
     client = Client(index, network, None, task, **data, **shared, lr_scale=task.lr_scale, works_on=device,
                     micro_batch_size=compute.micro_batch_size, offload=compute.offload)
     if compute.adaptation == "frozen" and not (task.dense or settings.method.changes_public):

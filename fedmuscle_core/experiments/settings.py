@@ -22,12 +22,16 @@ PRECISIONS = ("float32", "bfloat16")
 @dataclasses.dataclass(frozen=True)
 class Compute:
     """image_size: side that images are resized to for a backbone whose configuration names none; adaptation, lora_rank: how
-    backbones are fine-tuned, see `networks.adaptation.adapt`; precision: of the backbones; micro_batch_size: samples that go
-    through a network at a time, None for whole batches, which SimCLR's pairs of views and the local losses of CoFED, FedHeNN
-    and the methods that share parameters keep; offload: clients wait in host memory, one at a time is on the accelerator."""
+    backbones are fine-tuned, see `networks.adaptation.adapt`; last_stages: how many of its stages learn with "last", None for
+    the usual number of its kind, see `networks.last`; views: with "last", of every public sample, for methods that draw views;
+    precision: of the backbones; micro_batch_size: samples that go through a network at a time, None for whole batches, which
+    SimCLR's pairs of views and the local losses of CoFED, FedHeNN and the methods that share parameters keep; offload: clients
+    wait in host memory, one at a time is on the accelerator."""
 
     image_size: int | None = None
     adaptation: str = "full"
+    last_stages: int | None = None
+    views: int = 8
     lora_rank: int = 16
     precision: str = "float32"
     micro_batch_size: int | None = None
@@ -37,6 +41,11 @@ class Compute:
         one_of("adaptation", self.adaptation, ADAPTATIONS)
         one_of("precision", self.precision, PRECISIONS)
         positive_int("lora_rank", self.lora_rank)
+        positive_int("views", self.views)
+        if self.last_stages is not None:
+            positive_int("last_stages", self.last_stages, least=0)
+            if self.adaptation != "last":
+                raise ValueError(f"last_stages: got {self.last_stages} with adaptation {self.adaptation!r}, expected None")
         for name in ("image_size", "micro_batch_size"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..paths import BACKBONES, PHOTO_BACKBONES
 from .checkpoints import CHECKPOINTS
+from .last import Tail
 from .packaged import PACKAGED, check_converted, packaged_folder
 
 CHECKSUMS = "checksums.csv"
@@ -211,21 +212,29 @@ def feature_map(backbone, images, scale=PIXELS):
     """Last features of a vision backbone as (B, C, h, w), images in [0, 1] or uint8; a class token is left out.
 
     A backbone made for another image size (`config.image_size`) gets the images resized to it.  Features (B, F) that were kept
-    (see `experiments.build.keep_features`) are returned as they are.
+    (see `experiments.build.keep_features`) are returned as they are; a `last.Tail` reads what was kept of its trunk.
     """
     if images.ndim == 2:
         return images
-    kind = getattr(backbone.config, "model_type", "")
-    pixels = normalised(images, scale, None if kind in ANY_SIZE else getattr(backbone.config, "image_size", None))
-    if kind in CONVOLUTIONAL:
-        pixels = pixels.contiguous(memory_format=RESNET_FORMAT)
-    with autocast(pixels, scale.precision):
-        features = backbone(pixel_values=pixels).last_hidden_state
-    features = features.to(pixels.dtype)
+    if isinstance(backbone, Tail):
+        with autocast(images, scale.precision):
+            features = backbone(images).float()
+    else:
+        pixels = as_pixels(backbone, images, scale)
+        with autocast(pixels, scale.precision):
+            features = backbone(pixel_values=pixels).last_hidden_state
+        features = features.to(pixels.dtype)
     if features.ndim == 4:
         return features
     side = math.isqrt(features.shape[1])
     return features[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
+
+
+def as_pixels(backbone, images, scale=PIXELS):
+    """Images as a vision backbone takes them: `normalised`, of the size its configuration names, laid out as it is fastest."""
+    kind = getattr(backbone.config, "model_type", "")
+    pixels = normalised(images, scale, None if kind in ANY_SIZE else getattr(backbone.config, "image_size", None))
+    return pixels.contiguous(memory_format=RESNET_FORMAT) if kind in CONVOLUTIONAL else pixels
 
 
 def pixels_of(name, side=None, precision="float32"):

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..network import Network
 from .backbones import PIXELS, autocast, feature_map, feature_width, normalised
+from .last import Tail, present
 
 GRID = 2
 
@@ -44,6 +45,8 @@ class TextRepresentationModel(nn.Module):
         self.projection = nn.Linear(feature_width(backbone.config), dim)
 
     def features(self, ids):
+        if isinstance(self.backbone, Tail):
+            return self.backbone(ids), present(ids)
         if ids.is_floating_point():
             return ids
         mask = ids != 0

@@ -1,0 +1,138 @@
+"""Trunk outputs on disk: computed once, whole after a kill, never those of other weights; runs learn from them as without."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from fedmuscle_core.experiments import build, trunks
+from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.networks.backbones import load_backbone
+from fedmuscle_core.networks.kept import kept_rows, keys_of
+from fedmuscle_core.networks.last import split
+
+ABOUT = {"weights": "abc"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A function of samples (n, 2): their rows, twice their values; `store.computed` counts what was computed."""
+    def rows(samples, about=ABOUT, factor=2.0):
+        def compute(numbers):
+            rows.computed += len(numbers)
+            return factor * samples[numbers]
+        return kept_rows(tmp_path, "trunk", about, keys_of(samples), compute, progress=False)
+
+    rows.computed, rows.folder = 0, tmp_path
+    return rows
+
+
+def numbers(first, last):
+    return torch.arange(2.0 * first, 2.0 * last).view(-1, 2)
+
+
+def test_every_sample_is_computed_once_whoever_asks(store):
+    assert torch.equal(store(numbers(0, 70)).all(), 2 * numbers(0, 70).half()) and store.computed == 70
+    again = store(torch.cat([numbers(60, 80), numbers(3, 4), numbers(60, 61)]))
+    assert store.computed == 80 and len(again) == 22
+    assert torch.equal(again.all(), 2 * torch.cat([numbers(60, 80), numbers(3, 4), numbers(60, 61)]).half())
+    assert torch.equal(again[20], 2 * numbers(3, 4)[0].half())
+    assert keys_of(numbers(0, 1)) != keys_of(numbers(0, 1), "view", 1)
+
+
+@pytest.mark.parametrize("kind", ["rows", "keys"])
+def test_what_was_cut_short_is_computed_again(store, kind):
+    store(numbers(0, 40))
+    path = store.folder / f"trunk.{kind}"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert torch.equal(store(numbers(0, 40)).all(), 2 * numbers(0, 40).half()) and store.computed == 41
+    assert (store.folder / "trunk.rows").stat().st_size == 40 * 4 and (store.folder / "trunk.keys").stat().st_size == 40 * 16
+
+
+def test_a_store_that_was_begun_and_has_no_shape_begins_anew(store):
+    (store.folder / "trunk.rows").write_bytes(b"12345")
+    assert torch.equal(store(numbers(0, 3)).all(), 2 * numbers(0, 3).half())
+
+
+def test_other_weights_and_numbers_beyond_half_precision_are_refused(store):
+    store(numbers(0, 3))
+    with pytest.raises(ValueError, match=r"trunk.json: got outputs of \{'weights': 'abc'\}, expected \{'weights': 'x'\}"):
+        store(numbers(0, 3), {"weights": "x"})
+    with pytest.raises(ValueError, match="trunk.rows: got outputs beyond half precision"):
+        store(numbers(5, 6), factor=1e5)
+    assert store(numbers(0, 3)).all().shape == (3, 2) and store.computed == 4
+
+
+@pytest.fixture
+def features(tmp_path, monkeypatch):
+    monkeypatch.setattr(trunks, "FEATURES", tmp_path / "features")
+    return tmp_path / "features"
+
+
+class Whole(nn.Module):
+    """A backbone whose trunk is run at each step."""
+
+    def __init__(self, trunk, tail):
+        super().__init__()
+        self.tail, self.config, self.trunk = tail, tail.config, [trunk]
+
+    def forward(self, pixel_values):
+        return BaseModelOutput(last_hidden_state=self.tail(self.trunk[0](pixel_values)))
+
+
+@pytest.mark.parametrize("method", ["fedmuscle", "simclr", "cofed"])
+def test_clients_learn_as_if_the_trunk_ran_at_each_step(tiny, features, monkeypatch, method):
+    """To rounding: without views everything is the same; views are fewer, so there only the shape is compared."""
+    settings = tiny(method=method, adaptation="last", views=3)
+    kept = build.build(settings)
+    found = kept.fit(2, progress=False)
+    stores = {path.name: path.stat().st_mtime_ns for path in features.glob("*.rows")}
+    assert len(stores) == 2                                                   # two backbones
+    again = build.build(settings).fit(2, progress=False)
+    assert {path.name: path.stat().st_mtime_ns for path in features.glob("*.rows")} == stores
+    assert again.equals(found) and np.isfinite(found["value"]).all()
+    learning = {name for name, parameter in kept.clients[2].network.named_parameters() if parameter.requires_grad}
+    assert all("lora_" in name or "backbone" not in name for name in learning)
+    if method == "simclr":
+        return
+
+    def literal(backbone, learning):
+        return None, Whole(*split(backbone, learning))
+
+    monkeypatch.setattr(build, "split", literal)
+    wanted = build.build(settings).fit(2, progress=False)
+    both = found.merge(wanted, on=["client", "metric", "split", "round"])
+    assert len(both) == len(found) == len(wanted)
+    losses = both[both["split"] == "train"]
+    assert np.allclose(losses["value_x"], losses["value_y"], rtol=0.02)
+    scores = both[both["split"] == "validation"]
+    assert (scores["value_x"] - scores["value_y"]).abs().mean() < 3
+
+
+def test_stores_tell_weights_cut_and_size_apart(tiny, features):
+    for values in ({}, {"last_stages": 3}, {"image_size": 48}):
+        settings = tiny(method="local", adaptation="last", **values)
+        trunk, _ = split(load_backbone("vit_small"), settings.compute.last_stages)
+        trunks.KeptTrunk(trunk, "vit_small", settings.compute).private(torch.rand(2, 3, 32, 32))
+    abouts = [json.loads(path.read_text())["about"] for path in features.glob("*.json")]
+    assert len(abouts) == 3 and len({str(about) for about in abouts}) == 3
+
+
+def test_texts_keep_their_padding(features):
+    trunk, tail = split(load_backbone("bert_small").eval())
+    ids = torch.tensor([[2, 5, 7, 3, 0, 0], [2, 9, 3, 0, 0, 0]])
+    kept = trunks.KeptTrunk(trunk, "bert_small", Settings().compute).private(ids)
+    assert torch.equal(kept.ne(0).any(2), ids != 0)
+    wanted = load_backbone("bert_small").eval()(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+    with torch.no_grad():
+        assert torch.allclose(tail.eval()(kept)[ids != 0], wanted[ids != 0], atol=0.02)
+
+
+def test_how_many_stages_learn_is_asked_of_last_alone():
+    with pytest.raises(ValueError, match="last_stages: got 2 with adaptation 'full', expected None"):
+        Settings.of(last_stages=2)
+    with pytest.raises(ValueError, match="views: got 0"):
+        Settings.of(views=0)

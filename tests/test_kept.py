@@ -77,10 +77,11 @@ class Whole(nn.Module):
 
     def __init__(self, trunk, tail):
         super().__init__()
-        self.tail, self.config, self.trunk = tail, tail.config, [trunk]
+        self.backbone, self.config, self.parts = tail.backbone, tail.config, (trunk, tail)
 
     def forward(self, pixel_values):
-        return BaseModelOutput(last_hidden_state=self.tail(self.trunk[0](pixel_values)))
+        trunk, tail = self.parts
+        return BaseModelOutput(last_hidden_state=tail(trunk(pixel_values)))
 
 
 @pytest.mark.parametrize("method", ["fedmuscle", "simclr", "cofed"])

@@ -4,18 +4,21 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import claims as analysis
+from fedmuscle_core.analysis.tables import delta_interval
 from fedmuscle_core.experiments import choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
+from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.federation import COLUMNS
-from fedmuscle_core.paths import ROOT
+from fedmuscle_core.paths import ROOT, results
 
 PREDICTIONS = (ROOT / "data" / "PREDICTIONS.md").read_text()
 
 
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: str(claim.number))
 def test_the_file_says_what_is_compared_and_what_was_expected(claim):
-    (row,) = [line for line in PREDICTIONS.splitlines() if line.startswith(f"| {claim.number} | ")]
+    (row,) = [line for line in PREDICTIONS.split("## What came out")[0].splitlines()
+              if line.startswith(f"| {claim.number} | ")]
     assert claim.text in row and row.split("|")[-2].strip().startswith("yes" if claim.expected else "no")
 
 
@@ -33,6 +36,17 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
     best = found[found["split"] == "validation"].groupby(["seed", "client", "task"])["value"].max().groupby("task").mean()
     levels = [round(best[task]) for task in ("mlc", "ic100", "ic10")]
     assert "Local, tuned, has {}, {} and {} % on validation data".format(*levels) in PREDICTIONS
+
+
+def test_what_came_out_is_written_down_as_it_was():
+    found = analysis.verdicts("mini", results("mini"))
+    lines = PREDICTIONS.split("## What came out")[1].splitlines()
+    rows = [line.split(" | ") for line in lines if line[2:3].isdigit()]
+    assert [(int(row[0][2:]), row[3], row[4].removesuffix(" |")) for row in rows] == [
+        (row.claim, row._3, row.shown) for row in found.itertuples(index=False)]
+    _, history = stored([one for several in claims.tuned_runs("mini").values() for one in several], results("mini"))
+    for method, name in (("fedmuscle", "Delta of FedMuscle is"), ("simclr", "that of SimCLR")):
+        assert f"{name} {delta_interval(history, method)[0]:+.1f} %" in PREDICTIONS
 
 
 def test_runs_of_a_claim_differ_in_what_it_names_alone():

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from fedmuscle_core.experiments import build, trunks
 from fedmuscle_core.experiments.settings import Settings
+from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.networks.backbones import load_backbone
 from fedmuscle_core.networks.kept import kept_rows, keys_of
 from fedmuscle_core.networks.last import split
@@ -111,6 +112,21 @@ def test_clients_learn_as_if_the_trunk_ran_at_each_step(tiny, features, monkeypa
     assert np.allclose(losses["value_x"], losses["value_y"], rtol=0.02)
     scores = both[both["split"] == "validation"]
     assert (scores["value_x"] - scores["value_y"]).abs().mean() < 3
+
+
+@pytest.mark.parametrize("backbone", ["resnet_small", "vit_small"])
+def test_pixels_are_answered_from_what_was_kept(features, backbone):
+    setup = Setup("tiny_dense", (("semseg", backbone, 24), ("ic10", "vit_small", 24)))
+    settings = Settings.of(setup, "fedmuscle", rounds=1, num_peers=1, batch_size=8, public_size=16, validation_size=20,
+                           test_size=20, adaptation="last")
+    federation = build.build(settings)
+    history = federation.fit(1, progress=False)
+    client = federation.clients[0]
+    kept = client.data["test"].take(torch.arange(2))[0]
+    assert client.network(kept).shape == (2, client.task.num_outputs, 32, 32) and kept.dtype == torch.float16
+    trunk_map, last = client.network.encode(kept)
+    assert trunk_map.ndim == last.ndim == 4 and trunk_map.shape[1] == client.network.representation.backbone.width
+    assert history.query("client == 1 and split == 'test'")["value"].between(0, 100).all()
 
 
 def test_stores_tell_weights_cut_and_size_apart(tiny, features):

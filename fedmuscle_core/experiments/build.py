@@ -7,11 +7,13 @@ from ..federation import Federation
 from ..network import in_batches
 from ..networks.adaptation import adapt
 from ..networks.backbones import load_backbone, pixels_of
-from ..networks.client_network import ClientNetwork, DenseClientNetwork
-from ..networks.last import split
+from ..networks.client_network import ClientNetwork, DenseClientNetwork, DenseTailNetwork
+from ..networks.last import Tail, split
 from ..networks.text import TEXT_LENGTH, load_tokenizer, token_ids
 from ..placement import at_work
 from ..seeds import seeded
+from ..world.real.sources import source_named
+from ..world.scenes import SIZE
 from ..world.tasks import task_named
 from ..world.worlds import world_of
 from .parked import ParkedClients
@@ -99,9 +101,16 @@ def make_network(task, backbone, name, settings):
     """The network around a backbone, which is called `name`: adapted, with fresh projection and head."""
     adapt(backbone, settings.compute.adaptation, settings.compute.lora_rank)
     scale = pixels_of(name, settings.compute.image_size, settings.compute.precision)
+    if task.dense and isinstance(backbone, Tail):
+        return DenseTailNetwork(backbone, settings.dim, task.num_outputs, task_side(task), scale)
     if task.dense:
         return DenseClientNetwork(backbone, settings.dim, task.num_outputs, task.fine, scale)
     return ClientNetwork(backbone, settings.dim, task.num_outputs, text=task.modality == "text", scale=scale)
+
+
+def task_side(task):
+    """Side of the masks of a dense task."""
+    return source_named(task.source).size if task.source else SIZE
 
 
 def read(task, backbone, pairs):

@@ -224,6 +224,11 @@ def feature_map(backbone, images, scale=PIXELS):
         with autocast(pixels, scale.precision):
             features = backbone(pixel_values=pixels).last_hidden_state
         features = features.to(pixels.dtype)
+    return as_map(features)
+
+
+def as_map(features):
+    """Features (B, C, h, w) as they are, tokens (B, T, C) without the class token as a square map."""
     if features.ndim == 4:
         return features
     side = math.isqrt(features.shape[1])

@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..network import Network
-from .backbones import PIXELS, autocast, feature_map, feature_width, normalised
+from .backbones import PIXELS, as_map, autocast, feature_map, feature_width, normalised
 from .last import Tail, present
 
 GRID = 2
+DENSE_WIDTH = 32
 
 
 class RepresentationModel(nn.Module):
@@ -113,18 +114,12 @@ class DenseClientNetwork(ClientNetwork):
     Expects a SegFormer backbone; ValueError for another.
     """
 
-    WIDTH = 32
-
     def __init__(self, backbone, dim, num_outputs, fine=False, scale=PIXELS):
         super().__init__(backbone, dim, num_outputs, scale=scale)
         if backbone.config.model_type != "segformer":
             raise ValueError(f"backbone: got {type(backbone).__name__}, expected a SegformerModel for a dense task")
-        widths = backbone.config.hidden_sizes
         self.pixels = backbone.config.strides[0] if fine else 1
-        self.head = nn.ModuleDict({
-            "stages": nn.ModuleList(nn.Conv2d(width, self.WIDTH, 1) for width in widths),
-            "mix": nn.Sequential(nn.Conv2d(self.WIDTH * len(widths), self.WIDTH, 1), nn.ReLU(),
-                                 nn.Conv2d(self.WIDTH, num_outputs * self.pixels ** 2, 1))})
+        self.head = dense_head(backbone.config.hidden_sizes, num_outputs * self.pixels ** 2)
 
     def encode(self, images):
         scale = self.representation.scale
@@ -135,13 +130,45 @@ class DenseClientNetwork(ClientNetwork):
 
     def decode(self, features):
         size, hidden_states = features
-        stages = [layer(stage) for layer, stage in zip(self.head["stages"], hidden_states, strict=True)]
-        finest = [F.interpolate(stage, size=stages[0].shape[-2:], mode="bilinear", align_corners=False) for stage in stages]
-        answers = F.pixel_shuffle(self.head["mix"](torch.cat(finest, 1)), self.pixels)
+        answers = F.pixel_shuffle(dense_answers(self.head, hidden_states), self.pixels)
         return F.interpolate(answers, size=size, mode="bilinear", align_corners=False)
 
     def decoder(self):
         return nn.ModuleDict({"head": self.head})
+
+
+class DenseTailNetwork(ClientNetwork):
+    """As `DenseClientNetwork`, of a `last.Tail`: the stages that the head reads are what was kept of the trunk, and the last
+    features.  kept outputs of the trunk -> (B, num_outputs, side, side)."""
+
+    def __init__(self, tail, dim, num_outputs, side, scale=PIXELS):
+        super().__init__(tail, dim, num_outputs, scale=scale)
+        self.side = side
+        self.head = dense_head((tail.width, feature_width(tail.config)), num_outputs)
+
+    def encode(self, kept):
+        return [as_map(kept.float()), self.representation.features(kept)]
+
+    def decode(self, features):
+        return F.interpolate(dense_answers(self.head, features), size=self.side, mode="bilinear", align_corners=False)
+
+    def decoder(self):
+        return nn.ModuleDict({"head": self.head})
+
+
+def dense_head(widths, num_outputs):
+    """Modules of a head over stages of these widths, the finest first: each to DENSE_WIDTH, all of them mixed."""
+    return nn.ModuleDict({
+        "stages": nn.ModuleList(nn.Conv2d(width, DENSE_WIDTH, 1) for width in widths),
+        "mix": nn.Sequential(nn.Conv2d(DENSE_WIDTH * len(widths), DENSE_WIDTH, 1), nn.ReLU(),
+                             nn.Conv2d(DENSE_WIDTH, num_outputs, 1))})
+
+
+def dense_answers(head, stages):
+    """(B, num_outputs, h, w) of a `dense_head`, h x w that of the first stage, to which the others are resized."""
+    stages = [layer(stage) for layer, stage in zip(head["stages"], stages, strict=True)]
+    finest = [F.interpolate(stage, size=stages[0].shape[-2:], mode="bilinear", align_corners=False) for stage in stages]
+    return head["mix"](torch.cat(finest, 1))
 
 
 def num_parameters(module):

@@ -47,6 +47,12 @@ class Tail(nn.Module):
         super().__init__()
         self.backbone, self.config, self.text = backbone, backbone.config, text
 
+    @property
+    def width(self):
+        """Channels of what it reads."""
+        convolutions = (module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
+        return next((module.in_channels for module in convolutions), None) or self.config.hidden_size
+
     def forward(self, kept):
         kept = kept.float()
         if self.text:

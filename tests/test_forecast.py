@@ -1,6 +1,7 @@
 """The forecast of runs: from the times of stored ones, and on real data against what can be counted by hand."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -8,11 +9,11 @@ import torch
 from rounds import fit
 
 from fedmuscle_core.commands import cli, reproduce
-from fedmuscle_core.experiments import forecast, plans
+from fedmuscle_core.experiments import forecast, plans, tuning
 from fedmuscle_core.experiments.forecast import as_text, estimate, seconds_per_client_round
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import missing_runs
-from fedmuscle_core.experiments.store import append_run
+from fedmuscle_core.experiments.store import append_run, stored_runs
 from fedmuscle_core.federation import COLUMNS
 from fedmuscle_core.methods import FedMuscle
 from fedmuscle_core.networks.client_network import num_parameters
@@ -66,7 +67,7 @@ def test_reproduce_says_beforehand_how_long_it_will_take(monkeypatch, capsys, ti
 def test_what_the_command_prints(capsys):
     assert cli.main(["reproduce", "--profile", "paper", "--only", "02", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    for part in ("notebooks 02: 9 runs, 9 of them not in", "voc: Pascal VOC 2012", "fedmuscle data fetch voc",
+    for part in ("notebooks 02: 15 runs, 15 of them not in", "voc: Pascal VOC 2012", "fedmuscle data fetch voc",
                  "none stated", "vit_base: google/vit-base-patch16-224-in21k at b4569560a3, to download, about 346 MB",
                  "paper1: clients, lora", "memory of the accelerator", "no accelerator was timed"):
         assert part in said, part
@@ -74,7 +75,15 @@ def test_what_the_command_prints(capsys):
 
 def test_the_other_profiles_say_how_long(capsys):
     assert cli.main(["reproduce", "--profile", "quick", "--only", "02", "--dry-run"]) == 0
-    assert "3 runs, 3 of them not in" in capsys.readouterr().out
+    assert "18 runs, 18 of them not in" in capsys.readouterr().out
+
+
+def test_all_of_it_anew_is_said_with_the_tuning_behind_it(capsys):
+    assert cli.main(["reproduce", "--profile", "mini", "--only", "02", "--force", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    count = len([record for record, _ in stored_runs(tuning.FOLDER) if record["settings"]["setup"] == "embedded1"])
+    assert count > 80
+    assert re.search(rf"from nothing: {count} runs of the tuning, about [\d.]+ h, then \d+ runs, about [\d.]+ h, with 1", said)
 
 
 def test_parameters_and_operations_of_vit_base():
@@ -155,4 +164,4 @@ def test_a_paper_run_is_forecast_before_it_starts(tmp_path, monkeypatch, capsys)
     reproduce.compute("paper", ["02"], [0])
     said = capsys.readouterr().out
     assert "trainable" in said and "hours of all" in said
-    assert said.index("Hours are at an assumed") < said.index("the sweep of 3 runs begins")
+    assert said.index("Hours are at an assumed") < said.index("the sweep of 9 runs begins")

@@ -87,7 +87,7 @@ def _run(args):
             raise ValueError(f"-p: got {[name for name, _ in args.parameter]}, expected each name once")
         from . import reproduce as notebooks
         if args.dry_run:
-            return notebooks.dry_run(args.profile, args.only, given)
+            return notebooks.dry_run(args.profile, args.only, given, args.force)
         return notebooks.reproduce(args.profile, args.only, given, args.workers, args.force)
     if args.command == "data":
         from ..world.real.fetch import main as command

@@ -24,16 +24,16 @@ from ..experiments.processes import affordable, in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
 from ..experiments.setups import setup_named
-from ..experiments.store import check_writable, compact, now, write_atomically
+from ..experiments.store import check_writable, compact, now, stored_runs, write_atomically
 from ..paths import NOTEBOOKS, results, runs
 from .kernels import execute
 
 QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
 
 
-def dry_run(profile, only=None, parameters=None):
+def dry_run(profile, only=None, parameters=None, force=False):
     """Print what `reproduce` would compute, without doing it: for profile "paper" also what it would download, load, train and
-    exchange, see `forecast`; for the others how long it would take.  Returns 0."""
+    exchange, see `forecast`; for the others how long it would take, with `force` all of it anew.  Returns 0."""
     check_profile(profile)
     given, sources = _given(parameters), _choose(only, profile)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,9 +46,22 @@ def dry_run(profile, only=None, parameters=None):
     print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")
     if profile == "paper" and missing:
         print(forecast(missing))
+    elif force:
+        print(from_nothing(profile, wanted))
     elif missing:
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
     return 0
+
+
+def from_nothing(profile, wanted, workers=1):
+    """One line: how long all of `wanted` takes, in profile "mini" with the tuning behind it, by the times of stored runs."""
+    runs, tuned, count = set(wanted), 0.0, 0
+    if profile == "mini":
+        names = {settings.setup.tuned_as or settings.setup.name for settings in runs}
+        seconds = [record["wall_seconds"] for record, _ in stored_runs(tuning.FOLDER) if record["settings"]["setup"] in names]
+        tuned, count = sum(seconds) / workers, len(seconds)
+    return (f"from nothing: {count} runs of the tuning, about {as_text(tuned)}, then {len(runs)} runs, about "
+            f"{as_text(estimate(runs, results('mini'), workers))}, with {workers} worker(s)")
 
 
 def reproduce(profile, only=None, parameters=None, workers=1, force=False):
@@ -120,6 +133,8 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     wanted = _planned(profile, numbers, seeds)
     if not wanted:
         return
+    if force and profile != "paper":
+        print(from_nothing(profile, wanted, workers))
     if force and profile == "mini":
         for setup in sorted({setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted},
                             key=lambda setup: setup.name):

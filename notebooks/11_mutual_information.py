@@ -116,8 +116,7 @@ for among, row in last.iterrows():
 # 08) and of the temperatures (notebook 10), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
 # larger bound a better run? Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval
 # over seeds, for these settings. Temperatures stay as tuned for M = 3, so with other M the bound is that of a critic not made for it;
-# over the temperatures the critic itself changes, and a bad one has a low bound. The numbers of peers are of today's regime (d = 256, 5,000
-# public samples), the other three families of versions before 0.8 (d = 64, 512 samples); each is ranked within itself.
+# over the temperatures the critic itself changes, and a bad one has a low bound.
 #
 # The loss is that of training: with a small public set, seen again and again, it can fall, and the bound rise, without anything
 # that holds for other data.

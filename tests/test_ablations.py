@@ -11,7 +11,9 @@ GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
     "domain": ablations.by_domain, "size": ablations.by_public_size, "distant": ablations.by_distant_tau,
     "concentration": ablations.by_concentration, "absence": ablations.by_absence, "temperatures": ablations.by_temperatures,
-    "batch and tau": ablations.by_batch_and_tau,
+    "batch and tau": ablations.by_batch_and_tau, "weights": ablations.by_weights, "rounds twice": ablations.by_rounds,
+    "setup 2 peers": partial(ablations.by_peer_count, setup="setup2"),
+    "setup 2 choice": partial(ablations.by_choice, setup="setup2"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
     "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
     "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES), "variant": ablations.by_mfed_variant,
@@ -39,7 +41,7 @@ def test_values_differ_in_what_is_varied_alone(name):
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
                *ablations.FACTORS}
-    two = ("size", "temperatures", "absence", "batch_size", "peers")
+    two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
     few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3}
     for method in {method for _, method in runs}:
         of_method = [settings.flat() for (_, found), settings in runs.items() if found == method]
@@ -50,8 +52,7 @@ def test_values_differ_in_what_is_varied_alone(name):
 
 @pytest.mark.parametrize("name", ["estimator", "domain", "size", "distant", "temperatures", *ablations.FACTORS])
 def test_the_tuned_point_is_among_the_values(name):
-    setup, seeds = (ablations.MAIN, [10, 11, 12]) if name == "estimator" else ("setup1", [0, 1, 2])
-    tuned = set(profile_settings("mini", setup, "fedmuscle", seeds))
+    tuned = set(profile_settings("mini", "setup1", "fedmuscle", [0, 1, 2]))
     assert any(tuned <= set(several) for several in GROUPS[name]("mini").values())
 
 
@@ -61,11 +62,13 @@ def test_gamma_goes_down_to_zero():
     assert min(gammas) == 0 and max(gammas) > 10
 
 
-def test_the_exchange_is_run_in_both_protocols_with_one_to_five_peers():
-    methods = [several[0].method for several in ablations.by_protocol("mini").values()]
-    found = {(method.batch_size, method.num_peers, method.protocol) for method in methods}
-    assert {peers for _, peers, _ in found} == {1, 2, 3, 4, 5} and len(found) == 2 * len(ablations.EXCHANGED)
-    assert all(batch_size ** peers <= 2 ** 15 for batch_size, peers, protocol in found if protocol == "tuples")
+def test_the_exchange_is_run_in_both_protocols_up_to_nine_peers():
+    runs = [(several[0].setup, several[0].method) for several in ablations.by_protocol("mini").values()]
+    found = {(setup.name, method.batch_size, method.num_peers, method.protocol) for setup, method in runs}
+    assert {setup for setup, *_ in found} == {"setup1", "setup2"}
+    assert {peers for _, _, peers, _ in found} >= {1, 2, 3, 4, 5, 7, 9}
+    assert len(found) == 2 * len(ablations.EXCHANGED)
+    assert all(batch_size ** peers <= 2 ** 15 for _, batch_size, peers, protocol in found if protocol == "tuples")
 
 
 def test_seeds_given_are_the_seeds_used():

@@ -10,10 +10,13 @@ from .profiles import paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
+PEER_COUNTS = {"setup2": (1, 9, 3, 5, 7)}             # of other setups all; the first two: those of profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
-NUM_SAMPLES = 64
-EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
+NUM_SAMPLES = 512
+EXCHANGED = (("setup1", 8, 1), ("setup1", 8, 5), ("setup1", 8, 2), ("setup1", 8, 3), ("setup1", 8, 4), ("setup1", 32, 1),
+             ("setup1", 32, 2), ("setup1", 32, 3), ("setup2", 3, 7), ("setup2", 2, 9))     # (setup, B, M)
 CHOICES = ("random", "bandit", "held", "similar", "task")
+CHOOSING = {"setup1": 1, "setup2": 3}                 # peers to choose, of other setups 1
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters", "textures")
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
 PUBLIC_SIZES = (512, 64, 256, 1024, 5000)
@@ -77,13 +80,21 @@ def tuned_runs(profile, method, seeds, setup=MAIN, most=SEEDS, **changes):
     return at(profile, setup, method, seeds_of(profile, seeds, most.get(profile)), **changes)
 
 
-def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmuscle")):
+def peer_counts(setup):
+    """The numbers of peers that are tried with a setup: the least, the most, then what is between them."""
+    setup = setup_named(setup)
+    most = len(setup.clients) - 1
+    return PEER_COUNTS.get(setup.name) or tuple(dict.fromkeys((1, most, *range(2, most))))
+
+
+def by_peer_count(profile, seeds=None, setup="setup1", methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
-    runs, most = {(None, "local"): tuned_runs(profile, "local", seeds, setup)}, len(setup_named(setup).clients) - 1
+    seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
+    runs = {(None, "local"): at(profile, setup, "local", seeds)}
     for method in methods:
-        for count in some(profile, dict.fromkeys((1, most, *range(2, most)))):
+        for count in some(profile, peer_counts(setup)):
             sampling = {"num_samples": NUM_SAMPLES} if method == "fedmuscle" and count > EXACT_UP_TO else {}
-            runs[count, method] = tuned_runs(profile, method, seeds, setup, num_peers=count, **sampling)
+            runs[count, method] = at(profile, setup, method, seeds, num_peers=count, **sampling)
     return runs
 
 
@@ -115,23 +126,26 @@ def by_weights(profile, seeds=None):
 
 def by_estimator(profile, seeds=None):
     """Exact and sampled loss at the default number of peers."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds),
-            ("exact", "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds),
-            ("sampled", "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, num_samples=NUM_SAMPLES)}
+    seeds = first_seeds(profile, seeds)
+    return {(None, "local"): at(profile, "setup1", "local", seeds),
+            ("exact", "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds),
+            ("sampled", "fedmuscle"): at(profile, "setup1", "fedmuscle", seeds, num_samples=NUM_SAMPLES)}
 
 
 def by_protocol(profile, seeds=None):
-    """(B, M, protocol) of runs of one round and four batches, for their bytes alone."""
-    return {((batch_size, num_peers, protocol), "fedmuscle"): tuned_runs(
-        profile, "fedmuscle", seeds, batch_size=batch_size, num_peers=num_peers, protocol=protocol, public_size=4 * batch_size,
-        contrastive_steps=None, rounds=1, validation_size=50, test_size=0)[:1]
-        for batch_size, num_peers in some(profile, EXCHANGED) for protocol in ("matrices", "tuples")}
+    """(setup, B, M, protocol) of runs of one round and four batches, for their bytes alone."""
+    return {((setup, batch_size, num_peers, protocol), "fedmuscle"): at(
+        profile, setup, "fedmuscle", first_seeds(profile, seeds)[:1], batch_size=batch_size, num_peers=num_peers,
+        protocol=protocol, public_size=4 * batch_size, contrastive_steps=None, rounds=1, validation_size=50, test_size=0)
+        for setup, batch_size, num_peers in some(profile, EXCHANGED) for protocol in ("matrices", "tuples")}
 
 
-def by_choice(profile, seeds=None, setup=MAIN):
-    """How the server chooses a client's one peer."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
-        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
+def by_choice(profile, seeds=None, setup="setup1"):
+    """How the server chooses a client's peers, where there are more than it needs."""
+    seeds = first_seeds(profile, seeds, SEEDS if setup == "setup1" else FEW_SEEDS)
+    count = CHOOSING.get(setup_named(setup).name, 1)
+    return {(None, "local"): at(profile, setup, "local", seeds)} | {
+        (choice, "fedmuscle"): at(profile, setup, "fedmuscle", seeds, num_peers=count, peer_choice=choice)
         for choice in some(profile, CHOICES)}
 
 

@@ -75,9 +75,11 @@ def table_seeds(profile, seeds=None, most=FEW_SEEDS):
 
 
 def notebook_07(profile, seeds=None):
-    """How many peers, exact or sampled, which ones."""
+    """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
     return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
-                          ablations.by_protocol(profile, seeds), ablations.by_choice(profile, seeds))
+                ablations.by_protocol(profile, seeds),
+                ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
+                ablations.by_choice(profile, seeds, "setup2"))
 
 
 def notebook_08(profile, seeds=None):

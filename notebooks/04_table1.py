@@ -142,8 +142,8 @@ plots.save_figure(fig, rows, "04_table1_forest", profile)
 # %% [markdown]
 # ## A baseline's place hangs on two numbers
 #
-# The same table with every method at its defaults, among them the contrastive learning rate of 0.001 and the paper's temperature of 0.2 for
-# all; local phases as tuned for Local.
+# The same table, on fewer seeds, with every method at its defaults, among them the contrastive learning rate of 0.001 and the paper's
+# temperature of 0.2 for all; local phases as tuned for Local.
 
 # %%
 _, plain = sweep(plans.at_defaults(profile, seeds), results(profile), workers)

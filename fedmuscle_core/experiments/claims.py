@@ -44,7 +44,7 @@ CLAIMS = (
 
 
 def seeds_of(profile, seeds=None, most=None):
-    """`seeds` as a list, or the first `most` of those of the claims in a profile."""
+    """`seeds` as a list, or the first `most` of those of the claims in a profile, all if None."""
     return profile_seeds(profile, seeds or list(SEEDS[one_of("profile", profile, SEEDS)][:most]))
 
 

@@ -184,10 +184,6 @@ plots.save_figure(fig, pd.concat(drawn), "04_table1_rate_and_temperature", profi
 # %%
 beside_paper.table1_beside(history, sorted(history["seed"].unique()))
 
-# %%
-print("As tuned:  ", beside_paper.order_beside(history))
-print("At defaults:", beside_paper.order_beside(plain))
-
 # %% [markdown]
 # ## What came out
 
@@ -195,3 +191,5 @@ print("At defaults:", beside_paper.order_beside(plain))
 for other in others:
     print(tables.improvement_sentence(history, "fedmuscle", other))
 print("At defaults:", tables.delta_sentence(plain, "fedmuscle", "simclr"))
+print("As tuned:  ", beside_paper.order_beside(history))
+print("At defaults:", beside_paper.order_beside(plain))

@@ -86,9 +86,9 @@ known.round(2)
 # %%
 records, _ = sweep(plans.notebook_03(profile, seeds), folder, workers)
 pairs = {f"{claim.number}: {claim.short}": claim.runs(profile, seeds) for claim in CLAIMS[1:3]}
-pd.DataFrame({f"{name}, {label}": runs[0].flat() for name, both in pairs.items()
+pd.DataFrame({f"claim {name[0]}, {label}": runs[0].flat() for name, both in pairs.items()
               for label, runs in zip(("learned", "alpha = 1"), both, strict=True)}).loc[
-    ["num_peers", "batch_size", "tau", "tau_prev", "local_lr", "contrastive_lr", "rounds"]].fillna("-")
+    ["tau", "tau_prev", "contrastive_lr", "local_lr", "num_peers", "batch_size"]].fillna("-").T
 
 # %% [markdown]
 # ## Seed by seed
@@ -99,6 +99,8 @@ pd.DataFrame({f"{name}, {label}": runs[0].flat() for name, both in pairs.items()
 # %%
 local = CLAIMS[0].runs(profile, seeds)[1]
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.2), width_ratios=[2, 1, 2, 1], layout="constrained")
+axes[2].sharey(axes[0])
+axes[3].sharey(axes[1])
 drawn = []
 for place, (name, (learned, uniform)) in enumerate(pairs.items()):
     wide = pd.DataFrame({"alpha = 1": claims.log_odds_differences(uniform, local, folder),

@@ -5,7 +5,7 @@ import pytest
 
 from fedmuscle_core.analysis import claims as analysis
 from fedmuscle_core.analysis.tables import delta_interval
-from fedmuscle_core.experiments import choices, claims, tuning
+from fedmuscle_core.experiments import ablations, choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.setups import SETUPS
@@ -80,3 +80,13 @@ def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
     rows += [("fedmuscle", 1, "validation", round, 50.0) for round in range(9)]
     history = pd.DataFrame(rows, columns=["method", "client", "split", "round", "value"])
     assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
+
+
+def test_what_alpha_is_follows_from_its_controls():
+    rows = pd.DataFrame([(f"learned - {name}", 0.1, low, 0.2) for name, low in (
+        ("alpha = 1, tau = 0.2", 0.05), ("shuffled, tau = 0.2", 0.05), ("alpha = 1, tau tuned", -0.05), ("margin tuned", 0.05),
+        ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
+    said = analysis.alpha_sentence(rows)
+    assert said.startswith("Learned alpha is not shown to be more than a temperature, more than a margin, and not shown to be "
+                           "better than the same weights at the wrong tuples (") and "margin tuned +0.10 [+0.05, +0.20]" in said
+    assert set(rows["label"]) == {f"learned - {name}" for name in ablations.WEIGHTS_AGAINST}

@@ -71,8 +71,8 @@ def alpha_sentence(rows):
         return "" if all(found[name][1] > 0 for name in controls) else "not shown to be "
 
     return (f"Learned alpha is {above('alpha = 1, tau tuned')}more than a temperature, {above('margin tuned')}more than a "
-            f"margin, and {above('shuffled, tau = 0.2', 'shuffled, tau tuned')}better than the same weights at the wrong tuples "
-            f"(learned minus each control, in log-odds: {numbers}).")
+            f"margin, and {above('shuffled, tau = 0.2', 'shuffled, tau tuned')}better than the same weights at the wrong "
+            f"tuples (learned minus each control, in log-odds: {numbers}).")
 
 
 def slopes(history):

@@ -11,7 +11,7 @@ GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
     "domain": ablations.by_domain, "size": ablations.by_public_size, "distant": ablations.by_distant_tau,
     "concentration": ablations.by_concentration, "absence": ablations.by_absence, "temperatures": ablations.by_temperatures,
-    "batch and tau": ablations.by_batch_and_tau, "weights": ablations.by_weights, "rounds twice": ablations.by_rounds,
+    "batch and tau": ablations.by_batch_and_tau, "weights": ablations.by_weights,
     "setup 2 peers": partial(ablations.by_peer_count, setup="setup2"),
     "setup 2 choice": partial(ablations.by_choice, setup="setup2"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},

@@ -5,7 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .claims import PAPER_TAU, TUNED, seeds_of
+from .claims import PAPER_TAU, seeds_of
 from .profiles import paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
@@ -96,13 +96,6 @@ def by_peer_count(profile, seeds=None, setup="setup1", methods=("pairwise", "fed
             sampling = {"num_samples": NUM_SAMPLES} if method == "fedmuscle" and count > EXACT_UP_TO else {}
             runs[count, method] = at(profile, setup, method, seeds, num_peers=count, **sampling)
     return runs
-
-
-def by_rounds(profile, seeds=None):
-    """Rounds as they are and, but on real data, twice as many, of the methods that the claims are about."""
-    usual = {method: tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in TUNED}
-    return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
-            for factor in ((1,) if profile == "paper" else (1, 2)) for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):

@@ -20,8 +20,8 @@ DISTANT_DOMAINS = ("scenes", "single")
 
 
 def notebook_02(profile, seeds=None):
-    """The runs that the claims of data/PREDICTIONS.md compare, and some of them twice as long."""
-    return claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))
+    """The runs that the claims of data/PREDICTIONS.md compare."""
+    return claims.claimed(profile, seeds)
 
 
 def notebook_03(profile, seeds=None):

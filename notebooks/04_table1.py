@@ -190,6 +190,8 @@ beside_paper.table1_beside(history, sorted(history["seed"].unique()))
 # %%
 for other in others:
     print(tables.improvement_sentence(history, "fedmuscle", other))
+for other in ("simclr", "simclr_samples"):
+    print(tables.improvement_sentence(history, "fedmuscle_views", other))
 print("At defaults:", tables.delta_sentence(plain, "fedmuscle", "simclr"))
 print("As tuned:  ", beside_paper.order_beside(history))
 print("At defaults:", beside_paper.order_beside(plain))

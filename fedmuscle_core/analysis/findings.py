@@ -146,6 +146,7 @@ def in_short():
         yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
     yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
+    yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
     yield f"at defaults, {order_beside(plain)}"
 

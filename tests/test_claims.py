@@ -87,6 +87,6 @@ def test_what_alpha_is_follows_from_its_controls():
         ("alpha = 1, tau = 0.2", 0.05), ("shuffled, tau = 0.2", 0.05), ("alpha = 1, tau tuned", -0.05), ("margin tuned", 0.05),
         ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
     said = analysis.alpha_sentence(rows)
-    assert said.startswith("Learned alpha is not shown to be more than a temperature, more than a margin, and not shown to be "
-                           "better than the same weights at the wrong tuples (") and "margin tuned +0.10 [+0.05, +0.20]" in said
+    assert said.startswith("Learned alpha: more than a temperature: not shown; more than a margin: shown; better than the same "
+                           "weights at the wrong tuples: not shown (") and "margin tuned +0.10 [+0.05, +0.20]" in said
     assert set(rows["label"]) == {f"learned - {name}" for name in ablations.WEIGHTS_AGAINST}

@@ -68,11 +68,11 @@ def alpha_sentence(rows):
     numbers = ", ".join(f"{name} {interval_text(interval, 2)}" for name, interval in found.items())
 
     def above(*controls):
-        return "" if all(found[name][1] > 0 for name in controls) else "not shown to be "
+        return "shown" if all(found[name][1] > 0 for name in controls) else "not shown"
 
-    return (f"Learned alpha is {above('alpha = 1, tau tuned')}more than a temperature, {above('margin tuned')}more than a "
-            f"margin, and {above('shuffled, tau = 0.2', 'shuffled, tau tuned')}better than the same weights at the wrong "
-            f"tuples (learned minus each control, in log-odds: {numbers}).")
+    return (f"Learned alpha: more than a temperature: {above('alpha = 1, tau tuned')}; more than a margin: "
+            f"{above('margin tuned')}; better than the same weights at the wrong tuples: "
+            f"{above('shuffled, tau = 0.2', 'shuffled, tau tuned')} (learned minus each control, in log-odds: {numbers}).")
 
 
 def slopes(history):

@@ -154,7 +154,7 @@ pd.DataFrame({name: [f"{tables.interval_text(interval)}: {verdict(interval)}" fo
 # %%
 rows = claims.weight_differences(profile, folder, seeds)
 fig = plots.forest_plot(rows, f"Learned alpha minus a control, {rows['seeds'].max()} seeds, 95 % intervals")
-plots.save_figure(fig, rows, "03_alpha_controls", profile)
+plots.save_figure(fig, rows, "03_alpha_ablation_controls", profile)
 
 # %% [markdown]
 # ## What the weights do to the representations

@@ -23,7 +23,7 @@ def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults()
     assert (default["fedmuscle"].method.contrastive_lr, default["fedmuscle"].method.tau) == (1e-3, 0.2)
     assert {settings.training for settings in plain} == {wanted[0].training}
     steps = {getattr(settings.method, "contrastive_steps", 60) for settings in plain}
-    assert steps == {60} and plans.at_defaults("paper")[-1].method == plans.table1("paper")[-1].method
+    assert steps == {60} and set(plans.at_defaults("paper")) < set(plans.table1("paper"))
 
 
 def test_table_2_has_every_method_on_captioned_pairs():

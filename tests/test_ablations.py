@@ -42,7 +42,7 @@ def test_values_differ_in_what_is_varied_alone(name):
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
                *ablations.FACTORS}
     two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
-    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3}
+    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3, "weights": 3}
     for method in {method for _, method in runs}:
         of_method = [settings.flat() for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}

@@ -27,7 +27,7 @@ from fedmuscle_core.experiments.store import (
 from fedmuscle_core.paths import ROOT
 
 COMMITTED = ROOT / "data" / "results"
-LIMIT = 8_000_000
+LIMIT = 9_000_000    # bytes; those of earlier versions go when theirs are made again
 
 
 def made_up_run(run="local-1-seed0", setup="tiny", rounds=3, scale=1.0):

@@ -72,7 +72,8 @@ def minilm(path, folder, layers):
 
     kept = {name: value for name, value in load_file(path).items()
             if not name.startswith("encoder.layer.") or int(name.split(".")[2]) < layers}
-    write(folder, BertConfig.from_pretrained(path.parent, num_hidden_layers=layers), kept)
+    config = json.loads((path.parent / "config.json").read_text())
+    write(folder, BertConfig.from_dict(config | {"num_hidden_layers": layers}), kept)
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copyfile(path.parent / file, folder / file)
 

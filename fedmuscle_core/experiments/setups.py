@@ -99,10 +99,10 @@ SETUP_2 = (
     ClientSpec("tcleft", "distilbert_small", 800),
 )
 NONIID = tuple(ClientSpec(task, backbone, size) for task, size, backbones in (
-    ("mlc", 20, ("resnet_medium", "segformer_medium", "vit_medium")),
-    ("ic100", 200, ("segformer_medium", "vit_small", "resnet_medium")),
-    ("ic10", 15, ("resnet_small", "vit_small", "segformer_medium")),
-    ("ss", 300, ("segformer_medium",) * 3)) for backbone in backbones)
+    ("mlc", 400, ("resnet_medium", "segformer_medium", "vit_medium")),
+    ("ic100", 400, ("segformer_medium", "vit_small", "resnet_medium")),
+    ("ic10", 80, ("resnet_small", "vit_small", "segformer_medium")),
+    ("ss", 400, ("segformer_medium",) * 3)) for backbone in backbones)
 TEXTS = (
     ClientSpec("tc10", "bert_small", 200),
     ClientSpec("tcleft", "distilbert_small", 800),
@@ -176,12 +176,12 @@ SETUPS = {setup.name: setup for setup in (
     Setup("embedded1", EMBEDDED_1, EMBEDDED, paper="paper1"),
     Setup("setup1", SETUP_1, paper="paper1"),
     Setup("setup2", SETUP_2, CAPTIONS, paper="paper2"),
-    Setup("noniid", NONIID, EMBEDDED, tuned_as="embedded1", paper="paper_noniid"),
+    Setup("noniid", NONIID, {"rounds": 10}, tuned_as="setup1", paper="paper_noniid"),
     Setup("quickstart", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED, tuned_as="embedded1"),
-    Setup("clients12", EMBEDDED_1 * 2, EMBEDDED, tuned_as="embedded1"),       # private sets of their own
-    Setup("clients24", EMBEDDED_1 * 4, EMBEDDED, tuned_as="embedded1"),
-    Setup("one_kind", with_backbones(EMBEDDED_1, "resnet_medium"), EMBEDDED, tuned_as="embedded1"),
-    Setup("two_kinds", with_backbones(EMBEDDED_1, "resnet_medium", "vit_medium"), EMBEDDED, tuned_as="embedded1"),
+    Setup("clients12", SETUP_1 * 2, tuned_as="setup1"),                       # private sets of their own
+    Setup("clients24", SETUP_1 * 4, tuned_as="setup1"),
+    Setup("one_kind", with_backbones(SETUP_1, "resnet_medium"), tuned_as="setup1"),
+    Setup("two_kinds", with_backbones(SETUP_1, "resnet_medium", "vit_medium"), tuned_as="setup1"),
     Setup("images_only", SETUP_1, CAPTIONS, tuned_as="setup2"),
     Setup("one_text", (*SETUP_1, TEXTS[0]), CAPTIONS, tuned_as="setup2"),
     Setup("texts_only", TEXTS, CAPTIONS, tuned_as="setup2"),

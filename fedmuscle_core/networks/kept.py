@@ -37,8 +37,8 @@ class KeptRows(Dataset):
 
 def keys_of(samples, *what):
     """16 bytes for each sample of a tensor (n, ..): a hash of its values and of `what` is made of them."""
-    about = repr(what).encode()
-    return [hashlib.blake2b(row.numpy().tobytes(), key=about[:64], digest_size=KEY).digest() for row in samples.contiguous()]
+    about = hashlib.blake2b(repr(what).encode()).digest()
+    return [hashlib.blake2b(row.numpy().tobytes(), key=about, digest_size=KEY).digest() for row in samples.contiguous()]
 
 
 def kept_rows(folder, name, about, keys, compute, progress=True):

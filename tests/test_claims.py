@@ -15,15 +15,14 @@ from fedmuscle_core.paths import ROOT, results
 PREDICTIONS = (ROOT / "data" / "PREDICTIONS.md").read_text()
 
 
-@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: str(claim.number))
+@pytest.mark.parametrize("claim", (*claims.CLAIMS, *claims.SETUP2_CLAIMS, *claims.MFED_CLAIMS), ids=lambda one: str(one.number))
 def test_the_file_says_what_is_compared_and_what_was_expected(claim):
-    (row,) = [line for line in PREDICTIONS.split("## What came out")[0].splitlines()
-              if line.startswith(f"| {claim.number} | ")]
+    row = next(line for line in PREDICTIONS.splitlines() if line.startswith(f"| {claim.number} | "))
     assert claim.text in row and row.split("|")[-2].strip().startswith("yes" if claim.expected else "no")
 
 
 def test_the_seeds_are_fresh_and_the_regime_is_the_one_written_down():
-    assert not set(claims.SEEDS["mini"]) & {*SETUPS["embedded1"].tuning_seeds, *PROFILES["mini"]["seeds"], 103}
+    assert PROFILES["mini"]["seeds"] == list(range(10, 20)) and not {100, 101, 102, 103} & set(PROFILES["mini"]["seeds"])
     values = SETUPS["embedded1"].settings
     assert (values["dim"], values["public_size"], values["contrastive_steps"], values["rounds"], values["local_epochs"]) == (
         256, 5000, 60, 8, 2) and values["keep_best"]
@@ -36,6 +35,13 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
     best = found[found["split"] == "validation"].groupby(["seed", "client", "task"])["value"].max().groupby("task").mean()
     levels = [round(best[task]) for task in ("mlc", "ic100", "ic10")]
     assert "Local, tuned, has {}, {} and {} % on validation data".format(*levels) in PREDICTIONS
+
+
+def test_curves_are_flat_after_twice_as_many_rounds_and_local_s_before():
+    runs = ablations.by_rounds("mini")
+    slopes = {count: analysis.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.TUNED]))
+              for count in (8, 16)}
+    assert slopes[16]["points a round"].abs().max() < 0.2 and abs(slopes[8].loc["local", "points a round"]) < 0.2
 
 
 def test_what_came_out_is_written_down_as_it_was():

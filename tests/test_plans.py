@@ -27,9 +27,9 @@ def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults()
 
 
 def test_table_2_has_every_method_on_captioned_pairs():
-    wanted, methods = plans.table2("mini"), plans.tabled("setup2")
+    wanted, methods = plans.table2("mini"), plans.tabled("embedded2")
     assert Counter(settings.method.name for settings in wanted) == dict.fromkeys(methods, 5)
-    assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("setup2", "pairs")}
+    assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("embedded2", "pairs")}
 
 
 def test_the_weights_of_the_tuples_differ_in_nothing_else():
@@ -46,13 +46,16 @@ def test_the_losses_are_part_of_table_1():
     assert set(plans.notebook_06("mini")) < set(plans.table1("mini"))
 
 
-def test_m_feds_tables_have_every_method_on_both_benchmarks_and_their_checks_use_the_same_runs():
-    tables = plans.notebook_13("mini")
-    counts = Counter((settings.setup.name, settings.method.name) for settings in tables)
-    assert counts == {(setup, method): 5 for setup in plans.MFED_BENCHMARKS for method in plans.MFED_METHODS}
-    checks = plans.notebook_14("mini")
-    assert set(plans.notebook_13("mini", setups=["mfed_dense"])) < set(checks)
-    assert {settings.setup.name for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks6", "tasks8"}
+def test_m_feds_tables_have_every_method_and_their_checks_use_the_same_runs():
+    for setup in plans.MFED_BENCHMARKS:
+        table = plans.mfed_table("mini", setup)
+        assert Counter(settings.method.name for settings in table) == dict.fromkeys(ablations.MFED_METHODS, 5)
+    wanted, dense = set(plans.notebook_13("mini")), set(plans.mfed_table("mini", "mfed_dense"))
+    assert dense < wanted and {settings.dirichlet for settings in wanted} == {None, 0.1}
+    assert max(Counter(settings.method.name for settings in wanted if settings.setup.name == "mfed_dense"
+                       and settings.dirichlet is None).values()) == 10                                  # of the claims
+    checks = set(plans.notebook_14("mini"))
+    assert dense < checks and {settings.setup.name for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks8"}
 
 
 def test_real_photos_are_planned_with_the_samples_there_are():

@@ -98,7 +98,7 @@ def test_notebook_10_varies_every_factor_and_quick_some():
     assert ablations.factors("mini") == tuple(ablations.FACTORS) and len(ablations.factors("quick")) == 2
 
 
-@pytest.mark.parametrize("setup", ["photos1", Setup("own", [("ic10", "vit_small", 8)] * 4), "noniid"])
+@pytest.mark.parametrize("setup", ["paper1", Setup("own", [("ic10", "vit_small", 8)] * 4), "noniid"])
 def test_peers_are_varied_with_any_setup(setup):
     counts = {value for value, method in ablations.by_peer_count("mini", [0], setup, ["fedmuscle"]) if method == "fedmuscle"}
     assert counts == set(range(1, len(setup_named(setup).clients)))

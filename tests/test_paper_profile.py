@@ -300,7 +300,7 @@ def test_whole_networks_are_neither_adapted_nor_moved_where_they_are_exchanged(p
 
 
 def test_the_plans_of_its_notebooks_have_a_paper_version(paper):
-    for number in plans.PAPER_NOTEBOOKS:
+    for number in plans.NOTEBOOKS_OF["paper"]:
         planned = plans.PLANS[number]("paper", [0])
         assert planned and {settings.setup.name for settings in planned} <= set(PAPER.values())
         assert all(settings.compute.adaptation == "lora" and settings.dim == 256 for settings in planned)

@@ -251,13 +251,13 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
 def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(tiny, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
-    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="photos1", method="local")]})
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="foundation1", method="local")]})
     monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: calls.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, *_, progress: calls.extend(one.setup.name for one in wanted))
     reproduce.compute("mini", ["15"], force=True)
     assert calls == ["tiny", "tiny"]
     assert "1 runs need real data or backbones that are not here" in capsys.readouterr().out
-    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(setup="photos1", method="local")]})
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(setup="foundation1", method="local")]})
     reproduce.compute("mini", ["15"], force=True)                             # nothing is left: no sweep of nothing
     assert calls == ["tiny", "tiny"]
     assert reproduce.dry_run("mini", ["15"]) == 0

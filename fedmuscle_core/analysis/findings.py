@@ -4,10 +4,8 @@ data/results/README.md anew.  Nothing in it is written by hand but what it is ab
 import sys
 from functools import partial
 
-import pandas as pd
-
 from ..experiments import ablations, plans
-from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, tuned_runs
+from ..experiments.claims import CLAIMS, FOUNDATION_CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, tuned_runs
 from ..experiments.runs import stored
 from ..experiments.store import write_atomically
 from ..paths import results
@@ -137,23 +135,19 @@ def mfed_part():
     yield f"The segmentation clients alone: {effects.answer(grown, 1, 'tasks', 'mfed')}"
 
 
-def photos_part():
-    yield "## Of earlier versions: real photos"
-    yield ("Real photos and texts, excerpts of public data sets at 32 pixels, small backbones pretrained on reserved parts of "
-           "them (notebook 15; tuned on one seed; nobody else has published numbers on these excerpts):")
-    for domain, count in plans.PHOTO_DOMAINS.items():
-        history = of(plans.photos1("mini", domain=domain))
-        yield f"Setup 1, {count} public photos of {domain}:"
+def foundation_part():
+    yield "## Real photos and texts, pretrained networks of packages (notebook 15)"
+    found = claims.verdicts("foundation", FOLDER, claims=FOUNDATION_CLAIMS)
+    yield markdown(found)
+    yield claims.sentence(found)
+    for setup in plans.FOUNDATION_SETUPS:
+        history = of(plans.foundation_table("foundation", setup))
+        yield f"{setup}:"
         yield markdown(delta_table(history))
         yield lines(delta_sentence(history, "fedmuscle", other) for other in ("simclr", "pairwise"))
-    history, slower = of(plans.photos1("mini")), of(plans.photos1_at_one_rate("mini"))
-    yield "With alpha = 1 at FedMuscle's contrastive learning rate, which is lower than the one it was tuned to:"
-    yield lines([delta_sentence(pd.concat([history.query("method != 'pairwise'"), slower]), "fedmuscle", "pairwise"),
-                 effects.answer(measured(plans.photos1_as_few("mini")), "voc_animals", "180 public photos of")])
-    history = of(plans.photos2("mini"))
-    yield "Setup 2, 320 public photos of COCO with a caption each:"
-    yield markdown(delta_table(history))
-    yield lines(delta_sentence(history, "fedmuscle", other) for other in ("simclr", "pairwise"))
+    sources = measured(ablations.by_source("foundation"))
+    yield lines(f"{ablations.FEW_PHOTOS} public photos: " + effects.answer(sources, "tiny_imagenet", "photos of", method)
+                for method in ablations.PUBLIC_METHODS)
 
 
 def in_short():
@@ -170,7 +164,7 @@ def in_short():
     yield f"at defaults, {order_beside(plain)}"
 
 
-PARTS = (claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, photos_part)
+PARTS = (claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, foundation_part)
 
 
 def main():

@@ -7,7 +7,7 @@ Profile "quick" takes the first two values only.
 
 from .claims import PAPER_TAU, TUNED
 from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
-from .setups import TASK_COUNTS, setup_named
+from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
 PEER_COUNTS = {"clients12": (1, 11, 3, 7)}            # of other setups all; the first two: those of profile "quick"
@@ -37,6 +37,10 @@ SHARED = ("local_epochs", "rounds", "dim")            # factors that change Loca
 SIZES = (MAIN, "clients12", "clients24")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
+SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
+FOUNDATION_FACTORS = {"public_size": (180, 450, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
+GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
+GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 MFED_DEALT = MFED_METHODS[:7]                         # those that are run with unequal clients as well
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
@@ -149,6 +153,38 @@ def by_layout(profile, seeds=None, method="fedmuscle"):
     return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
         (layout, method): [settings.replace(public_domain=layout) for settings in tuned]
         for layout in some(profile, DIGIT_LAYOUTS)}
+
+
+def by_source(profile, seeds=None, methods=PUBLIC_METHODS, setup="foundation1"):
+    """Sources of public photos, FEW_PHOTOS of each, with what was tuned on the setup's own."""
+    tuned = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in ("local", *methods)}
+    return {(None, "local"): tuned.pop("local")} | {
+        (source, method): [settings.replace(public_domain=source, public_size=FEW_PHOTOS) for settings in several]
+        for source in SOURCES for method, several in tuned.items()}
+
+
+def by_cell(profile, seeds=None):
+    """((networks, private labels, source of public photos, their number, contrastive rate), method): one federation a cell of
+    the grid of notebook 17, on one seed; of Local (networks, private labels)."""
+    runs = {}
+    for strength in GRID_NETWORKS:
+        for labels in GRID_SIZES:
+            setup, seeds_used = f"grid_{strength}_{labels}", profile_seeds(profile, seeds)[:1]
+            runs[(strength, labels), "local"] = profile_settings(profile, setup, "local", seeds_used)
+            for source, size in GRID_PHOTOS:
+                for rate in GRID_RATES:
+                    for method in ("simclr", "fedmuscle"):
+                        (settings,) = profile_settings(profile, setup, method, seeds_used, contrastive_lr=rate)
+                        runs[(strength, labels, source, size, rate), method] = [
+                            settings.replace(public_domain=source, public_size=size)]
+    return runs
+
+
+def by_value(profile, setup, field, values, seeds=None, method="fedmuscle"):
+    """Values of one field that Local does not read, the tuned one first."""
+    tuned = tuned_runs(profile, method, seeds, setup, FEW)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW), (tuned[0].flat()[field], method): tuned} | {
+        (value, method): tuned_runs(profile, method, seeds, setup, FEW, **{field: value}) for value in values}
 
 
 def by_public_size(profile, seeds=None):

@@ -56,6 +56,20 @@ MFED_CLAIMS = (
     Claim(11, "M-Fed - encoder only", "M-Fed is above sharing encoders only on the dense tasks", ("mfed", {}),
           ("encoder_only", {}), True, "mfed_dense"),
 )
+FOUNDATION_CLAIMS = (
+    Claim(12, "FedMuscle - Local", "FedMuscle, tuned, is above Local, tuned, on foundation1", FEDMUSCLE, ("local", {}), True,
+          "foundation1"),
+    Claim(13, "FedMuscle - SimCLR", "FedMuscle is above SimCLR, both tuned, on foundation1", FEDMUSCLE, ("simclr", {}), False,
+          "foundation1"),
+    Claim(14, "alpha learned - 1", "FedMuscle is above alpha = 1, both tuned, on foundation1", FEDMUSCLE, ("pairwise", {}),
+          False, "foundation1"),
+    Claim(15, "FedMuscle - Local, mixed", "FedMuscle, tuned, is above Local, tuned, on foundation_mixed", FEDMUSCLE,
+          ("local", {}), True, "foundation_mixed"),
+    Claim(16, "FedMuscle - SimCLR, mixed", "FedMuscle is above SimCLR, both tuned, on foundation_mixed", FEDMUSCLE,
+          ("simclr", {}), False, "foundation_mixed"),
+    Claim(17, "FedMuscle - Local, ten clients", "FedMuscle, tuned, is above Local, tuned, on foundation2", FEDMUSCLE,
+          ("local", {}), True, "foundation2"),
+)
 
 
 def claimed(profile, seeds=None, claims=CLAIMS):

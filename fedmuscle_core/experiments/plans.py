@@ -130,50 +130,32 @@ def notebook_14(profile, seeds=None):
         profile, "mfed_dense", seeds)
 
 
-PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
-PHOTO_SEEDS = (0, 1, 2, 3, 4)
-# Public photos, and how many: of COCO ten whole batches, of the last two all that the clients leave.
-PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
+FOUNDATION_SETUPS = ("foundation1", "foundation2", "foundation_mixed")
 
 
-def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
-    """Setup 1 on real photos, with one public source."""
-    return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos1", method,
-                                             seeds or PHOTO_SEEDS,
-                                             public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
-
-
-def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
-    """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
-    seeds = seeds or PHOTO_SEEDS
-    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].method.contrastive_lr
-    return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
-                            public_size=PHOTO_DOMAINS[domain])
-
-
-def photos1_as_few(profile, seeds=None):
-    """{(public source, method): settings} of FedMuscle with equally many photos of each source, and of Local."""
-    few = min(PHOTO_DOMAINS.values())
-    wanted = {(domain, "fedmuscle"): [settings.replace(public_size=few) for settings in photos1(profile, seeds, domain)
-                                      if settings.method.name == "fedmuscle"] for domain in PHOTO_DOMAINS}
-    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method.name == "local"]}
-
-
-def photos2(profile, seeds=None):
-    """Setup 2 on real photos, news and questions."""
-    return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos2", method, seeds or PHOTO_SEEDS)]
+def foundation_table(profile, setup, seeds=None):
+    """Every aligning method that was tuned for a setup of real photos and texts."""
+    return [settings for method in tabled(setup) for settings in ablations.tuned_runs(profile, method, seeds, setup)]
 
 
 def notebook_15(profile, seeds=None):
-    """Real photos, none in profile "quick": the runs need data that are not here for everybody."""
-    if profile == "quick":
+    """Real photos and texts with pretrained networks, in profile "foundation" alone: not everybody has the data."""
+    if profile != "foundation":
         return []
-    return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
-            for settings in plan(profile, seeds, domain)] + ablations.flat(photos1_as_few(profile, seeds)) + photos2(
-                profile, seeds)
+    tables = [settings for setup in FOUNDATION_SETUPS for settings in foundation_table(profile, setup, seeds)]
+    return tables + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
+        ablations.by_source(profile, seeds), ablations.by_peer_count(profile, seeds, "foundation1"),
+        *(ablations.by_value(profile, "foundation1", field, values, seeds)
+          for field, values in ablations.FOUNDATION_FACTORS.items()))
 
 
-PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
+def notebook_17(profile, seeds=None):
+    """A grid of federations, in profile "foundation" alone."""
+    return ablations.flat(ablations.by_cell(profile, seeds)) if profile == "foundation" else []
+
+
+NOTEBOOKS_OF = {                                      # of the profiles that are not for all
+    "foundation": ("15", "17"),
+    "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data
+}
 PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

@@ -9,9 +9,10 @@ PROFILES = {
     "quick": {"seeds": [10, 11], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 8, "validation_size": 200,
                                            "test_size": 500}},
     "mini": {"seeds": list(range(10, 20)), "settings": {}},
+    "foundation": {"seeds": list(range(10, 20)), "settings": {}},
     "paper": {"seeds": [10, 11, 12], "settings": {}},
 }
-SEVERAL, FEW = {"quick": 1, "mini": 5}, {"quick": 1, "mini": 3}       # of the seeds, for tables and for most ablations
+SEVERAL, FEW = {"quick": 1, "mini": 5, "foundation": 5}, {"quick": 1, "mini": 3, "foundation": 3}   # of the seeds, for tables
 # Public data of the embedded world, and what the paper profile takes instead: [paper] VOC, COCO, CIFAR-100; Flickr30K.
 PAPER_DOMAINS = {"single": "voc", "scenes": "coco", "letters": "cifar100", "pairs": "flickr30k"}
 

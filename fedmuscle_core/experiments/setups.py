@@ -124,23 +124,32 @@ def sharing_setup(name, sizes, tuned_as="mfed_dense"):
         "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle"))
 
 
-# Real data.  photos1, photos2: Setups 1 and 2 on excerpts, with small backbones made by `pretraining.photos`.  paper1, paper2:
-# those of the paper; which model each client has, and how much data, was not found: our choice.
-PHOTOS_1 = (
-    ClientSpec("labels@voc_animals", "photo_resnet_medium", 150),
-    ClientSpec("labels@voc_animals", "photo_segformer_medium", 150),
-    ClientSpec("labels@voc_animals", "photo_vit_medium", 150),
-    ClientSpec("class@cifar100_excerpt", "photo_segformer_medium", 1600),
-    ClientSpec("class@cifar100_excerpt", "photo_vit_small", 1600),
-    ClientSpec("class@cifar10_excerpt", "photo_resnet_small", 100),
+# Real photos and texts with real pretrained networks out of packages (`networks.packaged`), whose last stages learn.
+# Our choice: who has which network.  foundation_mixed: weak networks, made of printed letters, beside strong ones.
+FOUNDATION = {"adaptation": "last", "image_size": 98, "dim": 256, "public_domain": "tiny_imagenet", "public_size": 900,
+              "contrastive_steps": 30, "rounds": 8, "local_epochs": 2, "keep_best": True, "validation_size": 300,
+              "test_size": 1000}
+FOUNDATION_1 = (
+    ClientSpec("labels@voc_animals", "efficientnet_lite2", 150),
+    ClientSpec("labels@voc_animals", "dinov2_small", 150),
+    ClientSpec("labels@voc_animals", "efficientnet_lite1", 150),
+    ClientSpec("class@cifar100_excerpt", "efficientnet_lite1", 250),
+    ClientSpec("class@cifar100_excerpt", "efficientnet_lite0", 250),
+    ClientSpec("class@cifar10_excerpt", "efficientnet_lite0", 40),
 )
-PHOTOS_2 = (
-    *PHOTOS_1,
-    ClientSpec("pixels@voc_animals", "photo_segformer_medium", 90),
-    ClientSpec("pixels@voc_animals", "photo_segformer_medium", 90),
-    ClientSpec("text@ag_news_excerpt", "photo_bert_small", 800),
-    ClientSpec("text@trec", "photo_distilbert_small", 800),
+FOUNDATION_2 = (
+    *FOUNDATION_1,
+    ClientSpec("pixels@voc_animals", "dinov2_small", 90),
+    ClientSpec("pixels@voc_animals", "efficientnet_lite2", 90),
+    ClientSpec("text@ag_news_excerpt", "minilm_l6", 40),
+    ClientSpec("text@trec", "minilm_l3", 100),
 )
+# The grid of notebook 17: three networks for the six clients' places in turn, three sizes of their private sets.
+GRID_NETWORKS = {"strong": ("efficientnet_lite2", "efficientnet_lite1", "dinov2_small", "efficientnet_lite0"),
+                 "mixed": ("efficientnet_lite2", "resnet_medium", "dinov2_small", "vit_small"),
+                 "weak": ("resnet_medium", "vit_small", "resnet_small")}
+GRID_SIZES = {"few": (40, 40, 40, 80, 80, 12), "some": (100, 100, 100, 250, 250, 40), "many": (200, 200, 200, 1000, 1000, 200)}
+# paper1, paper2: the setups of the paper; which model each client has, and how much data, was not found: our choice.
 PAPER_1 = (
     ClientSpec("labels@voc", "vit_base", 400),
     ClientSpec("labels@voc", "segformer_b2", 400),
@@ -184,8 +193,12 @@ SETUPS = {setup.name: setup for setup in (
     sharing_setup("mfed_labels", LABEL_SIZES),
     *(sharing_setup(f"tasks{count}", dict(list((DENSE_SIZES | LABEL_SIZES).items())[:count]))
       for count in TASK_COUNTS if count != 4),
-    Setup("photos1", PHOTOS_1, {"public_domain": "public_unlabeled_tiny"}, tunes=("simclr", "pairwise", "fedmuscle")),
-    Setup("photos2", PHOTOS_2, {"public_domain": "coco_small", "public_size": 320}, tuned_as="photos1"),
+    Setup("foundation1", FOUNDATION_1, FOUNDATION),
+    Setup("foundation2", FOUNDATION_2, FOUNDATION | {"public_domain": "flickr8k"}),
+    Setup("foundation_mixed", with_backbones(FOUNDATION_1, *GRID_NETWORKS["mixed"]), FOUNDATION),
+    *(Setup(f"grid_{strength}_{labels}", with_sizes(with_backbones(FOUNDATION_1, *networks), *sizes), FOUNDATION,
+            tuned_as="foundation1")
+      for strength, networks in GRID_NETWORKS.items() for labels, sizes in GRID_SIZES.items()),
     Setup("paper1", PAPER_1, {"public_domain": "voc", **PAPER_SCALE}),
     Setup("paper2", PAPER_2, {"public_domain": "flickr30k", **PAPER_SCALE}),
     Setup("paper_noniid", PAPER_NONIID, {"public_domain": "voc", **PAPER_SCALE}),

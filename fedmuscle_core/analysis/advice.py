@@ -1,0 +1,199 @@
+"""Where does alignment pay?  A rule of thumb, fitted on the grid of federations of notebook 17.
+
+A client's gain, in log-odds of its score, is a polynomial of six things that can be known before any training (FEATURES),
+fitted by ridge regression (least squares that keeps its weights small); how far it is off is measured on kinds of networks and
+sizes of private sets that it was not fitted on.
+`python -m fedmuscle_core.analysis.advice`, where the photos are, writes what was observed, data/results/grid.csv, and the rule.
+"""
+
+import json
+import math
+import sys
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import numpy as np
+
+from ..checks import number, positive_int
+from ..paths import BACKBONES, DATA
+
+FEATURES = {           # name: how it enters
+    "labels": np.log2, "own": lambda share: np.log(share / (1 - share)), "peers": lambda share: np.log(share / (1 - share)),
+    "photos": np.log2, "mismatch": np.sqrt, "rate": np.log10,
+}
+GAINS = ("fedmuscle", "simclr")
+RULE, OBSERVED = Path(__file__).parent / "advice.json", DATA / "results" / "grid.csv"
+PROBED = ("cifar10_excerpt", "cifar100_excerpt")
+PARTS = ("networks", "sizes")                         # of the grid, by whose values errors are measured
+PENALTIES = tuple(10.0 ** power for power in range(-2, 4))
+
+
+def transformed(table):
+    """(n, 6) array of the FEATURES of a mapping {name: values}, as they enter."""
+    return np.stack([np.asarray(function(np.asarray(table[name], dtype=float))) for name, function in FEATURES.items()], 1)
+
+
+def terms(values, degree):
+    """(n, k) all products of up to `degree` columns of (n, 6), the constant left out."""
+    products = [several for count in range(1, degree + 1)
+                for several in combinations_with_replacement(range(values.shape[1]), count)]
+    return np.stack([values[:, several].prod(1) for several in map(list, products)], 1)
+
+
+def fit(table, degree=2):
+    """The rule that `advise` reads, a dict, fitted on one row a client: FEATURES, GAINS and the columns of PARTS.
+
+    error, plain: root mean squared error of the rule and of the mean gain on rows that were not fitted on: each value of each
+    of PARTS, e.g. all weak networks, is left out in turn, and the penalty is chosen without it.  sign: share of these gains
+    whose sign the rule says.  least, most: the FEATURES' range.
+    """
+    values = transformed(table)
+    centre, scale = values.mean(0), values.std(0).clip(min=1e-9)
+    columns = terms((values - centre) / scale, degree)
+    folds = [np.asarray(table[part]) != value for part in PARTS for value in sorted(set(table[part]))]
+    rule = {"degree": degree, "centre": centre.tolist(), "scale": scale.tolist(), "gains": {}, "least": values.min(0).tolist(),
+            "most": values.max(0).tolist()}
+    for gain in GAINS:
+        wanted = np.asarray(table[gain], dtype=float)
+        found, plain, truth = [], [], []
+        for kept in folds:
+            inner = [fold[kept] for fold in folds if fold[kept].any() and not fold[kept].all()]
+            weights, constant = ridge(columns[kept], wanted[kept], best_penalty(columns[kept], wanted[kept], inner))
+            found.append(predict(columns[~kept], weights, constant))
+            plain.append(np.full((~kept).sum(), wanted[kept].mean()))
+            truth.append(wanted[~kept])
+        found, plain, truth = map(np.concatenate, (found, plain, truth))
+        penalty = best_penalty(columns, wanted, folds)
+        weights, constant = ridge(columns, wanted, penalty)
+        rule["gains"][gain] = {
+            "weights": weights.tolist(), "constant": float(constant), "penalty": penalty,
+            "error": squared(found - truth) ** 0.5, "plain": squared(plain - truth) ** 0.5,
+            "sign": float((np.sign(found) == np.sign(truth)).mean())}
+    return rule
+
+
+def best_penalty(columns, wanted, folds):
+    """The one of PENALTIES with the least squared error on what each of `folds`, masks of rows to fit on, leaves out."""
+    def error(penalty):
+        return sum(squared(predict(columns[~kept], *ridge(columns[kept], wanted[kept], penalty)) - wanted[~kept])
+                   for kept in folds)
+    return min(PENALTIES, key=error)
+
+
+def squared(errors):
+    return float((errors ** 2).mean())
+
+
+def ridge(columns, wanted, penalty):
+    """(weights, constant) of least squares with `penalty` times their squared length."""
+    means = columns.mean(0)
+    centred = columns - means
+    weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(columns.shape[1]), centred.T @ (wanted - wanted.mean()))
+    return weights, wanted.mean() - means @ weights
+
+
+def predict(columns, weights, constant):
+    return columns @ np.asarray(weights) + constant
+
+
+@lru_cache(maxsize=1)
+def stored_rule():
+    """The rule of the stored grid."""
+    return json.loads(RULE.read_text())
+
+
+def advise(labels, own, peers, photos, mismatch, rate, rule=None):
+    """What to expect of aligning a client with others, and of its own contrastive learning: a dict.
+
+    labels: private labels a class.  own, peers: accuracy, 0 to 1, of a linear probe of the client's pretrained network and the
+    mean over its peers', on data that all can be probed on.  photos: public samples.  mismatch: `experiments.mismatch.mmd` of
+    the client's representations of private and public samples, 0 for one law.  rate: contrastive learning rate of AdamW.
+    fedmuscle, simclr: (expected change in log-odds of the score, typical error of it); outside: names of what lies beyond the
+    grid that the rule was fitted on, where it is a guess; sentence: what follows.
+    Raises ValueError for values that cannot be.
+    """
+    for name, value in (("labels", labels), ("rate", rate)):
+        number(name, value, above=0)
+    for name, value in (("own", own), ("peers", peers)):
+        number(name, value, above=0, below=1)
+    positive_int("photos", photos)
+    number("mismatch", mismatch, least=0)
+    rule = rule or stored_rule()
+    values = transformed({name: [value] for name, value in zip(
+        FEATURES, (labels, own, peers, photos, mismatch, rate), strict=True)})
+    columns = terms((values - rule["centre"]) / rule["scale"], rule["degree"])
+    found = {gain: (float(predict(columns, one["weights"], one["constant"])[0]), one["error"])
+             for gain, one in rule["gains"].items()}
+    outside = [name for name, value, least, most in zip(FEATURES, values[0], rule["least"], rule["most"], strict=True)
+               if not least - 1e-9 <= value <= most + 1e-9]
+    return found | {"outside": outside, "sentence": sentence(found)}
+
+
+def sentence(found):
+    """What `advise` expects, in words; a gain, or a lead, counts where it is more than its typical error."""
+    (aligned, error), (alone, other) = found["fedmuscle"], found["simclr"]
+    lead = aligned - alone
+    if max(aligned + error, alone + other) < 0:
+        return "leave it: both would harm"
+    if not (aligned > error or alone > other):
+        return "do not count on it: what is expected is less than the rule's error"
+    if abs(lead) <= math.hypot(error, other):
+        return "learn from public data, with the others or by yourself: which is better, the rule cannot tell"
+    return "align: the others teach more than public data alone do" if lead > 0 else (
+        "learn from public data by yourself: alignment is expected to give less")
+
+
+def observations(results, strengths, mismatches):
+    """One row a client and cell of `ablations.by_cell`: FEATURES, GAINS, federation, client, task and the parts of the cell.
+
+    results: {(cell, method): (records, history)}.  strengths: {backbone: probe accuracy}.  mismatches: {cell: {client: mmd}}.
+    """
+    import pandas as pd
+
+    from ..experiments.setups import SETUPS
+    from ..experiments.statistics import final_scores, log_odds_change
+    from ..world.tasks import task_named
+
+    rows = []
+    for cell in [cell for cell, method in results if method == GAINS[0]]:
+        networks, labels, source, photos, rate = cell
+        setup = SETUPS[results[cell, GAINS[0]][0][0]["settings"]["setup"]]
+        several = [results[key][1] for key in ((cell[:2], "local"), *((cell, gain) for gain in GAINS))]
+        gains = log_odds_change(final_scores(pd.concat(several))).pivot(index="client", columns="method", values="log_odds")
+        own = {client: strengths[spec.backbone] for client, spec in enumerate(setup.clients, 1)}
+        for client, spec in enumerate(setup.clients, 1):
+            rows.append({
+                "federation": f"{networks} networks, {labels} labels", "networks": networks, "sizes": labels,
+                "client": client, "task": spec.task, "source": source,
+                "labels": spec.train_size / task_named(spec.task).num_outputs, "own": own[client],
+                "peers": sum(value for other, value in own.items() if other != client) / (len(own) - 1),
+                "photos": photos, "mismatch": max(0.0, mismatches[cell][client]), "rate": rate,
+                **{gain: gains.loc[client, gain] for gain in GAINS}})
+    return pd.DataFrame(rows)
+
+
+def main():
+    import pandas as pd
+
+    from ..experiments import ablations
+    from ..experiments.mismatch import public_mismatch
+    from ..experiments.runs import stored
+    from ..experiments.store import write_atomically
+    from ..paths import results
+
+    runs = ablations.by_cell("foundation")
+    probes = pd.read_csv(BACKBONES / "probe_real.csv").query("weights == 'pretrained' and source in @PROBED")
+    first = {(cell[:4]): several[0] for (cell, method), several in runs.items() if method == GAINS[0]}
+    measured = {part: public_mismatch(settings.replace(test_size=0)).set_index("client")["mmd"].to_dict()
+                for part, settings in first.items()}
+    table = observations({key: stored(several, results("foundation")) for key, several in runs.items()},
+                         probes.groupby("backbone")["accuracy"].mean().to_dict(),
+                         {cell: measured[cell[:4]] for cell, method in runs if method == GAINS[0]})
+    write_atomically(OBSERVED, table.round(5).to_csv(index=False, lineterminator="\n"))
+    write_atomically(RULE, json.dumps(fit(table)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

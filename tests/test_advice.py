@@ -49,12 +49,15 @@ def test_what_is_said_follows_from_gains_and_errors(aligned, alone, said):
     assert advice.sentence({"fedmuscle": aligned, "simclr": alone}).startswith(said)
 
 
-def test_ridge_without_penalty_is_least_squares(table):
-    columns = advice.terms(advice.transformed(table), 1)
-    weights, constant = advice.ridge(columns, table["fedmuscle"].to_numpy(), 0.0)
-    by_hand = np.linalg.lstsq(np.c_[columns, np.ones(len(columns))], table["fedmuscle"], rcond=None)[0]
-    assert [*weights, constant] == pytest.approx(by_hand.tolist())
-    assert advice.terms(np.array([[2.0, 3.0]]), 2).tolist() == [[2, 3, 4, 6, 9]]
+def test_the_rule_of_hardly_any_penalty_is_least_squares_on_products(table):
+    """Fitted by hand: a constant, six columns, their squares and products."""
+    rule = advice.fit(table, penalties=[1e-9])
+    values = advice.transformed(table)
+    products = np.stack([values[:, first] * values[:, second] for first in range(6) for second in range(first, 6)], 1)
+    columns = np.c_[np.ones(len(values)), values, products]
+    for gain, found in advice.predict(rule, values).items():
+        by_hand = columns @ np.linalg.lstsq(columns, table[gain], rcond=None)[0]
+        assert found == pytest.approx(by_hand, abs=1e-6)
 
 
 @pytest.mark.parametrize(("changes", "message"), [

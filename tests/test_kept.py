@@ -141,14 +141,14 @@ def test_stores_tell_weights_cut_and_size_apart(tiny, features):
 
 def test_what_is_to_be_computed_is_said_before(features, monkeypatch):
     monkeypatch.setattr(trunks, "outputs_read", lambda settings: {("vit_small", None, 32): 50})
-    said = trunks.forecast([])
+    said = trunks.to_be_kept([])
     assert said.startswith("trunk outputs of vit_small: 50 of 50 samples to be computed and kept, ")
     assert said.endswith(" min of one core")
     trunk, _ = split(load_backbone("vit_small"))
     trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(40, 3, 32, 32))
-    assert "10 of 50 samples" in trunks.forecast([])
+    assert "10 of 50 samples" in trunks.to_be_kept([])
     trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(10, 3, 32, 32))
-    assert trunks.forecast([]) == ""
+    assert trunks.to_be_kept([]) == ""
 
 
 def test_texts_keep_their_padding(features):

@@ -10,10 +10,14 @@ import json
 import math
 import sys
 from functools import lru_cache
-from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..checks import number, positive_int
 from ..paths import BACKBONES, DATA
@@ -26,7 +30,7 @@ GAINS = ("fedmuscle", "simclr")
 RULE, OBSERVED = Path(__file__).parent / "advice.json", DATA / "results" / "grid.csv"
 PROBED = ("cifar10_excerpt", "cifar100_excerpt")
 PARTS = ("networks", "sizes")                         # of the grid, by whose values errors are measured
-PENALTIES = tuple(10.0 ** power for power in range(-2, 4))
+PENALTIES = [10.0 ** power for power in range(-2, 4)]
 
 
 def transformed(table):
@@ -34,14 +38,14 @@ def transformed(table):
     return np.stack([np.asarray(function(np.asarray(table[name], dtype=float))) for name, function in FEATURES.items()], 1)
 
 
-def terms(values, degree):
-    """(n, k) all products of up to `degree` columns of (n, 6), the constant left out."""
-    products = [several for count in range(1, degree + 1)
-                for several in combinations_with_replacement(range(values.shape[1]), count)]
-    return np.stack([values[:, several].prod(1) for several in map(list, products)], 1)
+def polynomial(penalties, folds, degree=2):
+    """Ridge regression on products of up to `degree` columns of standard scale, its penalty the best on what each of `folds`
+    leaves out."""
+    model = make_pipeline(StandardScaler(), PolynomialFeatures(degree, include_bias=False), Ridge())
+    return GridSearchCV(model, {"ridge__alpha": penalties}, cv=folds, scoring="neg_mean_squared_error")
 
 
-def fit(table, degree=2):
+def fit(table, penalties=PENALTIES):
     """The rule that `advise` reads, a dict, fitted on one row a client: FEATURES, GAINS and the columns of PARTS.
 
     error, plain: root mean squared error of the rule and of the mean gain on rows that were not fitted on: each value of each
@@ -49,52 +53,32 @@ def fit(table, degree=2):
     whose sign the rule says.  least, most: the FEATURES' range.
     """
     values = transformed(table)
-    centre, scale = values.mean(0), values.std(0).clip(min=1e-9)
-    columns = terms((values - centre) / scale, degree)
-    folds = [np.asarray(table[part]) != value for part in PARTS for value in sorted(set(table[part]))]
-    rule = {"degree": degree, "centre": centre.tolist(), "scale": scale.tolist(), "gains": {}, "least": values.min(0).tolist(),
-            "most": values.max(0).tolist()}
+    held_out = [np.asarray(table[part]) == value for part in PARTS for value in sorted(set(table[part]))]
+
+    def fitted(kept, wanted):
+        folds = [(np.flatnonzero(~out[kept]), np.flatnonzero(out[kept])) for out in held_out
+                 if out[kept].any() and not out[kept].all()]
+        return polynomial(penalties, folds).fit(values[kept], wanted[kept]).best_estimator_
+
+    rule = {"gains": {}, "least": values.min(0).tolist(), "most": values.max(0).tolist()}
     for gain in GAINS:
         wanted = np.asarray(table[gain], dtype=float)
-        found, plain, truth = [], [], []
-        for kept in folds:
-            inner = [fold[kept] for fold in folds if fold[kept].any() and not fold[kept].all()]
-            weights, constant = ridge(columns[kept], wanted[kept], best_penalty(columns[kept], wanted[kept], inner))
-            found.append(predict(columns[~kept], weights, constant))
-            plain.append(np.full((~kept).sum(), wanted[kept].mean()))
-            truth.append(wanted[~kept])
-        found, plain, truth = map(np.concatenate, (found, plain, truth))
-        penalty = best_penalty(columns, wanted, folds)
-        weights, constant = ridge(columns, wanted, penalty)
+        truth = np.concatenate([wanted[out] for out in held_out])
+        found = np.concatenate([fitted(~out, wanted).predict(values[out]) for out in held_out])
+        plain = np.concatenate([np.full(out.sum(), wanted[~out].mean()) for out in held_out])
+        scaler, products, ridge = fitted(np.ones(len(wanted), dtype=bool), wanted)
+        rule |= {"centre": scaler.mean_.tolist(), "scale": scaler.scale_.tolist(), "powers": products.powers_.tolist()}
         rule["gains"][gain] = {
-            "weights": weights.tolist(), "constant": float(constant), "penalty": penalty,
-            "error": squared(found - truth) ** 0.5, "plain": squared(plain - truth) ** 0.5,
+            "weights": ridge.coef_.tolist(), "constant": float(ridge.intercept_), "penalty": ridge.alpha,
+            "error": root_mean_squared_error(truth, found), "plain": root_mean_squared_error(truth, plain),
             "sign": float((np.sign(found) == np.sign(truth)).mean())}
     return rule
 
 
-def best_penalty(columns, wanted, folds):
-    """The one of PENALTIES with the least squared error on what each of `folds`, masks of rows to fit on, leaves out."""
-    def error(penalty):
-        return sum(squared(predict(columns[~kept], *ridge(columns[kept], wanted[kept], penalty)) - wanted[~kept])
-                   for kept in folds)
-    return min(PENALTIES, key=error)
-
-
-def squared(errors):
-    return float((errors ** 2).mean())
-
-
-def ridge(columns, wanted, penalty):
-    """(weights, constant) of least squares with `penalty` times their squared length."""
-    means = columns.mean(0)
-    centred = columns - means
-    weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(columns.shape[1]), centred.T @ (wanted - wanted.mean()))
-    return weights, wanted.mean() - means @ weights
-
-
-def predict(columns, weights, constant):
-    return columns @ np.asarray(weights) + constant
+def predict(rule, values):
+    """{gain: (n,) expected ones} by a rule of (n, 6) FEATURES as they enter."""
+    columns = (((values - rule["centre"]) / rule["scale"])[:, None] ** np.asarray(rule["powers"])).prod(2)
+    return {gain: columns @ one["weights"] + one["constant"] for gain, one in rule["gains"].items()}
 
 
 @lru_cache(maxsize=1)
@@ -122,9 +106,7 @@ def advise(labels, own, peers, photos, mismatch, rate, rule=None):
     rule = rule or stored_rule()
     values = transformed({name: [value] for name, value in zip(
         FEATURES, (labels, own, peers, photos, mismatch, rate), strict=True)})
-    columns = terms((values - rule["centre"]) / rule["scale"], rule["degree"])
-    found = {gain: (float(predict(columns, one["weights"], one["constant"])[0]), one["error"])
-             for gain, one in rule["gains"].items()}
+    found = {gain: (float(expected[0]), rule["gains"][gain]["error"]) for gain, expected in predict(rule, values).items()}
     outside = [name for name, value, least, most in zip(FEATURES, values[0], rule["least"], rule["most"], strict=True)
                if not least - 1e-9 <= value <= most + 1e-9]
     return found | {"outside": outside, "sentence": sentence(found)}

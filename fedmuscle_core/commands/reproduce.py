@@ -50,7 +50,7 @@ def dry_run(profile, only=None, parameters=None, force=False):
         print(from_nothing(profile, wanted))
     elif missing:
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
-        print(trunks.forecast(missing), end="")
+        print(trunks.to_be_kept(missing), end="")
     return 0
 
 
@@ -149,7 +149,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     elif missing:
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
-    if missing and (said := trunks.forecast(missing)):
+    if missing and (said := trunks.to_be_kept(missing)):
         print(said)
     try:
         sweep(wanted, results(profile), workers, progress=sys.stderr.isatty())

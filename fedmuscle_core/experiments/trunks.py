@@ -85,7 +85,7 @@ def outputs_read(settings_list):
     return {trunk: len(samples) for trunk, samples in found.items()}
 
 
-def forecast(settings_list):
+def to_be_kept(settings_list):
     """A line for each trunk whose outputs are not all kept yet: how many samples, how large, how long; "" where there is none.
 
     One batch is computed to tell.  What is kept of other samples counts as kept, so that there may be more to do."""

@@ -42,7 +42,7 @@ FOUNDATION_FACTORS = {"public_size": (180, 450, 900), "contrastive_lr": (3e-5, 1
 GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
-MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))          # run with unequal clients, too
+MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},

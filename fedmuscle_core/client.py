@@ -49,7 +49,7 @@ class Client:
     public: the public data as this client reads them, a tensor or Dataset of inputs, sample i the same for all clients.
     held_out: likewise, to measure alignment on; the first 256 public samples if None.
     lr_scale: factor of the local learning rate.  view: function (batch, torch.Generator) -> another view of a public batch;
-    views: function (rows, torch.Generator) -> another view of these public samples, in its place.
+    views: function (rows, torch.Generator, half) -> another view of these public samples, in its place.
     micro_batch_size: samples that go through the network at a time, None for whole batches.  works_on: the device it computes
     on, that of its parameters if None; offload: the network waits in host memory between the client's turns.
     Raises ValueError, before any training, naming the client and what does not fit.
@@ -104,12 +104,13 @@ class Client:
         return self
 
 
-def public_batch(client, rows, augmented, *stream):
+def public_batch(client, rows, augmented, *stream, half=None):
     """Rows of the public data as the client reads them; `augmented`: through a random view of the stream (the same view
-    for all clients of a modality, unless the stream names the client)."""
+    for all clients of a modality, unless the stream names the client).  half: 0 or 1, of views that are kept those of one half,
+    so that batches of both never share one."""
     rng = generator(client.seed, "augment", *stream) if augmented else None
     if augmented and client.views is not None:
-        return client.views(rows, rng).to(client.device)
+        return client.views(rows, rng, half).to(client.device)
     batch = client.public.take(rows)[0]
     if augmented:
         batch = client.view(batch.float() / 255 if batch.dtype == torch.uint8 else batch, rng)

@@ -16,8 +16,7 @@
 # The papers show tables for one set of clients. A practitioner has another one, and asks whether it is worth her while. Here is a grid of
 # federations of real photos with pretrained networks ([15](15_real_photos.ipynb)): strong networks, weak ones, both together; few, some,
 # many private labels; public photos of several kinds and numbers; a low and a high contrastive rate. Each cell is one federation of six
-# clients with FedMuscle, and with SimCLR, which uses the same public photos and exchanges nothing. What is shown was written by
-# `python -m fedmuscle_core.analysis.advice` from the stored runs.
+# clients with FedMuscle, and with SimCLR, which uses the same public photos and exchanges nothing.
 #
 # The gain of client $n$ is the change in log-odds of its test score $P_n$ against training alone,
 #
@@ -43,7 +42,7 @@ from fedmuscle_core.paths import results
 plots.use_style()
 if profile == "foundation":
     sweep(plans.notebook_17(profile), results(profile), workers)
-table = pd.read_csv(advice.OBSERVED)
+table = advice.observed(results("foundation"))
 cells = table.groupby(["federation", "source", "photos", "rate"]).ngroups
 print(f"{len(set(plans.notebook_17('foundation')))} runs: {cells} federations of six clients with FedMuscle, as many with SimCLR")
 
@@ -61,14 +60,13 @@ pd.DataFrame(GRID_SIZES, index=pd.RangeIndex(1, 7, name="client")).T.rename_axis
 #
 # Mean gain over Local of the clients in each corner of the grid, for alignment, for SimCLR, and what alignment has over SimCLR. Down:
 # whether the peers' networks are weaker or stronger than one's own; across: private labels a class. Labels a class and tasks go
-# together: the first column has clients of CIFAR-100 alone, the last of CIFAR-10. How many observations each corner has: below.
+# together: the table below says how many federations of which tasks each corner has.
 
 # %%
 lead = np.log(table["peers"] / (1 - table["peers"])) - np.log(table["own"] / (1 - table["own"]))
 table["peers are"] = pd.cut(lead, [-np.inf, -0.2, 0.2, np.inf], labels=["weaker", "alike", "stronger"])
 table["labels a class"] = pd.cut(table["labels"], [0, 1.5, 5, 12, np.inf], labels=["up to 1.5", "1.5 to 5", "5 to 12", "more"])
-table["over simclr"] = table["fedmuscle"] - table["simclr"]
-titles = {"fedmuscle": "FedMuscle - Local", "simclr": "SimCLR - Local", "over simclr": "FedMuscle - SimCLR"}
+titles = {"fedmuscle": "FedMuscle - Local", "simclr": "SimCLR - Local", "lead": "FedMuscle - SimCLR"}
 fig, axes = plt.subplots(2, 3, figsize=(12, 5.2), sharey=True, layout="constrained")
 drawn = {}
 for row, rate in zip(axes, ablations.GRID_RATES, strict=True):
@@ -82,7 +80,8 @@ fig.suptitle("Mean gain in log-odds, one seed: blue above 0", x=0.01, ha="left")
 plots.save_figure(fig, pd.concat(drawn, names=["rate", "gain"]).reset_index(), "17_when_does_it_pay", "foundation")
 
 # %%
-table.pivot_table(index="peers are", columns="labels a class", values="fedmuscle", aggfunc="count", observed=False).astype(int)
+once = table.drop_duplicates(["federation", "client"])            # its cells share one Local
+pd.crosstab([once["peers are"], once["task"]], once["labels a class"])
 
 # %% [markdown]
 # Public photos: how many, and how like one's own.
@@ -99,7 +98,7 @@ table.groupby(["source", "photos"])[[*titles]].mean().rename(columns=titles).rou
 # of one kind of networks, or of one size of private sets, that the rule was not fitted on, beside those of the plain mean.
 
 # %%
-rule = advice.stored_rule()
+rule = advice.fit(table)
 pd.DataFrame({titles[gain]: {"typical error of the rule": one["error"], "of the plain mean": one["plain"],
                              "gains whose sign it says (%)": 100 * one["sign"]} for gain, one in rule["gains"].items()}).T.round(2)
 
@@ -112,7 +111,7 @@ pd.DataFrame({titles[gain]: {"typical error of the rule": one["error"], "of the 
 # %%
 gap = table["peers"] - table["own"]
 asked = [table.loc[gap.idxmax()], table.loc[gap.idxmin()]]
-answers = [advice.advise(row["labels"], row["own"], row["peers"], 900, row["mismatch"], 3e-5) for row in asked]
+answers = [advice.advise(row["labels"], row["own"], row["peers"], 900, row["mismatch"], 3e-5, rule) for row in asked]
 pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * row["peers"], "labels a class": row["labels"],
                **{titles[gain]: "{:+.2f} +- {:.2f}".format(*answer[gain]) for gain in advice.GAINS}, "advice": answer["sentence"]}
               for row, answer in zip(asked, answers, strict=True)]).round(1)
@@ -127,13 +126,13 @@ pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * ro
 
 # %%
 mean = table.groupby("federation")["fedmuscle"].mean()
-pd.DataFrame([{"question": f"does alignment pay with {name} labels?", "published": "not found", "ours: mean change in log-odds": round(value, 2),
+pd.DataFrame([{"question": f"does alignment pay with {name}?", "published": "not found", "ours: mean change in log-odds": round(value, 2),
                "agrees?": "cannot be said"} for name, value in mean.items()])
 
 # %%
-clients = table.groupby(["federation", "client", "rate"])[["fedmuscle", "simclr", "over simclr"]].mean().groupby("rate")
+clients = table.groupby(["federation", "client", "rate"])[["fedmuscle", "simclr", "lead"]].mean().groupby("rate")
 for rate, share in (clients.agg(lambda gains: (gains > 0).mean())).iterrows():
     print(f"Rate {rate:g}, mean over the photos: alignment is above Local for {share['fedmuscle']:.0%} of the clients, SimCLR for {share['simclr']:.0%}, "
-          f"alignment above SimCLR for {share['over simclr']:.0%} (without any effect: half).")
+          f"alignment above SimCLR for {share['lead']:.0%} (without any effect: half).")
 print("Mean gain by networks, alignment against SimCLR: " + "; ".join(
     f"{name} {rows['fedmuscle'].mean():+.2f} against {rows['simclr'].mean():+.2f}" for name, rows in table.groupby("networks")) + ".")

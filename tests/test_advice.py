@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import advice
-from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.setups import GRID_NETWORKS, GRID_SIZES, SETUPS
 from fedmuscle_core.federation import COLUMNS
 
 
@@ -21,7 +21,7 @@ def table():
     own, peers = (np.log(rows[name] / (1 - rows[name])) for name in ("own", "peers"))
     rows["fedmuscle"] = 0.5 * (peers - own) - 0.2 * (np.log10(rows["rate"]) + 4)
     rows["simclr"] = 0.1 + rng.normal(0, 0.3, 240)
-    return rows
+    return rows.assign(lead=rows["fedmuscle"] - rows["simclr"])
 
 
 def test_a_law_is_found_and_noise_is_not(table):
@@ -36,17 +36,28 @@ def test_advice_follows_the_rule(table):
     weak, strong = (advice.advise(own=own, peers=peers, rule=rule, **usual) for own, peers in ((0.3, 0.7), (0.7, 0.3)))
     assert weak["fedmuscle"][0] == pytest.approx(0.5 * 2 * np.log(7 / 3), abs=0.05) == -strong["fedmuscle"][0]
     assert weak["sentence"].startswith("align") and strong["sentence"].startswith("do not count") and weak["outside"] == []
+    assert weak["lead"][0] == pytest.approx(weak["fedmuscle"][0] - weak["simclr"][0], abs=0.05)
     far = advice.advise(own=0.3, peers=0.7, rule=rule, **usual | {"photos": 5000, "labels": 0.5})
     assert far["outside"] == ["labels", "photos"]
+    assert far["sentence"].endswith("(a guess: labels, photos beyond what the rule was fitted on)")
 
 
-@pytest.mark.parametrize(("aligned", "alone", "said"), [
-    ((0.5, 0.1), (0.1, 0.1), "align"), ((0.3, 0.1), (0.3, 0.1), "learn from public data"),
-    ((-0.3, 0.1), (-0.2, 0.1), "leave it"), ((0.05, 0.1), (0.0, 0.1), "do not count"),
-    ((0.29, 0.3), (0.1, 0.3), "do not count"),
-    ((-0.3, 0.1), (0.3, 0.1), "learn from public data by yourself"), ((0.3, 0.1), (0.25, 0.1), "learn from public data, with")])
-def test_what_is_said_follows_from_gains_and_errors(aligned, alone, said):
-    assert advice.sentence({"fedmuscle": aligned, "simclr": alone}).startswith(said)
+@pytest.mark.parametrize(("aligned", "alone", "lead", "said"), [
+    ((0.5, 0.1), (0.1, 0.2), (0.4, 0.1), "align: the others"),
+    ((0.3, 0.1), (0.3, 0.1), (0.0, 0.1), "learn from public data, with"),
+    ((-0.3, 0.1), (-0.2, 0.1), (-0.1, 0.2), "leave it"), ((0.05, 0.1), (0.0, 0.1), (0.05, 0.1), "do not count"),
+    ((-0.3, 0.1), (0.05, 0.1), (-0.35, 0.1), "do not count"), ((0.25, 0.2), (-0.05, 0.3), (0.3, 0.4), "align: a gain"),
+    ((0.0, 0.1), (0.3, 0.1), (-0.3, 0.4), "learn from public data by yourself: of"),
+    ((0.2, 0.1), (0.6, 0.1), (-0.4, 0.1), "learn from public data by yourself: alignment")])
+def test_what_is_said_follows_from_gains_and_errors(aligned, alone, lead, said):
+    assert advice.sentence({"fedmuscle": aligned, "simclr": alone, "lead": lead}).startswith(said)
+
+
+def test_no_client_is_in_two_kinds_of_networks_of_the_grid():
+    for sizes in GRID_SIZES:
+        several = [SETUPS[f"grid_{networks}_{sizes}"].clients for networks in GRID_NETWORKS]
+        for place in zip(*several, strict=True):
+            assert len(set(place)) == len(place)
 
 
 def test_the_rule_of_hardly_any_penalty_is_least_squares_on_products(table):
@@ -82,10 +93,15 @@ def test_observations_hold_what_was_known_and_what_was_gained():
     for cell in cells:
         results |= {(cell, "fedmuscle"): played("fedmuscle", 75.0), (cell, "simclr"): played("simclr", 40.0)}
     strengths = {"resnet_medium": 0.4, "vit_small": 0.3, "resnet_small": 0.2}
-    mismatches = {cell: dict.fromkeys(range(1, 7), -0.01 if cell[3] == 128 else 0.5) for cell in cells}
+    mismatches = {cell[:4]: dict.fromkeys(range(1, 7), -0.01 if cell[3] == 128 else 0.5) for cell in cells}
     table = advice.observations(results, strengths, mismatches)
     assert len(table) == 12 and set(table["federation"]) == {"weak networks, few labels"} and set(advice.FEATURES) < set(table)
     assert table["fedmuscle"].tolist() == pytest.approx([np.log(3)] * 12) and table["simclr"].max() < 0
+    assert table["lead"].tolist() == (table["fedmuscle"] - table["simclr"]).tolist() and table.attrs["left_out"] == []
     first = table.iloc[0]
     assert (first["labels"], first["own"], first["photos"], first["mismatch"]) == (40 / 20, 0.4, 128, 0.0)
     assert first["peers"] == pytest.approx((0.3 + 0.2 + 0.4 + 0.3 + 0.2) / 5) and table["mismatch"].max() == 0.5
+    marker = results[cells[0], "simclr"][1].head(1).assign(split="diverged", value=np.nan)
+    results[cells[0], "simclr"] = results[cells[0], "simclr"][0], marker
+    table = advice.observations(results, strengths, mismatches)
+    assert len(table) == 6 and table.attrs["left_out"] == [cells[0]]

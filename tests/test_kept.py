@@ -139,6 +139,34 @@ def test_stores_tell_weights_cut_and_size_apart(tiny, features):
     assert len(abouts) == 3 and len({str(about) for about in abouts}) == 3
 
 
+def test_sizes_of_images_and_texts_have_stores_of_their_own_and_rows_one_shape(features, store):
+    compute = Settings().compute
+    for name, several in (("vit_small", (torch.rand(2, 3, 32, 32), torch.rand(2, 3, 48, 48))),
+                          ("bert_small", (torch.ones(2, 40, dtype=torch.long), torch.ones(2, 64, dtype=torch.long)))):
+        trunk, _ = split(load_backbone(name))
+        kept = trunks.KeptTrunk(trunk, name, compute)
+        shapes = [kept.private(samples).shape for samples in several]
+        assert shapes[0] != shapes[1] and len(list(features.glob(f"{name}*.rows"))) == 2
+    store(numbers(0, 3))
+    with pytest.raises(ValueError, match=r"trunk.rows: got an output of shape \(3,\), expected \(2,\)"):
+        store(torch.ones(1, 3))
+
+
+def test_the_two_views_of_a_pair_are_never_the_same(features):
+    trunk, _ = split(load_backbone("vit_small"))
+    draw = trunks.KeptTrunk(trunk, "vit_small", Settings().compute).views(torch.rand(4, 3, 32, 32), 2)
+    rows = torch.arange(4)
+    first, second = (draw(rows, torch.Generator().manual_seed(0), half) for half in (0, 1))
+    assert (first != second).flatten(1).any(1).all() and torch.equal(first, draw(rows, torch.Generator().manual_seed(1), 0))
+
+
+@pytest.mark.parametrize("kind", ["rows", "keys"])
+def test_a_store_that_lacks_a_file_begins_anew(store, kind):
+    store(numbers(0, 3))
+    (store.folder / f"trunk.{kind}").unlink()
+    assert torch.equal(store(numbers(0, 3)).all(), 2 * numbers(0, 3).half()) and store.computed == 6
+
+
 def test_what_is_to_be_computed_is_said_before(features, monkeypatch):
     monkeypatch.setattr(trunks, "outputs_read", lambda settings: {("vit_small", None, 32): 50})
     said = trunks.to_be_kept([])
@@ -164,5 +192,5 @@ def test_texts_keep_their_padding(features):
 def test_how_many_stages_learn_is_asked_of_last_alone():
     with pytest.raises(ValueError, match="last_stages: got 2 with adaptation 'full', expected None"):
         Settings.of(last_stages=2)
-    with pytest.raises(ValueError, match="views: got 0"):
-        Settings.of(views=0)
+    with pytest.raises(ValueError, match="views: got 1"):
+        Settings.of(views=1)

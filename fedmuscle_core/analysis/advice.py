@@ -3,16 +3,17 @@
 A client's gain, in log-odds of its score, is a polynomial of six things that can be known before any training (FEATURES),
 fitted by ridge regression (least squares that keeps its weights small); how far it is off is measured on kinds of networks and
 sizes of private sets that it was not fitted on.
-`python -m fedmuscle_core.analysis.advice`, where the photos are, writes what was observed, data/results/grid.csv, and the rule.
+`python -m fedmuscle_core.analysis.advice`, where the photos are, measures their likeness, data/results/grid_mismatch.csv, and
+writes the rule.
 """
 
 import json
-import math
 import sys
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import Ridge
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV
@@ -20,14 +21,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..checks import number, positive_int
-from ..paths import BACKBONES, DATA
+from ..experiments import ablations
+from ..experiments.mismatch import public_mismatch
+from ..experiments.runs import stored
+from ..experiments.setups import SETUPS
+from ..experiments.statistics import failures, final_scores, log_odds_change
+from ..experiments.store import write_atomically
+from ..paths import BACKBONES, DATA, results
+from ..world.tasks import task_named
 
 FEATURES = {           # name: how it enters
     "labels": np.log2, "own": lambda share: np.log(share / (1 - share)), "peers": lambda share: np.log(share / (1 - share)),
     "photos": np.log2, "mismatch": np.sqrt, "rate": np.log10,
 }
-GAINS = ("fedmuscle", "simclr")
-RULE, OBSERVED = Path(__file__).parent / "advice.json", DATA / "results" / "grid.csv"
+METHODS = ("fedmuscle", "simclr")
+GAINS = (*METHODS, "lead")                            # over Local, and of alignment over SimCLR
+RULE, MISMATCHES = Path(__file__).parent / "advice.json", DATA / "results" / "grid_mismatch.csv"
+CELL = ["networks", "sizes", "source", "photos"]      # of `ablations.by_cell`, its rate left out
 PROBED = ("cifar10_excerpt", "cifar100_excerpt")
 PARTS = ("networks", "sizes")                         # of the grid, by whose values errors are measured
 PENALTIES = [10.0 ** power for power in range(-2, 4)]
@@ -93,7 +103,8 @@ def advise(labels, own, peers, photos, mismatch, rate, rule=None):
     labels: private labels a class.  own, peers: accuracy, 0 to 1, of a linear probe of the client's pretrained network and the
     mean over its peers', on data that all can be probed on.  photos: public samples.  mismatch: `experiments.mismatch.mmd` of
     the client's representations of private and public samples, 0 for one law.  rate: contrastive learning rate of AdamW.
-    fedmuscle, simclr: (expected change in log-odds of the score, typical error of it); outside: names of what lies beyond the
+    fedmuscle, simclr: (expected change in log-odds of the score, typical error of it); lead: that of the first over the second;
+    outside: names of what lies beyond the
     grid that the rule was fitted on, where it is a guess; sentence: what follows.
     Raises ValueError for values that cannot be.
     """
@@ -109,71 +120,78 @@ def advise(labels, own, peers, photos, mismatch, rate, rule=None):
     found = {gain: (float(expected[0]), rule["gains"][gain]["error"]) for gain, expected in predict(rule, values).items()}
     outside = [name for name, value, least, most in zip(FEATURES, values[0], rule["least"], rule["most"], strict=True)
                if not least - 1e-9 <= value <= most + 1e-9]
-    return found | {"outside": outside, "sentence": sentence(found)}
+    return found | {"outside": outside, "sentence": sentence(found, outside)}
 
 
-def sentence(found):
-    """What `advise` expects, in words; a gain, or a lead, counts where it is more than its typical error."""
-    (aligned, error), (alone, other) = found["fedmuscle"], found["simclr"]
-    lead = aligned - alone
-    if max(aligned + error, alone + other) < 0:
-        return "leave it: both would harm"
-    if not (aligned > error or alone > other):
-        return "do not count on it: what is expected is less than the rule's error"
-    if abs(lead) <= math.hypot(error, other):
-        return "learn from public data, with the others or by yourself: which is better, the rule cannot tell"
-    return "align: the others teach more than public data alone do" if lead > 0 else (
-        "learn from public data by yourself: alignment is expected to give less")
+def sentence(found, outside=()):
+    """What `advise` expects, in words; a gain, or the lead of alignment, counts where it is more than its typical error."""
+    helps = {gain: found[gain][0] > found[gain][1] for gain in GAINS}
+    harms = {gain: found[gain][0] < -found[gain][1] for gain in GAINS}
+    if helps["fedmuscle"] and helps["lead"]:
+        said = "align: the others teach more than public data alone do"
+    elif helps["fedmuscle"] and helps["simclr"]:
+        said = "learn from public data, with the others or by yourself: which is better, the rule cannot tell"
+    elif helps["simclr"]:
+        said = "learn from public data by yourself: of alignment no gain is expected"
+    elif helps["fedmuscle"]:
+        said = "align: a gain is expected, and none of learning by yourself, though the rule cannot tell them apart"
+    elif harms["fedmuscle"] and harms["simclr"]:
+        said = "leave it: both would harm"
+    else:
+        said = "do not count on it: what is expected is less than the rule's error"
+    if helps["simclr"] and harms["lead"]:
+        said = "learn from public data by yourself: alignment is expected to give less"
+    return said + (f" (a guess: {', '.join(outside)} beyond what the rule was fitted on)" if outside else "")
 
 
 def observations(results, strengths, mismatches):
     """One row a client and cell of `ablations.by_cell`: FEATURES, GAINS, federation, client, task and the parts of the cell.
 
-    results: {(cell, method): (records, history)}.  strengths: {backbone: probe accuracy}.  mismatches: {cell: {client: mmd}}.
+    results: {(cell, method): (records, history)}.  strengths: {backbone: probe accuracy}.  mismatches: {cell[:4]: {client:
+    mmd}}.  Cells with a run that diverged are left out; `attrs["left_out"]` names them.
     """
-    import pandas as pd
-
-    from ..experiments.setups import SETUPS
-    from ..experiments.statistics import final_scores, log_odds_change
-    from ..world.tasks import task_named
-
-    rows = []
-    for cell in [cell for cell, method in results if method == GAINS[0]]:
+    rows, left_out = [], []
+    for cell in [cell for cell, method in results if method == METHODS[0]]:
         networks, labels, source, photos, rate = cell
-        setup = SETUPS[results[cell, GAINS[0]][0][0]["settings"]["setup"]]
-        several = [results[key][1] for key in ((cell[:2], "local"), *((cell, gain) for gain in GAINS))]
-        gains = log_odds_change(final_scores(pd.concat(several))).pivot(index="client", columns="method", values="log_odds")
+        setup = SETUPS[results[cell, METHODS[0]][0][0]["settings"]["setup"]]
+        several = pd.concat([results[key][1] for key in ((cell[:2], "local"), *((cell, method) for method in METHODS))])
+        if failures(several):
+            left_out.append(cell)
+            continue
+        gains = log_odds_change(final_scores(several)).pivot(index="client", columns="method", values="log_odds")
         own = {client: strengths[spec.backbone] for client, spec in enumerate(setup.clients, 1)}
         for client, spec in enumerate(setup.clients, 1):
+            aligned, alone = (gains.loc[client, method] for method in METHODS)
             rows.append({
                 "federation": f"{networks} networks, {labels} labels", "networks": networks, "sizes": labels,
                 "client": client, "task": spec.task, "source": source,
                 "labels": spec.train_size / task_named(spec.task).num_outputs, "own": own[client],
                 "peers": sum(value for other, value in own.items() if other != client) / (len(own) - 1),
-                "photos": photos, "mismatch": max(0.0, mismatches[cell][client]), "rate": rate,
-                **{gain: gains.loc[client, gain] for gain in GAINS}})
-    return pd.DataFrame(rows)
+                "photos": photos, "mismatch": max(0.0, mismatches[cell[:4]][client]), "rate": rate,
+                "fedmuscle": aligned, "simclr": alone, "lead": aligned - alone})
+    table = pd.DataFrame(rows)
+    table.attrs["left_out"] = left_out
+    return table
+
+
+def observed(folder):
+    """`observations` of the grid's runs stored in `folder`, with what MISMATCHES says of their photos."""
+    runs = ablations.by_cell("foundation")
+    probes = pd.read_csv(BACKBONES / "probe_real.csv").query("weights == 'pretrained' and source in @PROBED")
+    measured = pd.read_csv(MISMATCHES).set_index([*CELL, "client"])["mmd"]
+    return observations({key: stored(several, folder) for key, several in runs.items()},
+                        probes.groupby("backbone")["accuracy"].mean().to_dict(),
+                        {cell: rows.droplevel(CELL).to_dict() for cell, rows in measured.groupby(level=CELL)})
 
 
 def main():
-    import pandas as pd
-
-    from ..experiments import ablations
-    from ..experiments.mismatch import public_mismatch
-    from ..experiments.runs import stored
-    from ..experiments.store import write_atomically
-    from ..paths import results
-
-    runs = ablations.by_cell("foundation")
-    probes = pd.read_csv(BACKBONES / "probe_real.csv").query("weights == 'pretrained' and source in @PROBED")
-    first = {(cell[:4]): several[0] for (cell, method), several in runs.items() if method == GAINS[0]}
-    measured = {part: public_mismatch(settings.replace(test_size=0)).set_index("client")["mmd"].to_dict()
-                for part, settings in first.items()}
-    table = observations({key: stored(several, results("foundation")) for key, several in runs.items()},
-                         probes.groupby("backbone")["accuracy"].mean().to_dict(),
-                         {cell: measured[cell[:4]] for cell, method in runs if method == GAINS[0]})
-    write_atomically(OBSERVED, table.round(5).to_csv(index=False, lineterminator="\n"))
-    write_atomically(RULE, json.dumps(fit(table)) + "\n")
+    """Measure MISMATCHES, for which the photos are needed, and fit RULE to what the stored runs gained."""
+    firsts = {cell[:4]: several[0] for (cell, method), several in ablations.by_cell("foundation").items()
+              if method == METHODS[0]}
+    measured = pd.concat({cell: public_mismatch(first.replace(test_size=0)) for cell, first in firsts.items()}, names=CELL)
+    write_atomically(MISMATCHES, measured.reset_index(CELL)[[*CELL, "client", "mmd"]].round(5).to_csv(
+        index=False, lineterminator="\n"))
+    write_atomically(RULE, json.dumps(fit(observed(results("foundation")))) + "\n")
     return 0
 
 

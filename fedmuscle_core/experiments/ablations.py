@@ -165,18 +165,17 @@ def by_source(profile, seeds=None, methods=PUBLIC_METHODS, setup="foundation1"):
 
 def by_cell(profile, seeds=None):
     """((networks, private labels, source of public photos, their number, contrastive rate), method): one federation a cell of
-    the grid of notebook 17, on one seed; of Local (networks, private labels)."""
+    the grid of notebook 17, on one seed, all else as tuned; of Local (networks, private labels)."""
     runs = {}
     for strength in GRID_NETWORKS:
         for labels in GRID_SIZES:
             setup, seeds_used = f"grid_{strength}_{labels}", profile_seeds(profile, seeds)[:1]
             runs[(strength, labels), "local"] = profile_settings(profile, setup, "local", seeds_used)
-            for source, size in GRID_PHOTOS:
-                for rate in GRID_RATES:
-                    for method in ("simclr", "fedmuscle"):
-                        (settings,) = profile_settings(profile, setup, method, seeds_used, contrastive_lr=rate)
-                        runs[(strength, labels, source, size, rate), method] = [
-                            settings.replace(public_domain=source, public_size=size)]
+            for method in ("simclr", "fedmuscle"):
+                (tuned,) = profile_settings(profile, setup, method, seeds_used)
+                runs |= {((strength, labels, source, size, rate), method): [
+                    tuned.replace(public_domain=source, public_size=size, contrastive_lr=rate)]
+                    for source, size in GRID_PHOTOS for rate in GRID_RATES}
     return runs
 
 

@@ -41,7 +41,7 @@ class Compute:
         one_of("adaptation", self.adaptation, ADAPTATIONS)
         one_of("precision", self.precision, PRECISIONS)
         positive_int("lora_rank", self.lora_rank)
-        positive_int("views", self.views)
+        positive_int("views", self.views, least=2)
         if self.last_stages is not None:
             positive_int("last_stages", self.last_stages, least=0)
             if self.adaptation != "last":

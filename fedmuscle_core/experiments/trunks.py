@@ -8,12 +8,13 @@ import torch
 from .. import augment as augmentation
 from ..client import HELD_OUT
 from ..data import Samples
-from ..networks.backbones import as_pixels, backbone_digest, load_backbone, pixels_of
+from ..networks.backbones import as_pixels, load_backbone, pixels_of, weights_digest
 from ..networks.kept import KEY, kept_rows, keys_of
 from ..networks.last import split
 from ..networks.text import TEXT_LENGTH
 from ..paths import FEATURES
 from ..seeds import generator
+from ..world.real.sources import SIDE
 from .settings import Compute
 
 AUGMENTATION = (augmentation.ROTATION, augmentation.ZOOM, augmentation.SHIFT, augmentation.CONTRAST, augmentation.BRIGHTNESS,
@@ -23,13 +24,21 @@ AUGMENTATION = (augmentation.ROTATION, augmentation.ZOOM, augmentation.SHIFT, au
 class KeptTrunk:
     """A trunk (see `networks.last`) of the backbone called `name`, whose outputs are kept in FEATURES.
 
-    The store belongs to the weights, to where the backbone is cut, and to the size of its images: other ones have other stores.
+    The store belongs to the weights, to where the backbone is cut, and to the size of its images or texts: others have other
+    stores.
     """
 
     def __init__(self, trunk, name, compute, device="cpu"):
         self.trunk, self.device, self.scale = trunk, device, pixels_of(name, compute.image_size)
-        self.about = {"backbone": name, "weights": backbone_digest(name), "until": trunk.at, "side": compute.image_size}
-        self.store = "-".join(str(value) for value in self.about.values()).replace("/", "_")
+        self.name, self.side, self.weights = name, None if trunk.text else compute.image_size, weights_digest(trunk.backbone)
+
+    def about(self, shape):
+        """What the rows of samples of a shape are of."""
+        return {"backbone": self.name, "weights": self.weights, "until": self.trunk.at, "side": self.side or shape[-1]}
+
+    def store(self, shape):
+        """Name of the store for samples of a shape."""
+        return "-".join(str(value) for value in self.about(shape).values()).replace("/", "_")
 
     def rows(self, samples, view=None):
         """`networks.kept.KeptRows` of images (n, 3, H, W) or token ids (n, L), or of their augmented view of this number."""
@@ -45,7 +54,8 @@ class KeptTrunk:
             self.trunk.backbone.to(self.device)
             return self.trunk(pixels.to(self.device)).float().cpu()
 
-        return kept_rows(FEATURES, self.store, self.about, keys, compute)
+        shape = samples.shape[1:]
+        return kept_rows(FEATURES, self.store(shape), self.about(shape), keys, compute)
 
     def private(self, samples):
         """The outputs for a client's own samples, in memory."""
@@ -57,12 +67,13 @@ class KeptTrunk:
         return Samples(len(rows), dataset=rows)
 
     def views(self, samples, count):
-        """The `views` of a `Client`: every row as one of `count` augmented views."""
+        """The `views` of a `Client`: every row as one of `count` augmented views, of every other one where `half` is 0 or 1."""
         kept = [self.rows(samples, view) for view in range(count)]
 
-        def draw(rows, rng):
-            chosen = torch.randint(count, (len(rows),), generator=rng).tolist()
-            return torch.stack([kept[view][row] for view, row in zip(chosen, rows.tolist(), strict=True)])
+        def draw(rows, rng, half=None):
+            among = kept if half is None else kept[half::2]
+            chosen = torch.randint(len(among), (len(rows),), generator=rng).tolist()
+            return torch.stack([among[view][row] for view, row in zip(chosen, rows.tolist(), strict=True)])
         return draw
 
 
@@ -89,17 +100,20 @@ def to_be_kept(settings_list):
     """A line for each trunk whose outputs are not all kept yet: how many samples, how large, how long; "" where there is none.
 
     One batch is computed to tell.  What is kept of other samples counts as kept, so that there may be more to do."""
+    from .runs import one_thread
+
     lines = []
     for (name, last_stages, side), count in outputs_read(settings_list).items():
         trunk, _ = split(load_backbone(name), last_stages)
         kept = KeptTrunk(trunk, name, Compute(adaptation="last", last_stages=last_stages, image_size=side))
-        file = FEATURES / f"{kept.store}.keys"
+        batch = torch.ones(8, TEXT_LENGTH, dtype=torch.long) if trunk.text else torch.zeros(8, 3, side or SIDE, side or SIDE)
+        file = FEATURES / f"{kept.store(batch.shape[1:])}.keys"
         missing = count - (file.stat().st_size // KEY if file.is_file() else 0)
         if missing > 0:
-            batch = torch.ones(8, TEXT_LENGTH, dtype=torch.long) if trunk.text else torch.zeros(8, 3, side, side)
-            began = time.perf_counter()
-            size = trunk(batch if trunk.text else as_pixels(trunk.backbone, batch, kept.scale))[0].numel() * 2
-            seconds = (time.perf_counter() - began) / 8
+            with one_thread():
+                began = time.perf_counter()
+                size = trunk(batch if trunk.text else as_pixels(trunk.backbone, batch, kept.scale))[0].numel() * 2
+                seconds = (time.perf_counter() - began) / 8
             lines.append(f"trunk outputs of {name}: {missing:,} of {count:,} samples to be computed and kept, "
                          f"{missing * size / 2 ** 20:,.0f} MiB, about {missing * seconds / 60:.1f} min of one core")
     return "\n".join(lines)

@@ -47,7 +47,8 @@ class SimCLR(Contrastive):
         losses = []
         with at_work(client):
             for rows in self.rows(client, round):
-                views = [public_batch(client, rows, True, "simclr", client.name, round, len(losses), view) for view in (0, 1)]
+                views = [public_batch(client, rows, True, "simclr", client.name, round, len(losses), view, half=view)
+                         for view in (0, 1)]
                 both = embed(client, torch.cat(views), round, len(losses))
                 loss = or_nan(lambda both: nt_xent(*both.chunk(2), tau=self.tau), both)
                 losses.append(step(client.contrastive_optimizer, loss))

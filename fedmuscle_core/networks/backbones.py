@@ -94,6 +94,15 @@ def backbone_digest(name):
     return digest.hexdigest()[:10]
 
 
+def weights_digest(backbone):
+    """Short hash of the tensors of a backbone, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:10]
+
+
 def load_backbone(name):
     """The pretrained backbone called `name`, see `located`, from files safetensors; ValueError where it cannot be had or is not
     whole.

@@ -61,8 +61,8 @@ def kept_rows(folder, name, about, keys, compute, progress=True):
 
 
 def _shape(path, about):
-    """Shape of a row, None where the store is new."""
-    if not path.is_file():
+    """Shape of a row, None where the store is new or not whole."""
+    if not all(path.with_suffix(f".{kind}").is_file() for kind in ("rows", "keys", "json")):
         return None
     found = json.loads(path.read_text())
     if found["about"] != about:
@@ -97,8 +97,12 @@ def _append(paths, about, shape, known, keys, missing, compute, progress):
                 raise ValueError(f"{paths[0]}: got outputs beyond half precision, expected numbers below 65,504")
             if shape is None:
                 shape = values.shape[1:]
-                paths[2].write_text(json.dumps({"about": about, "shape": shape}) + "\n")
+                part = paths[2].with_suffix(".part")
+                part.write_text(json.dumps({"about": about, "shape": shape}) + "\n")
+                part.replace(paths[2])
                 bar.set_postfix_str(f"{len(missing) * values[0].nbytes / 2 ** 20:.0f} MiB -> {paths[0].parent}")
+            if values.shape[1:] != shape:
+                raise ValueError(f"{paths[0]}: got an output of shape {values.shape[1:]}, expected {shape} as of the others")
             for path, content in ((paths[0], values.tobytes()), (paths[1], b"".join(keys[number] for number in numbers))):
                 with path.open("ab") as file:
                     file.write(content)

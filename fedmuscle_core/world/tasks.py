@@ -9,7 +9,7 @@ from ..checks import one_of
 from ..tasks import Task, classification, multilabel, occurring_average_precision, segmentation
 from . import dense_labels
 from .edge_score import edge_score
-from .real.sources import source_named
+from .real.sources import source_named, source_table
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,20 @@ def _macro_average_precision(logits, target):
 
 @dataclass(frozen=True)
 class FrequentPrecision:
-    """The score of `tasks.multilabel` over the labels alone that at least a share `rare` of the scored samples has."""
+    """The score of `tasks.multilabel` over the `frequent_labels` of a source alone, whatever is scored."""
 
-    rare: float
+    source: str
 
     def __call__(self, logits, target):
-        kept = target.float().mean(0) >= self.rare
+        kept = frequent_labels(self.source)
         return occurring_average_precision(logits[:, kept], target[:, kept])
+
+
+def frequent_labels(source):
+    """Numbers of the labels that at least `least` photos of a source's test split have, a list."""
+    table = source_table(source)
+    labels = torch.tensor(table[table["split"] == source_named(source).test]["label"].tolist())
+    return (labels.sum(0) >= source_named(source).least).nonzero()[:, 0].tolist()
 
 
 def _world_task(core, **more):
@@ -121,6 +128,6 @@ def task_named(name):
     if number is None:
         raise ValueError(f"task: got {name!r}, expected a source with labels")
     make, more = REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)]
-    if kind == "labels" and (rare := source_named(source).rare):
-        more = more | {"score": FrequentPrecision(rare)}
+    if kind == "labels" and source_named(source).least:
+        more = more | {"score": FrequentPrecision(source)}
     return _world_task(make(number + 1 if kind == "pixels" else number, name), source=source, **more)

@@ -33,8 +33,8 @@ class Source(NamedTuple):
     no direct download: `terms` says where to ask.
 
     folder: in the data folder, its name if empty.  size: side of its photos as they are kept.  test: the split that scores are
-    of, none if empty.  rare: of several labels a photo, those that a smaller share of the scored photos has do not count in the
-    score (our choice).
+    of, none if empty.  least: of several labels a photo, those that fewer photos of the test split have do not count in a score
+    (our choice).
     """
 
     about: str
@@ -45,7 +45,7 @@ class Source(NamedTuple):
     folder: str = ""
     size: int = 224
     test: str = "test"
-    rare: float = 0.0
+    least: int = 0
 
 
 TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -78,14 +78,14 @@ SOURCES = {
     "photos": Source("any photos without labels, as public data", "put your own there", layouts.flat_folder),
 }
 
-# Excerpts: small parts of public data sets, for notebooks 15 and 17 and the tests of real data.  15 of 200 photos: 0.075.
+# Excerpts: small parts of public data sets, for notebooks 15 and 17 and the tests of real data.
 SIDE = 98                                             # 7 x 14: the ViT has patches of 14 pixels
 SOURCES |= {
     "cifar10_excerpt": SOURCES["cifar10"]._replace(about="10,000 photos of CIFAR-10", files=(), folder="cifar10"),
     "cifar100_excerpt": SOURCES["cifar100"]._replace(about="10,000 photos of CIFAR-100, a split of their own", files=(),
                                                      folder="cifar100"),
     "voc_animals": SOURCES["voc"]._replace(about="900 photos of Pascal VOC 2012, mostly animals", files=(), size=SIDE,
-                                           rare=0.075),
+                                           least=15),
     "coco_small": SOURCES["coco"]._replace(about="363 captioned photos of COCO 2017", num_classes=None, files=(), size=SIDE,
                                            test=""),
     "flickr8k": Source("1,000 photos of Flickr8k with five captions each", "research and education only",

@@ -20,7 +20,7 @@ from ..tasks import task_named
 from .photos import largest_class, load_photos
 from .sources import source_folder, source_named, source_table
 
-HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # for validation (our choice)
+HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 0.1, 140, 1000               # for validation (our choice); never more than a fifth
 NEEDS = {"image": "photos", "label": "labels", "mask": "masks", "texts": "texts"}
 
 
@@ -40,7 +40,7 @@ def _split(name, folder, source):
         is_test = torch.zeros_like(is_test)
     rows = (~is_test).nonzero()[:, 0]
     rows = rows[torch.randperm(len(rows), generator=generator(0, "source", name))]
-    held_out = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
+    held_out = min(MOST_HELD_OUT, max(round(HELD_OUT * len(rows)), min(LEAST_HELD_OUT, len(rows) // 5)))
     parts = {"validation": rows[:held_out], "pool": rows[held_out:], "test": is_test.nonzero()[:, 0]}
     seen = set()
     for part in ("test", "validation", "pool"):
@@ -114,6 +114,10 @@ def clients_of(tasks, name):
 def public_rows(tasks, sizes, seed, source, size):
     """The `size` public rows of a run, of a source that may be the clients' as well; ValueError where it has too few."""
     private = private_rows(tasks, sizes, seed)
+    for name in {task_named(name).source for name in tasks} - {source}:
+        if source_folder(name) == source_folder(source):
+            raise ValueError(f"public_domain: got {source!r}, whose folder {source_folder(source)} is that of the clients' "
+                             f"{name!r}; expected {name!r} or another source: samples would have two roles")
     taken = {row for client, name in enumerate(tasks, 1) if task_named(name).source == source
              for row in private[client].tolist()}
     free = _free_rows(source, public_needs(tasks), seed, taken, size, "the public data")

@@ -144,8 +144,8 @@ FOUNDATION_2 = (
     ClientSpec("text@ag_news_excerpt", "minilm_l6", 40),
     ClientSpec("text@trec", "minilm_l3", 100),
 )
-# The grid of notebook 17: networks for the six clients' places in turn, three sizes of their private sets. No place has a network
-# twice, as a client in two cells would be one observation twice.
+# The grid of notebook 17: networks for the six clients' places in turn, three sizes of their private sets. No place has
+# a network twice, as a client in two cells would be one observation twice.
 GRID_NETWORKS = {"strong": ("efficientnet_lite2", "efficientnet_lite1", "dinov2_small", "efficientnet_lite0"),
                  "mixed": ("resnet_small", "efficientnet_lite2", "vit_small", "efficientnet_lite1"),
                  "weak": ("resnet_medium", "vit_small", "resnet_small")}

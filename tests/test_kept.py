@@ -12,6 +12,7 @@ from fedmuscle_core.experiments import build, trunks
 from fedmuscle_core.experiments.settings import Compute, Settings
 from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.networks.backbones import load_backbone
+from fedmuscle_core.networks.client_network import num_parameters
 from fedmuscle_core.networks.kept import kept_rows, keys_of
 from fedmuscle_core.networks.last import split
 
@@ -128,6 +129,18 @@ def test_pixels_are_answered_from_what_was_kept(features, backbone):
     trunk_map, last = client.network.encode(kept)
     assert trunk_map.ndim == last.ndim == 4 and trunk_map.shape[1] == client.network.representation.backbone.width
     assert history.query("client == 1 and split == 'test'")["value"].between(0, 100).all()
+
+
+def test_m_fed_exchanges_what_learns_and_no_more(features):
+    setup = Setup("tiny_shared", [(task, "resnet_small", 12) for task in ("semseg", "semseg", "saliency")], one_start=True)
+    settings = Settings.of(setup, "mfed", rounds=2, validation_size=20, test_size=20, min_local_steps=2, adaptation="last")
+    federation = build.build(settings)
+    history = federation.fit(2, progress=False)
+    first, _, last = federation.clients
+    parts = [first.network.encoder(), first.network.decoder()]
+    learning = 4 * sum(num_parameters(part) for part in parts)
+    assert learning <= federation.ledger.entries[2, 1, "up"] < 1.05 * learning            # and batch statistics
+    assert history.query("split == 'test'")["value"].between(0, 100).all() and last.task.num_outputs == 2
 
 
 def test_stores_tell_weights_cut_and_size_apart(tiny, features):

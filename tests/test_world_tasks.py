@@ -132,6 +132,15 @@ def test_labels_that_never_occur_are_left_out_of_the_mean():
     assert task_named("labels@voc").score(logits, wanted) == pytest.approx(100 * (1 + 1 / 3) / 2)
 
 
+def test_objects_and_outlines_are_made_of_masks():
+    masks = torch.tensor([[[0, 255, 3], [0, 255, 12]]], dtype=torch.uint8)
+    assert dense_labels.objects(masks).tolist() == [[[0, 255, 1], [0, 255, 1]]]
+    assert dense_labels.outlines(masks).tolist() == [[[0, 1, 0], [0, 1, 0]]]
+    saliency, edges = task_named("saliency@voc_animals"), task_named("edges@voc_animals")
+    assert (saliency.num_outputs, saliency.metric, edges.num_outputs, edges.metric) == (2, "mIoU", 2, "odsF")
+    assert saliency.made_of is dense_labels.objects and saliency.dense and edges.dense and edges.keep is None
+
+
 def test_labels_that_few_test_photos_have_do_not_count(monkeypatch):
     logits = torch.tensor([[2.0, 0.0, 5.0], [1.0, 1.0, 4.0], [0.0, 2.0, 3.0], [0.0, 3.0, 0.0]])
     wanted = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])

@@ -35,9 +35,9 @@ def check(settings):
     public_size = settings.public_size if settings.method.uses_public else None
     settings.method.check(len(settings.setup.clients), public_size, settings.dim)
     compute = settings.compute
-    if settings.method.group == "sharing" and (compute.offload or compute.adaptation != "full"):
-        raise ValueError(f"offload, adaptation: got {compute.offload}, {compute.adaptation!r}, expected False and 'full' with "
-                         f"{settings.method.label}, which exchanges whole networks")
+    if settings.method.group == "sharing" and (compute.offload or compute.adaptation not in ("full", "last")):
+        raise ValueError(f"offload, adaptation: got {compute.offload}, {compute.adaptation!r}, expected False and 'full' or "
+                         f"'last' with {settings.method.label}, which exchanges all that learns")
     return settings
 
 

@@ -1,8 +1,10 @@
-"""Dense labels of scenes beside the class masks: parts, saliency, edges.  What stands for what is our choice."""
+"""Dense labels beside the class masks: parts, saliency, edges of scenes; objects and their outlines of photos.  What stands for
+what is our choice."""
 
 import torch
 import torch.nn.functional as F
 
+from ..tasks import VOID
 from .scenes import SIZE
 
 
@@ -27,6 +29,18 @@ def edges(scenes):
     cross = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])[None, None]
     touching = F.conv2d(glyph, cross, padding=1) > 0
     return (touching & (glyph == 0))[:, 0].long()
+
+
+def objects(masks):
+    """(n, H, W) uint8 1 where a class mask of photos has an object of any class, 0 on the background, VOID where it has none:
+    stands for saliency, as the labelled objects are what photos were taken of."""
+    return torch.where(masks == VOID, VOID, (masks > 0).to(torch.uint8))
+
+
+def outlines(masks):
+    """(n, H, W) uint8 1 on the outlines of objects, 0 elsewhere: VOC's annotators left the pixels around objects without a
+    class."""
+    return (masks == VOID).to(torch.uint8)
 
 
 def nearest_slot(scenes):

@@ -1,5 +1,6 @@
 """The tasks of the world: what a client predicts from a scene, a photo or a text; loss and score are those of the core."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,10 @@ class WorldTask(Task):
 
     modality: "image", the scene or photo is read, or "text", its caption.  fine: of a dense task, see
     `client_network.DenseClientNetwork`.  lr_scale: factor of the local learning rate (our choice: heads for pixels and models
-    of captions have further to go).
+    of captions have further to go).  made_of: of a task on photos' masks, what its targets are of them, the masks if None.
     """
 
+    made_of: Callable | None = None
     layout: str = ""
     fine: bool = False
     lr_scale: float = 1.0
@@ -89,6 +91,7 @@ def _world_task(core, **more):
 
 _LABELS = {"layout": "multi", "score": _macro_average_precision}
 _TEXT = {"modality": "text", "lr_scale": 4.0}
+EDGES = {"metric": "odsF", "score": edge_score, "keep": None}
 _FINE = {"layout": "multi", "fine": True, "lr_scale": 4.0}
 
 TASKS = {task.name: task for task in (
@@ -101,7 +104,7 @@ TASKS = {task.name: task for task in (
     _world_task(segmentation(11, "semseg"), **_FINE),
     _world_task(segmentation(5, "parts"), **_FINE),
     _world_task(segmentation(2, "saliency"), **_FINE),
-    _world_task(segmentation(2, "edges"), metric="odsF", score=edge_score, keep=None, **_FINE),
+    _world_task(segmentation(2, "edges"), **EDGES, **_FINE),
     _world_task(classification(10, "largest"), layout="multi"),
     _world_task(classification(10, "brightest"), layout="multi"),
     _world_task(multilabel(10, "upper"), **_LABELS),
@@ -109,6 +112,8 @@ TASKS = {task.name: task for task in (
 
 REAL_KINDS = {          # of tasks on real data, "kind@source": its maker in the core, and what else it has
     "class": (classification, {}), "labels": (multilabel, {}), "pixels": (segmentation, {"lr_scale": 4.0}),
+    "saliency": (segmentation, {"lr_scale": 4.0, "made_of": dense_labels.objects}),
+    "edges": (segmentation, EDGES | {"lr_scale": 4.0, "made_of": dense_labels.outlines}),
     "text": (classification, _TEXT),
 }
 
@@ -116,8 +121,9 @@ REAL_KINDS = {          # of tasks on real data, "kind@source": its maker in the
 def task_named(name):
     """The `WorldTask` of that name: one of `TASKS`, or "kind@source" on real data.
 
-    kind: "class" (a photo's), "labels" (which occur in a photo), "pixels" (the class at each, the background being one) or
-    "text" (the class of a text).  Raises ValueError for an unknown kind or source, or a source without labels.
+    kind: "class" (a photo's), "labels" (which occur in a photo), "pixels" (the class at each, the background being one),
+    "saliency" (whether there is an object), "edges" (whether there is an outline of one) or "text" (the class of a text).
+    Raises ValueError for an unknown kind or source, or a source without labels.
     """
     if name in TASKS:
         return TASKS[name]
@@ -130,4 +136,5 @@ def task_named(name):
     make, more = REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)]
     if kind == "labels" and source_named(source).least:
         more = more | {"score": FrequentPrecision(source)}
-    return _world_task(make(number + 1 if kind == "pixels" else number, name), source=source, **more)
+    outputs = 2 if "made_of" in more else number + 1 if kind == "pixels" else number
+    return _world_task(make(outputs, name), source=source, **more)

@@ -182,8 +182,9 @@ def sample_classes(task, rows):
     check_labels(task, table)
     if task.dense:
         found = {path: largest_class(path) for path in table["mask"]}
-        if wrong := [path for path, value in found.items() if value >= task.num_outputs]:
-            raise ValueError(f"{wrong[0]}: got class {found[wrong[0]]}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
+        most = source_named(task.source).num_classes
+        if wrong := [path for path, value in found.items() if value > most]:
+            raise ValueError(f"{wrong[0]}: got class {found[wrong[0]]}, expected 0 to {most} or {VOID} (void)")
         return torch.tensor([max(value - 1, 0) for value in found.values()])
     if task.multilabel:
         return torch.tensor([label.index(1) if 1 in label else 0 for label in table["label"]])
@@ -208,10 +209,11 @@ def task_samples(task, rows):
         return [texts[0] for texts in table["texts"]], torch.tensor(table["label"].tolist())
     if task.dense:
         images, masks = load_photos(table, source_named(task.source).size)
+        most = source_named(task.source).num_classes
         for mask, path in zip(masks, table["mask"], strict=True):
-            if (worst := mask[mask != VOID].amax().item() if (mask != VOID).any() else 0) >= task.num_outputs:
-                raise ValueError(f"{path}: got class {worst}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
-        return images, masks
+            if (worst := mask[mask != VOID].amax().item() if (mask != VOID).any() else 0) > most:
+                raise ValueError(f"{path}: got class {worst}, expected 0 to {most} or {VOID} (void)")
+        return images, masks if task.made_of is None else task.made_of(masks)
     images, _ = load_photos(table.assign(mask=None), source_named(task.source).size)
     return images, torch.tensor(table["label"].tolist(), dtype=torch.float if task.multilabel else torch.long)
 

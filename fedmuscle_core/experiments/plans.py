@@ -9,7 +9,7 @@ import dataclasses
 from ..methods import of_group
 from . import ablations, claims
 from .choices import methods_tried
-from .profiles import FEW, SEVERAL, profile_seeds, profile_settings
+from .profiles import SEVERAL, profile_seeds, profile_settings
 from .settings import Settings
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")

@@ -13,8 +13,10 @@
 # %% [markdown]
 # # 12 Other modalities, other models, more clients: where does it break, and what does it cost?
 #
-# Text clients among image clients or among themselves; six clients with one architecture, two, or five; then 12 and 24 clients,
-# their cost a round, and what it takes when their networks do not fit in memory together.
+# Text clients among image clients or among themselves; six clients with one architecture, two, or five; then twelve clients; the cost of a
+# round with up to 24, and what it takes when their networks do not fit in memory together.
+#
+# Differences are between gains: FedMuscle with a value against Local with the same value. A lower gain may go with higher scores.
 #
 # Intervals in this notebook are 95 % Student-t over seeds and not adjusted for their number: if nothing differed, about one in
 # twenty would still exclude 0.
@@ -59,8 +61,9 @@ by_kind.map(tables.interval_text).unstack().astype(object).fillna("-")
 # %% [markdown]
 # ## One architecture, two, five
 #
-# The same tasks and data; `one_kind`: all have `resnet_medium`, `two_kinds`: it and `vit_medium` in turn. Delta is against Local
-# with the same architecture, and Local differs, too: its mean test score stands beside.
+# The same tasks and data; `embedded1` is Setup 1 with its five architectures; `one_kind`: all have `resnet_medium`, `two_kinds`: it and
+# `vit_medium` in turn. Delta is against Local with the same architecture, and Local differs, too: its mean test score stands beside. Rates
+# and temperatures are those tuned for the five.
 
 # %%
 built = sweep_groups(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers)
@@ -76,7 +79,7 @@ pd.Series({setup: tables.mean_text(scores, signed=False) for setup, scores in al
 # %% [markdown]
 # ## More clients: Delta and alignment
 #
-# Setup 1 once, twice and four times, every client with private data of its own, M = 3.
+# Setup 1 once and twice, every client with private data of its own, M = 3; of 24 clients the cost alone, below.
 
 # %%
 many = sweep_groups(ablations.by_size(profile, seeds), results(profile), workers)
@@ -98,12 +101,15 @@ pd.DataFrame([{"clients": len(SETUPS[setup].clients), "retrieval between clients
 #
 # `python -m fedmuscle_core.benchmarks.clients`: one round, one core. `parked`: the networks wait in files, one in memory at a
 # time, which needs uploads once a round instead of once a batch. Bytes a client do not depend on the number of clients, as M does
-# not. These networks are small beside the private scenes that stay in memory in all three ways, so parking saves little here.
+# not. Private scenes stay in memory in all three ways.
 
 # %%
 cost = pd.DataFrame(json.loads((DATA / "results" / "benchmark_clients.json").read_text())["rows"])
 cost["way"] = "uploads every " + cost["refresh"] + cost["parked"].map({True: ", parked", False: ""})
-cost.pivot(index="clients", columns="way", values=["seconds", "KiB_per_client", "extra_MiB"]).round(1)
+wide = cost.pivot(index="clients", columns="way", values=["seconds", "KiB_per_client", "extra_MiB"])
+for clients, row in wide["extra_MiB"].iterrows():
+    print(f"{clients} clients: parked {row['uploads every round, parked'] / row['uploads every round'] - 1:+.0%} memory beyond the process")
+wide.round(1)
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")

@@ -137,7 +137,8 @@ task_tables.rank_table(history["mfed_dense"])
 
 # %% [markdown]
 # Change against training alone over all twelve clients. Delta is a mean of relative changes, in which a client near 0 counts most; the
-# change in log-odds and the interquartile mean (IQM) are the other side.
+# change in log-odds (0.1 is 2.5 points at 50 %), the interquartile mean (IQM: of the middle half of clients and seeds) and the balanced gain
+# (mean log-odds change of the worse half of the clients) are the other side. *odsF*: F1 of edge pixels at the best threshold for all scenes.
 
 # %%
 print(task_tables.order_sentence(history["mfed_dense"], [name for name in methods if name != "fedmuscle"]))
@@ -240,8 +241,8 @@ worlds
 # %% [markdown]
 # ## Tuning
 #
-# Twelve configurations a method on validation scenes of the dense tasks, with seeds of their own, in heats of 12, 4 and 2
-# configurations; `x`: chosen. The score is the mean change in log-odds against tuned Local. Chosen values at an end of what was tried,
+# Twelve configurations a method on validation scenes of the dense tasks, with seeds of their own, in heats: all twelve on a first seed, the
+# best four on a second, the best two on a third; `x`: chosen. The score is the mean change in log-odds against tuned Local. Chosen values at an end of what was tried,
 # after two extensions: below.
 
 # %%

@@ -106,7 +106,8 @@ for wrong in ({name: value * float("nan")}, {name: value[1:]}, {}):
 
 # %%
 records, history = sweep(plans.mfed_table(profile, "mfed_dense", seeds), results(profile), workers)
-conflict = task_tables.conflict(history[history["round"] <= max(1, history["round"].max() / 5)])
+early = history[history["round"] <= max(1, history["round"].max() / 5)]
+conflict = task_tables.conflict(early)
 fig, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
 plots.grid_heatmap(ax, conflict, "Cosine of encoder gradients, M-Fed", 0.5, "with clients of", "clients of", digits=2)
 plots.save_figure(fig, conflict.reset_index(), "14_mfed_checks_conflict", profile)
@@ -117,8 +118,10 @@ plots.save_figure(fig, conflict.reset_index(), "14_mfed_checks_conflict", profil
 
 # %%
 changes = log_odds_change(final_scores(history)).set_index(["method", "client", "task", "seed"])["log_odds"]
+to_others = pd.DataFrame({seed: (matrix.sum(axis=1) - np.diag(matrix)) / (len(matrix) - 1) for seed, matrix in (
+    (seed, task_tables.conflict(rows)) for seed, rows in early.groupby("seed"))})
 adds = (changes["mfed"] - changes["fedavg"]).groupby(["task", "seed"], sort=False).mean()
-pd.DataFrame([{"task": task, "cosine to other tasks": round((conflict.loc[task].sum() - conflict.loc[task, task]) / (len(conflict) - 1), 2),
+pd.DataFrame([{"task": task, "cosine to other tasks": tables.mean_text(to_others.loc[task], 2),
                "M-Fed minus FedAvg (log-odds)": tables.mean_text(rows, 2), "shown": verdict(mean_interval(rows), EFFECT)}
               for task, rows in adds.groupby(level="task", sort=False)])
 

@@ -104,7 +104,8 @@ def ablations_part():
         ("Public samples", ablations.by_public_size, 5000, "public samples"),
         ("Temperature of distant pairs", ablations.by_distant_tau, "as tuned", "it"),
         ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
-        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
+        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch",
+         "(probability to miss a round, refresh)"),
         ("Architectures", partial(ablations.by_setup, setups=ablations.KINDS), ablations.MAIN, "architectures"),
         ("Number of clients", ablations.by_size, ablations.MAIN, "clients"))]
     tuned = ablations.tuned_runs("mini", "fedmuscle")[0].flat()
@@ -157,11 +158,15 @@ def in_short():
         row = found.loc[claim.number]
         shown = names.get(claims.shown(row), "the other way round")
         yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
+    yield delta_sentence(of([run for several in tuned_runs("mini").values() for run in several]), "fedmuscle", "simclr")
     yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
     yield f"at defaults, {order_beside(plain)}"
+    yield delta_sentence(plain, "fedmuscle", "simclr")
+    yield effects.answer(measured(ablations.by_peer_count("mini")), 3, "M")
+    yield effects.answer(measured(ablations.by_domain("mini")), "single", "public data")
 
 
 PARTS = (claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, foundation_part)

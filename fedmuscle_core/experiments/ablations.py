@@ -34,7 +34,7 @@ FACTORS = {                                           # beside the tuned value, 
     "dim": (64, 128),
 }
 SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
-SIZES = (MAIN, "clients12", "clients24")
+SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
@@ -50,7 +50,7 @@ MFED_VARIANTS = {                                     # of M-Fed; "as tuned" fir
 }
 WEIGHTS_AGAINST = {                                   # what each of `by_weights` is held against
     "alpha = 1, tau = 0.2": "learned, tau = 0.2", "shuffled, tau = 0.2": "learned, tau = 0.2",
-    "alpha = 1, tau tuned": "learned, tau tuned", "margin tuned": "learned, tau tuned",
+    "margin tuned, tau = 0.2": "learned, tau = 0.2", "alpha = 1, tau tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
 
@@ -98,8 +98,8 @@ def tuned_at(profile, method, seeds, values):
 
 
 def by_weights(profile, seeds=None):
-    """(weights of the tuples, temperatures): what else learned alpha could be.  The margin was tuned, as every method; shuffled
-    weights have all that was tuned for learned ones."""
+    """(weights of the tuples, temperatures): what else learned alpha could be.  The margin and its rate were tuned with as many
+    configurations as every method has, at tau = 0.2; shuffled weights have all that was tuned for learned ones."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds)}
     for name, values in (("tau = 0.2", PAPER_TAU), ("tau tuned", {})):
         learned = tuned_at(profile, "fedmuscle", seeds, values)
@@ -107,7 +107,7 @@ def by_weights(profile, seeds=None):
             field: value for field, value in values.items() if field == "tau"})
         runs[f"learned, {name}", "fedmuscle"] = learned
         runs[f"shuffled, {name}", "shuffled_alpha"] = [settings.replace(method="shuffled_alpha") for settings in learned]
-    runs["margin tuned", "constant_margin"] = tuned_at(profile, "constant_margin", seeds, {})
+    runs["margin tuned, tau = 0.2", "constant_margin"] = tuned_at(profile, "constant_margin", seeds, {})
     return runs
 
 
@@ -203,11 +203,11 @@ def by_distant_tau(profile, seeds=None):
         for value in some(profile, DISTANT_TAUS)}
 
 
-def by_concentration(profile, seeds=None, methods=("local", "pairwise", "fedmuscle")):
+def by_concentration(profile, seeds=None):
     """Dirichlet concentration of the private sets of twelve clients."""
     return {(value, method): tuned_runs(profile, method, seeds, "noniid", FEW,
                                         dirichlet=None if value == "IID" else value)
-            for value in some(profile, CONCENTRATIONS) for method in methods}
+            for value in some(profile, CONCENTRATIONS) for method in ("local", "fedmuscle")}
 
 
 def by_absence(profile, seeds=None):
@@ -230,7 +230,7 @@ def by_temperatures(profile, seeds=None):
 def by_factor(profile, factor, seeds=None):
     """One of FACTORS, the tuned value first; Local as well where the factor changes it.
 
-    Batches of other sizes come in the same number a round, so that only the number of negatives differs.
+    Batches of other sizes come in the same number a round: negatives and samples seen change together.
     """
     tuned, local = (tuned_runs(profile, method, seeds, most=FEW) for method in ("fedmuscle", "local"))
     value = tuned[0].flat()[factor]

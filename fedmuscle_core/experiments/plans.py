@@ -9,7 +9,7 @@ import dataclasses
 from ..methods import of_group
 from . import ablations, claims
 from .choices import methods_tried
-from .profiles import FEW, SEVERAL, profile_seeds, profile_settings
+from .profiles import SEVERAL, profile_seeds, profile_settings
 from .settings import Settings
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
@@ -38,9 +38,8 @@ def table1(profile, seeds=None, methods=None):
 
 
 def at_defaults(profile, seeds=None):
-    """LOSSES, on fewer seeds, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    few = profile_seeds(profile, seeds, FEW)
-    return [untuned(settings) for settings in table1(profile, few, LOSSES)]
+    """LOSSES, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
+    return [untuned(settings) for settings in table1(profile, seeds, LOSSES)]
 
 
 def untuned(settings):
@@ -73,10 +72,10 @@ def notebook_06(profile, seeds=None):
 
 def notebook_07(profile, seeds=None):
     """How many peers, exact or sampled, which ones."""
-    return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
-                          ablations.by_peer_count(profile, seeds, "clients12"),
-                          ablations.by_samples(profile, seeds), ablations.by_protocol(profile, seeds),
-                          ablations.by_choice(profile, seeds))
+    twelve = () if profile == "paper" else (                                  # which has six clients alone
+        ablations.by_peer_count(profile, seeds, "clients12"), ablations.by_samples(profile, seeds))
+    return ablations.flat(ablations.by_peer_count(profile, seeds), *twelve, ablations.by_estimator(profile, seeds),
+                          ablations.by_protocol(profile, seeds), ablations.by_choice(profile, seeds))
 
 
 def notebook_08(profile, seeds=None):

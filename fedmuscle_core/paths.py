@@ -17,9 +17,9 @@ PUBLISHED = PACKAGE / "analysis" / "published"
 TUNED = PACKAGE / "experiments" / "tuned.csv"
 NOTEBOOKS = ROOT / "notebooks"                   # only in a clone
 DATA = ROOT / "data"
+PHOTO_BACKBONES = DATA / "raw" / "backbones"     # made from real photos, not to be committed
 PRETRAINED = DATA / "raw" / "pretrained"         # made from installed packages, see networks.packaged
 FEATURES = DATA / "raw" / "features"             # outputs of frozen trunks, see networks.kept
-COMMITTED = ("mini", "foundation")               # profiles whose runs and figures belong to a clone
 
 for _name in ("FEDMUSCLE_RUNS", "FEDMUSCLE_FIGURES", "FEDMUSCLE_DATA", "FEDMUSCLE_CHECKPOINTS"):
     if os.environ.get(_name):
@@ -32,12 +32,16 @@ def runs(profile):
 
 
 def results(profile):
-    """Folder of stored runs: `data/results` for COMMITTED profiles in a clone, else below the runs folder."""
-    return DATA / "results" if CLONE and profile in COMMITTED else runs(profile) / "results"
+    """Folder of stored runs: `data/results` for `mini` in a clone (committed), else below the runs folder."""
+    return DATA / "results" if _committed(profile) else runs(profile) / "results"
 
 
 def figures(profile):
-    """Folder the notebooks draw into: `figures` for COMMITTED profiles in a clone, else below the runs folder."""
+    """Folder the notebooks draw into: `figures` for `mini` in a clone (committed), else below the runs folder."""
     if chosen := os.environ.get("FEDMUSCLE_FIGURES"):
         return STARTED / chosen
-    return ROOT / "figures" if CLONE and profile in COMMITTED else runs(profile) / "figures"
+    return ROOT / "figures" if _committed(profile) else runs(profile) / "figures"
+
+
+def _committed(profile):
+    return CLONE and profile == "mini"

@@ -33,15 +33,14 @@ import pandas as pd
 
 from fedmuscle_core.analysis import beside_paper, claims, effects, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-from fedmuscle_core.experiments.claims import CLAIMS, TUNED, tuned_runs
-from fedmuscle_core.experiments.profiles import profile_seeds
+from fedmuscle_core.experiments.claims import CLAIMS, TUNED, seeds_of, tuned_runs
 from fedmuscle_core.experiments.runs import stored, sweep, sweep_groups
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import BACKBONES, results
 
 plots.use_style()
-used, folder = profile_seeds(profile, seeds), results(profile)
+used, folder = seeds_of(profile, seeds), results(profile)
 wanted = tuned_runs(profile, seeds)
 
 # %% [markdown]

@@ -34,8 +34,7 @@ import torch
 from fedmuscle_core import mi_lower_bound, muscle_loss
 from fedmuscle_core.analysis import beside_paper, claims, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-from fedmuscle_core.experiments.claims import CLAIMS
-from fedmuscle_core.experiments.profiles import profile_seeds
+from fedmuscle_core.experiments.claims import CLAIMS, seeds_of
 from fedmuscle_core.experiments.runs import stored, sweep
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, verdict
 from fedmuscle_core.methods.alpha_controls import margin_loss, shuffled_loss
@@ -43,7 +42,7 @@ from fedmuscle_core.paths import results
 from fedmuscle_core.world import gaussians
 
 plots.use_style()
-used, folder = profile_seeds(profile, seeds), results(profile)
+used, folder = seeds_of(profile, seeds), results(profile)
 
 # %% [markdown]
 # ## Where the answer is known: Gaussians

@@ -32,12 +32,14 @@ import pandas as pd
 from fedmuscle_core.alignment import summaries
 from fedmuscle_core.analysis import beside_paper, plots, tables
 from fedmuscle_core.experiments import plans
+from fedmuscle_core.experiments.claims import seeds_of
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import delta, final_scores, mean_interval, relative_change, verdict
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import DATA, results
 
 plots.use_style()
+used = seeds_of(profile, seeds, plans.TABLE_SEEDS.get(profile))
 
 # %% [markdown]
 # ## The losses, on representations that can be looked at
@@ -73,7 +75,6 @@ measured = pd.concat([summaries(record["alignment"][when]).assign(
     method=record["settings"]["method"], seed=record["settings"]["seed"], when=when)
     for record in records if record["settings"]["method"] != "local" for when in ("before", "after")], ignore_index=True)
 chosen = pd.DataFrame([{"method": METHODS[record["settings"]["method"]].label, **record["settings"]} for record in records])
-used = sorted({record["settings"]["seed"] for record in records})
 print(len(records), "runs, seeds", used)
 chosen.drop_duplicates("method").set_index("method")[["contrastive_lr", "tau", "tau_prev", "local_lr"]].astype(object).fillna("-")
 

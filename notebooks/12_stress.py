@@ -45,11 +45,11 @@ print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this noteboo
 # ## Who learns from whom: modalities
 #
 # `one_text`: a text client (TC10) among the six image clients of Setup 1; `texts_only`: four text clients; `images_only`: Setup 1
-# on the images of the same pairs; `embedded2`: both, and two segmentation clients. Change of each kind of client against its own
-# Local, in percent.
+# on the images of the same pairs; `setup2`: both, and two segmentation clients. Change of each kind of client against its own
+# Local, in percent. These runs alone are of a version before 0.8 (d = 64, 512 public pairs) and are to be made again.
 
 # %%
-modality = sweep_groups(ablations.by_setup(profile, ablations.MODALITIES, seeds), results(profile), workers)
+modality = sweep_groups(ablations.by_modality(profile, seeds), results(profile), workers)
 changes = effects.client_changes(modality)
 names = {"ss": "segmentation", "tc10": "text", "tcleft": "text"}
 kinds = changes["task"].map(lambda task: names.get(task, "clients 1 to 6")).rename("clients")
@@ -79,7 +79,7 @@ pd.Series({setup: tables.mean_text(scores, signed=False) for setup, scores in al
 # Setup 1 once, twice and four times, every client with private data of its own, M = 3.
 
 # %%
-many = sweep_groups(ablations.by_size(profile, seeds), results(profile), workers)
+many = sweep_groups(ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS), results(profile), workers)
 sizes = effects.measure(many)
 effects.effect_table(sizes, ablations.MAIN, "clients")
 

@@ -13,7 +13,7 @@ GROUPS = {
     "12 clients' peers": partial(ablations.by_peer_count, setup="clients12"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
     "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
-    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES), "variant": ablations.by_mfed_variant,
+    "modalities": ablations.by_modality, "variant": ablations.by_mfed_variant,
     "task count": ablations.by_task_count,
 }
 
@@ -49,7 +49,7 @@ def test_values_differ_in_what_is_varied_alone(name):
 @pytest.mark.parametrize("name", ["peers", "estimator", "domain", "layout", "size", "distant", "temperatures",
                                   *ablations.FACTORS])
 def test_the_tuned_point_is_among_the_values(name):
-    tuned = set(ablations.tuned_runs("mini", "fedmuscle", None, most=ablations.FEW))
+    tuned = set(ablations.tuned_runs("mini", "fedmuscle", None, most=ablations.FEW_SEEDS))
     assert any(tuned <= set(several) for several in GROUPS[name]("mini").values())
 
 
@@ -98,7 +98,7 @@ def test_notebook_10_varies_every_factor_and_quick_some():
     assert ablations.factors("mini") == tuple(ablations.FACTORS) and len(ablations.factors("quick")) == 2
 
 
-@pytest.mark.parametrize("setup", ["paper1", Setup("own", [("ic10", "vit_small", 8)] * 4), "noniid"])
+@pytest.mark.parametrize("setup", ["photos1", Setup("own", [("ic10", "vit_small", 8)] * 4), "noniid"])
 def test_peers_are_varied_with_any_setup(setup):
     counts = {value for value, method in ablations.by_peer_count("mini", [0], setup, ["fedmuscle"]) if method == "fedmuscle"}
     assert counts == set(range(1, len(setup_named(setup).clients)))

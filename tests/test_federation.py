@@ -437,7 +437,7 @@ def test_alignment_makes_representations_of_the_same_scene_find_each_other(tiny)
     ({"method": "sage"}, "method: got 'sage', expected one of"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of"),
     ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
-    ({"setup": "embedded2", "public_domain": "single"},
+    ({"setup": "setup2", "public_domain": "single"},
      r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] read captions"),
     ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
     ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: there are 6 clients"),

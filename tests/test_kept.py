@@ -9,7 +9,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from fedmuscle_core.experiments import build, trunks
-from fedmuscle_core.experiments.settings import Compute, Settings
+from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.networks.backbones import load_backbone
 from fedmuscle_core.networks.kept import kept_rows, keys_of
@@ -136,18 +136,6 @@ def test_stores_tell_weights_cut_and_size_apart(tiny, features):
         trunks.KeptTrunk(trunk, "vit_small", settings.compute).private(torch.rand(2, 3, 32, 32))
     abouts = [json.loads(path.read_text())["about"] for path in features.glob("*.json")]
     assert len(abouts) == 3 and len({str(about) for about in abouts}) == 3
-
-
-def test_what_is_to_be_computed_is_said_before(features, monkeypatch):
-    monkeypatch.setattr(trunks, "outputs_read", lambda settings: {("vit_small", None, 32): 50})
-    said = trunks.forecast([])
-    assert said.startswith("trunk outputs of vit_small: 50 of 50 samples to be computed and kept, ")
-    assert said.endswith(" min of one core")
-    trunk, _ = split(load_backbone("vit_small"))
-    trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(40, 3, 32, 32))
-    assert "10 of 50 samples" in trunks.forecast([])
-    trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(10, 3, 32, 32))
-    assert trunks.forecast([]) == ""
 
 
 def test_texts_keep_their_padding(features):

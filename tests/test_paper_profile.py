@@ -77,7 +77,7 @@ def test_every_method_runs_on_setup_1_and_learns_something(paper, tmp_path):
 
 
 def test_setup_2_reads_captions_masks_and_texts(paper, tmp_path, capsys):
-    record, history = run(paper("embedded2"), tmp_path)
+    record, history = run(paper("setup2"), tmp_path)
     few, every = record["parameters"]["9"]
     assert f"client 9 {few:,} of {every:,}" in capsys.readouterr().out and few < every
     assert sorted(set(history["client"])) == list(range(1, 11))
@@ -204,7 +204,7 @@ def test_moving_a_client_keeps_its_views_its_moments_and_its_updates(paper):
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(paper):
     """For labels, classes, pixels (one photo has hardly any that count, one none) and texts."""
-    clients = build(paper("embedded2", "local", precision="float32")).clients
+    clients = build(paper("setup2", "local", precision="float32")).clients
     for client in (clients[place - 1] for place in (1, 4, 7, 9)):
         inputs, wanted = client.data["train"].inputs, client.data["train"].targets
         if client.task.dense:
@@ -268,7 +268,7 @@ def test_too_few_samples_are_said_before_any_training(paper):
     with pytest.raises(ValueError, match="voc: got .* free samples with photos for the public data, expected at least 500"):
         build(paper(public_size=500))
     with pytest.raises(ValueError, match="coco: got 27 free samples with photos and texts .* expected at least 28"):
-        build(paper("embedded2", public_domain="scenes", public_size=28))
+        build(paper("setup2", public_domain="scenes", public_size=28))
     with pytest.raises(ValueError, match="dirichlet: got 0.1, which leaves client .* without a validation sample"):
         build(paper("noniid", method="local", dirichlet=0.1, validation_size=1))
 
@@ -300,7 +300,7 @@ def test_whole_networks_are_neither_adapted_nor_moved_where_they_are_exchanged(p
 
 
 def test_the_plans_of_its_notebooks_have_a_paper_version(paper):
-    for number in plans.NOTEBOOKS_OF["paper"]:
+    for number in plans.PAPER_NOTEBOOKS:
         planned = plans.PLANS[number]("paper", [0])
         assert planned and {settings.setup.name for settings in planned} <= set(PAPER.values())
         assert all(settings.compute.adaptation == "lora" and settings.dim == 256 for settings in planned)
@@ -313,8 +313,8 @@ from fedmuscle_core.experiments import ablations, setups
 from fedmuscle_core.tasks import accuracy
 from fedmuscle_core.world import tasks
 from fedmuscle_core.world.real import splits
-ablations.EXCHANGED = (("embedded1", 4, 1), ("embedded1", 4, 2), ("embedded2", 3, 2))
-ablations.PEER_COUNTS, ablations.CHOICES = {{"embedded1": (1, 5), "embedded2": (1, 9)}}, ("random", "bandit")
+ablations.EXCHANGED = (("embedded1", 4, 1), ("embedded1", 4, 2), ("setup2", 3, 2))
+ablations.PEER_COUNTS, ablations.CHOICES = {{"embedded1": (1, 5), "setup2": (1, 9)}}, ("random", "bandit")
 ablations.ABSENCES, ablations.CONCENTRATIONS = ((0.0, "batch"), (0.5, "round"), (0.5, "batch")), (0.1, "IID")
 splits.deal = lambda classes, shares, order: [torch.arange(len(classes))] * shares.shape[1]       # too few to be shared out
 for kind in ("class", "text"):                         # one point more: a score of 0 has no relative change, and noise scores 0

@@ -235,7 +235,7 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
     calls = []
     monkeypatch.setattr(reproduce, "PLANS", {"04": lambda profile, seeds: [tiny(seed=seed) for seed in seeds or (0, 1)],
                                              "05": lambda profile, seeds: [tiny(seed=5)],
-                                             "06": lambda profile, seeds: [tiny(setup="embedded2")]})
+                                             "06": lambda profile, seeds: [tiny(setup="setup2")]})
     monkeypatch.setattr(reproduce, "results", lambda profile: tmp_path)
     monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: calls.append(
         ("tune", setup.name, methods, domain, workers)))
@@ -245,19 +245,19 @@ def test_planned_runs_are_computed_together_before_the_notebooks(tiny, tmp_path,
     reproduce.compute("quick", ["04"], force=True)
     reproduce.compute("mini", ["01"], force=True)
     reproduce.compute("mini", ["06"], force=True)
-    assert calls == [[0, 1, 5], ("tune", "tiny", None, "single", 2), [7], [0, 1], ("tune", "embedded2", None, "pairs", 1), [0]]
+    assert calls == [[0, 1, 5], ("tune", "tiny", None, "single", 2), [7], [0, 1], ("tune", "setup2", None, "pairs", 1), [0]]
 
 
 def test_runs_whose_data_are_not_here_are_said_and_neither_tuned_nor_computed(tiny, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
-    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="foundation1", method="local")]})
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(), tiny(setup="photos1", method="local")]})
     monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: calls.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda wanted, *_, progress: calls.extend(one.setup.name for one in wanted))
     reproduce.compute("mini", ["15"], force=True)
     assert calls == ["tiny", "tiny"]
     assert "1 runs need real data or backbones that are not here" in capsys.readouterr().out
-    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(setup="foundation1", method="local")]})
+    monkeypatch.setattr(reproduce, "PLANS", {"15": lambda profile, seeds: [tiny(setup="photos1", method="local")]})
     reproduce.compute("mini", ["15"], force=True)                             # nothing is left: no sweep of nothing
     assert calls == ["tiny", "tiny"]
     assert reproduce.dry_run("mini", ["15"]) == 0
@@ -308,7 +308,7 @@ def test_force_tunes_the_setup_whose_values_another_takes_over(monkeypatch, tiny
     monkeypatch.setattr(tuning, "tune", lambda setup, methods, domain, workers: asked.append(setup.name))
     monkeypatch.setattr(reproduce, "sweep", lambda *_, progress: None)
     reproduce.compute("mini", ["09"], force=True)
-    assert asked == ["embedded1", "embedded2"]
+    assert asked == ["embedded1", "setup2"]
 
 
 def test_a_finished_force_leaves_one_line_a_run_and_no_other_file_touched(tiny, workplace, monkeypatch):

@@ -227,8 +227,8 @@ def test_a_whole_number_where_a_field_takes_numbers_is_the_same_run():
 
 def test_settings_of_a_setup_have_what_it_needs():
     own = Setup("own", (("ic10", "resnet_small", 24), ("ic10", "vit_small", 24)), {"rounds": 3, "num_peers": 1, "tau": 0.5})
-    assert Settings.of("embedded2").public_domain == "pairs"
-    assert Settings.of("embedded2", public_domain="noise").public_domain == "noise"
+    assert Settings.of("setup2").public_domain == "pairs"
+    assert Settings.of("setup2", public_domain="noise").public_domain == "noise"
     settings = Settings.of(own, "fedmuscle", seed=2)
     assert (settings.rounds, settings.method, settings.seed) == (3, FedMuscle(num_peers=1, tau=0.5), 2)
     assert settings == Settings.of(own, "fedmuscle", seed=2, **own.settings)  # spread by hand, as before version 0.7

@@ -15,7 +15,7 @@ from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
 from fedmuscle_core.world.tasks import TASKS, task_named
 
-PAPER = {"embedded1": "paper1", "embedded2": "paper2", "noniid": "paper_noniid"}
+PAPER = {"embedded1": "paper1", "setup2": "paper2", "noniid": "paper_noniid"}
 
 
 def test_every_setup_but_those_of_the_paper_profile_has_stored_runs_of_its_clients():

@@ -7,9 +7,6 @@ import tiny_world
 import torch
 
 from fedmuscle_core.commands import cli
-from fedmuscle_core.experiments.build import world_for
-from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.world.real import sources, splits
 from fedmuscle_core.world.tasks import task_named
 from fedmuscle_core.world.worlds import world_of
@@ -86,20 +83,20 @@ def test_the_excerpts_give_every_role_of_their_setups(name):
     assert len(used) == len(set(used))
     keys = [splits.text_key(row.image, row.texts) for row in table.itertuples()]
     left = set(range(len(table))) - set(used)
-    assert {keys[row] for row in left} <= {keys[row] for row in used} - {None} and len(left) == (21 if name == "trec" else 0)
+    assert {keys[row] for row in left} <= {keys[row] for row in used} - {None} and len(left) == (46 if name == "trec" else 0)
+    reserved = round(sources.SOURCES[name].reserved * (len(table) - len(parts["test"])))
+    assert reserved - len(left) <= len(parts["reserved"]) <= reserved
+
+
+PHOTOS = {"labels@voc_animals": (150,) * 3, "class@cifar100_excerpt": (1600,) * 2, "class@cifar10_excerpt": (100,)}
+MORE = {"pixels@voc_animals": (90,) * 2, "text@ag_news_excerpt": (800,), "text@trec": (800,)}
 
 
 @real
-@pytest.mark.parametrize("setup", ["foundation1", "foundation2", "foundation_mixed"])
-def test_the_excerpts_have_enough_samples_for_the_setups_on_them(setup):
-    world = world_for(Settings.of(setup, "fedmuscle"))
-    assert {client: len(rows) for client, rows in world._rows().items()} == dict(enumerate(SETUPS[setup].sizes, 1))
-    assert len(world._public_rows()) == SETUPS[setup].settings["public_size"]
-
-
-@real
-def test_the_labels_that_count_have_at_least_fifteen_photos_to_be_found_in():
-    task = task_named("labels@voc_animals")
-    _, wanted = splits.task_samples(task, splits.scored_rows(task.name, "test", 1000))
-    counts, count = wanted.sum(0), wanted.mean(0) >= task.score.rare
-    assert len(wanted) == 200 and counts[count].min() >= 15 > counts[~count].max()
+@pytest.mark.parametrize(("clients", "domain", "size"), [
+    (PHOTOS, "public_unlabeled_tiny", 512), (PHOTOS, "coco_small", 320), (PHOTOS, "cifar100_excerpt", 400),
+    (PHOTOS, "voc_animals", 180), (PHOTOS | MORE, "coco_small", 320)])
+def test_the_excerpts_have_enough_samples_for_setups_1_and_2(clients, domain, size):
+    tasks, sizes = zip(*((task, size) for task, several in clients.items() for size in several), strict=True)
+    assert tuple(map(len, splits.private_rows(tasks, sizes, 0).values())) == sizes
+    assert len(splits.public_rows(tasks, sizes, 0, domain, size)) == size

@@ -6,6 +6,7 @@ import pytest
 from fedmuscle_core.commands import cli, verify
 from fedmuscle_core.experiments import setups
 from fedmuscle_core.experiments.runs import run
+from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.store import append_run, find_run
 
 
@@ -140,20 +141,16 @@ def test_runs_whose_real_data_are_not_here_are_left_out(tmp_path, monkeypatch):
     def here(data="these", **settings):
         return verify.can_recompute({"settings": {"method": "fedmuscle", **settings}, "data": data})
 
-    monkeypatch.setattr(verify, "data_used", lambda settings: None if settings.setup.name == "embedded2" else "these")
-    assert here(setup="embedded2", data=None) and not here(setup="gone")
+    monkeypatch.setattr(verify, "data_used", lambda settings: None if settings.setup.name == "setup2" else "these")
+    assert here(setup="setup2", data=None) and not here(setup="gone")
     for name in ("voc_animals", "cifar100", "cifar10"):
-        assert not here(setup="foundation1", method="local")
+        assert not here(setup="photos1", method="local")
         (tmp_path / name).mkdir()
+    for spec in SETUPS["photos1"].clients:
+        (tmp_path / spec.backbone).mkdir(exist_ok=True)
+    assert not here(setup="photos1", method="local")                          # representations are compared on public photos
     (tmp_path / "public_unlabeled_tiny").mkdir()
-    monkeypatch.setattr("fedmuscle_core.networks.backbones.is_installed", lambda name: False)
-    monkeypatch.setattr("fedmuscle_core.networks.backbones.PRETRAINED", tmp_path)
-    assert not here(setup="foundation1", method="local")
-    monkeypatch.setattr("fedmuscle_core.networks.backbones.is_installed", lambda name: True)
-    (tmp_path / "public_unlabeled_tiny").rmdir()
-    assert not here(setup="foundation1", method="local")                      # representations are compared on public photos
-    (tmp_path / "public_unlabeled_tiny").mkdir()
-    public = {"setup": "foundation1", "public_domain": "coco_small"}
-    assert here(setup="foundation1", method="local") and not here(**public)
+    public = {"setup": "photos1", "public_domain": "coco_small"}
+    assert here(setup="photos1", method="local") and not here(**public)
     (tmp_path / "coco_small").mkdir()
     assert here(**public) and not here(data="others", **public)               # stored of other photos than those here

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from fedmuscle_core.world import dense_labels
 from fedmuscle_core.world.scenes import digit_scenes
-from fedmuscle_core.world.tasks import TASKS, FrequentPrecision, WorldTask, targets, task_named
+from fedmuscle_core.world.tasks import TASKS, WorldTask, targets, task_named
 
 REAL = ("class@cifar10", "labels@voc", "pixels@voc", "text@ag_news")
 
@@ -130,14 +130,6 @@ def test_labels_that_never_occur_are_left_out_of_the_mean():
     logits = torch.tensor([[2.0, 0.0, 5.0], [1.0, 1.0, 4.0], [0.0, 2.0, 3.0]])
     wanted = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     assert task_named("labels@voc").score(logits, wanted) == pytest.approx(100 * (1 + 1 / 3) / 2)
-
-
-def test_labels_that_are_rare_among_the_scored_samples_do_not_count():
-    logits = torch.tensor([[2.0, 0.0, 5.0], [1.0, 1.0, 4.0], [0.0, 2.0, 3.0], [0.0, 3.0, 0.0]])
-    wanted = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert task_named("labels@voc").score(logits, wanted) == pytest.approx(100 * (1 + 1 / 4 + 1) / 3)
-    assert FrequentPrecision(0.5)(logits, wanted) == 100.0
-    assert task_named("labels@voc_animals").score == FrequentPrecision(0.075)
 
 
 def test_torchmetrics_is_not_imported_before_a_score_is_taken():

@@ -211,21 +211,11 @@ def test_private_public_validation_and_test_samples_are_all_different(real):
         parts = splits.split_rows(source)
         used = [row for client in rows if sources[client] == source for row in rows[client].tolist()]
         used += parts["validation"].tolist() + parts["test"].tolist()
-        assert len(used) == len(set(used))
+        assert len(used) == len(set(used)) and not set(used) & set(parts["reserved"].tolist())
     public = splits.public_rows(MIXED[:8], (6,) * 8, 0, "voc", 8)             # a source of the clients' own
     used = torch.cat([public, *(rows[client] for client in rows if sources[client] == "voc")]).tolist()
     assert len(used) == len(set(used)) == 8 + 5 * 6
     assert set(source_table("voc")["split"].iloc[splits.split_rows("voc")["test"].tolist()]) == {"val"}
-
-
-def test_what_a_client_reads_can_be_told_without_opening_it(real):
-    world = real(validation_size=4, test_size=6)
-    for client, name in enumerate(MIXED, 1):
-        found = world.samples_read(client, 2)
-        assert [len(rows) for _, rows, _ in found] == [6, 4, 6, 2, 16]
-        assert [public for *_, public in found] == [False] * 4 + [True]
-        assert found[0][0] == task_named(name).source and found[-1][0] == world.public_domain
-    assert scenes(("ic10",)).samples_read(1, 5) == []
 
 
 def test_rows_stay_those_of_the_stored_runs(real):

@@ -18,7 +18,7 @@ import torch
 from ..checks import positive_int
 from ..experiments.build import build
 from ..experiments.settings import Settings
-from ..experiments.setups import SETUPS, Setup, with_sizes
+from ..experiments.setups import SETUP_1, SETUPS, Setup, with_sizes
 from ..experiments.store import environment, now, write_atomically
 from ..networks import backbones
 from . import begun, play_round
@@ -30,7 +30,7 @@ SIZES_BEFORE = (800, 800, 800, 400, 400, 40)
 def variants(method):
     """{name: (federation, the memory format of its ResNets' images)}."""
     usual = SETUPS["embedded1"]
-    large = Setup("large_sets", with_sizes(usual.clients, *SIZES_BEFORE), usual.settings)
+    large = Setup("large_sets", with_sizes(SETUP_1, *SIZES_BEFORE), usual.settings)
     made = {name: build(Settings.of(setup, method, test_size=0)) for name, setup in (
         ("as it is", usual), ("images in the usual format", usual), ("private sets as before 0.8", large))}
     return {name: (federation, torch.contiguous_format if "format" in name else torch.channels_last)

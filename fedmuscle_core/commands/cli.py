@@ -17,9 +17,8 @@ def main(argv=None):
     commands = parser.add_subparsers(dest="command", required=True)
 
     reproduce = commands.add_parser("reproduce", help="run the notebooks of a profile from their sources")
-    reproduce.add_argument("--profile", choices=("quick", "mini", "foundation", "paper"), default="quick",
-                           help="scale: quick (minutes, proves that it runs), mini (the committed numbers), foundation "
-                                "(photos, texts and pretrained networks of packages: notebooks 15 and 17), paper")
+    reproduce.add_argument("--profile", choices=("quick", "mini", "paper"), default="quick",
+                           help="scale: quick (minutes, proves that it runs), mini (the committed numbers), paper")
     reproduce.add_argument("--only", action="append", metavar="NN", help="only the notebooks that start so, e.g. 02")
     reproduce.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                            help="set a notebook parameter, e.g. -p seeds [0,1]")

@@ -15,17 +15,17 @@ import yaml
 from tqdm.auto import tqdm
 
 from ..checks import positive_int
-from ..experiments import trunks, tuning
+from ..experiments import tuning
 from ..experiments.choices import path_to_write, tuned_for
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
-from ..experiments.plans import NOTEBOOKS_OF, PLANS
+from ..experiments.plans import PAPER_NOTEBOOKS, PLANS
 from ..experiments.processes import affordable, in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
 from ..experiments.setups import setup_named
 from ..experiments.store import check_writable, compact, now, stored_runs, write_atomically
-from ..paths import COMMITTED, NOTEBOOKS, results, runs
+from ..paths import NOTEBOOKS, results, runs
 from .kernels import execute
 
 QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
@@ -50,14 +50,13 @@ def dry_run(profile, only=None, parameters=None, force=False):
         print(from_nothing(profile, wanted))
     elif missing:
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
-        print(trunks.forecast(missing), end="")
     return 0
 
 
 def from_nothing(profile, wanted, workers=1):
-    """One line: how long all of `wanted` takes, of COMMITTED profiles with their tuning, by the times of stored runs."""
+    """One line: how long all of `wanted` takes, in profile "mini" with the tuning behind it, by the times of stored runs."""
     runs, tuned, count = set(wanted), 0.0, 0
-    if profile in COMMITTED:
+    if profile == "mini":
         names = {settings.setup.tuned_as or settings.setup.name for settings in runs}
         seconds = [record["wall_seconds"] for record, _ in stored_runs(tuning.FOLDER) if record["settings"]["setup"] in names]
         tuned, count = sum(seconds) / workers, len(seconds)
@@ -72,9 +71,9 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
     only: prefixes of notebook names, e.g. ["02"].  parameters: {name: YAML text}, given to the notebooks that know them.
     workers: at most one for each core and for each `processes.MEMORY` GB of this machine, see `processes.affordable`.
     Runs that `plans` knows of are computed first, all notebooks' together, with a bar that shows the time left.
-    force: compute again what was stored before now, for profiles "mini" and "foundation" the tuning, too.  Interrupted, the
-    same command goes on: the time it began is kept in the runs folder until all went well; then the files of runs that it wrote
-    lose the lines that are superseded.
+    force: compute again what was stored before now; for profile "mini" that includes the tuning.  Interrupted, the same
+    command goes on: the time it began is kept in the runs folder until all went well; then the files of runs that it wrote lose
+    the lines that are superseded.
     Raises ValueError before anything runs where there are no notebooks or one of `only` matches none, a parameter is unknown to
     all of them, is not YAML, or is `profile` or `workers`, which have options of their own, or a folder cannot be written.
     """
@@ -98,7 +97,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
             report = _execute_all(profile, jobs, side_by_side)
     status = _summarise(report, profile, figures)
     if force and status == 0:
-        _compact_written(begun, [results(profile), *([tuning.FOLDER] if profile in COMMITTED else [])])
+        _compact_written(begun, [results(profile), *([tuning.FOLDER] if profile == "mini" else [])])
         since.unlink(missing_ok=True)
     return status
 
@@ -128,15 +127,15 @@ def _compact_written(begun, folders):
 def compute(profile, numbers, seeds=None, workers=1, force=False):
     """Compute what is missing of the runs of the notebooks `numbers`, e.g. ["04", "05"], in one resumable sweep.
 
-    With `force` and profiles "mini" and "foundation" the hyperparameters of all methods are tuned again first, for each setup
-    and public domain that was tuned for.
+    With `force` and profile "mini" the hyperparameters of all methods are tuned again first, for each setup and public domain
+    that was tuned for.
     """
     wanted = _planned(profile, numbers, seeds)
     if not wanted:
         return
     if force and profile != "paper":
         print(from_nothing(profile, wanted, workers))
-    if force and profile in COMMITTED:
+    if force and profile == "mini":
         for setup in sorted({setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted},
                             key=lambda setup: setup.name):
             for domain, methods in tuned_for(setup):
@@ -149,8 +148,6 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     elif missing:
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
-    if missing and (said := trunks.forecast(missing)):
-        print(said)
     try:
         sweep(wanted, results(profile), workers, progress=sys.stderr.isatty())
     except RuntimeError as error:
@@ -182,7 +179,7 @@ def _value(name, text):
 
 
 def _choose(only, profile):
-    """The sources of the notebooks that `only` names, all if it is None, of those that the profile is for."""
+    """The sources of the notebooks that `only` names, all if it is None; profile "paper": of PAPER_NOTEBOOKS."""
     if not NOTEBOOKS.is_dir():
         raise ValueError(f"notebooks: got no folder {NOTEBOOKS}, expected a clone of the repository")
     sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
@@ -190,11 +187,11 @@ def _choose(only, profile):
     if wrong := [prefix for prefix in only or () if not prefix or not any(name.startswith(prefix) for name in names)]:
         raise ValueError(f"--only: got {wrong}, expected the start of one of {names}")
     chosen = [source for source in sources if not only or source.stem.startswith(tuple(only))]
-    if profile in NOTEBOOKS_OF:
-        without = [source.stem for source in chosen if source.stem[:2] not in NOTEBOOKS_OF[profile]]
+    if profile == "paper":
+        without = [source.stem for source in chosen if source.stem[:2] not in PAPER_NOTEBOOKS]
         if only and without:
-            raise ValueError(f"--only: got {without} with profile {profile!r}, expected some of {NOTEBOOKS_OF[profile]}: the "
-                             "others have no runs of it")
+            raise ValueError(f"--only: got {without} with profile 'paper', expected some of {PAPER_NOTEBOOKS}: the others have "
+                             "no version with real data")
         chosen = [source for source in chosen if source.stem not in without]
     return chosen
 

@@ -5,9 +5,9 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .claims import PAPER_TAU, TUNED
-from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
-from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
+from .claims import PAPER_TAU, TUNED, seeds_of
+from .profiles import paper_version, profile_seeds, profile_settings
+from .setups import TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
 PEER_COUNTS = {"clients12": (1, 11, 3, 7)}            # of other setups all; the first two: those of profile "quick"
@@ -36,23 +36,18 @@ FACTORS = {                                           # beside the tuned value, 
 SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
 SIZES = (MAIN, "clients12", "clients24")
 KINDS = ("one_kind", MAIN, "two_kinds")
-MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
-SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
-FOUNDATION_FACTORS = {"public_size": (180, 450, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
-GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
-GRID_RATES = (3e-5, 3e-4)
-MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
-MFED_DEALT = MFED_METHODS[:7]                         # those that are run with unequal clients as well
-MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
+MODALITIES = ("one_text", "texts_only", "images_only", "setup2")
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
-    "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
-    "no global decoder term": {"lam": 0.0},
+    "as tuned": {}, "frozen encoder": {"share": "decoder"}, "decoders not averaged": {"share": "encoder"},
+    "no global decoder term": {"lam": 0.0}, "distance to the global decoder": {"decoder_term": "distance"},
 }
 WEIGHTS_AGAINST = {                                   # what each of `by_weights` is held against
     "alpha = 1, tau = 0.2": "learned, tau = 0.2", "shuffled, tau = 0.2": "learned, tau = 0.2",
     "alpha = 1, tau tuned": "learned, tau tuned", "margin tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
+SEEDS = {"quick": 1, "mini": 5}
+FEW_SEEDS = {"quick": 1, "mini": 3}
 
 
 def some(profile, values):
@@ -60,23 +55,32 @@ def some(profile, values):
     return tuple(values)[:2] if profile == "quick" else tuple(values)
 
 
+def first_seeds(profile, seeds, most=SEEDS):
+    """`seeds`, or as many of the profile's as `most` says for it."""
+    return profile_seeds(profile, seeds, most.get(profile))
+
+
+def at(profile, setup, method, seeds, **changes):
+    """The tuned runs of a method with `changes`."""
+    if profile == "paper":
+        _, changes = paper_version(setup, changes)
+    return [settings.replace(**changes) for settings in profile_settings(profile, setup, method, seeds)]
+
+
 def flat(*groups):
     """All runs of groups."""
     return [settings for group in groups for runs in group.values() for settings in runs]
 
 
-def tuned_runs(profile, method, seeds=None, setup=MAIN, most=SEVERAL, **changes):
-    """The tuned runs of a method with `changes`, on `seeds` or the first of the profile's."""
-    if profile == "paper":
-        _, changes = paper_version(setup, changes)
-    tuned = profile_settings(profile, setup, method, profile_seeds(profile, seeds, most))
-    return [settings.replace(**changes) for settings in tuned]
+def tuned_runs(profile, method, seeds, setup=MAIN, most=SEEDS, **changes):
+    """The tuned runs of a method with `changes`, on `seeds` or the first of those of the claims."""
+    return at(profile, setup, method, seeds_of(profile, seeds, most.get(profile)), **changes)
 
 
 def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
     setup = setup_named(setup)
-    most, several = len(setup.clients) - 1, SEVERAL if setup.name == MAIN else FEW
+    most, several = len(setup.clients) - 1, SEEDS if setup.name == MAIN else FEW_SEEDS
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, several)}
     for method in methods:
         for count in some(profile, PEER_COUNTS.get(setup.name) or dict.fromkeys((1, most, *range(2, most)))):
@@ -87,14 +91,14 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 def by_rounds(profile, seeds=None):
     """Rounds as they are and, but on real data, twice as many, of the methods that the claims are about."""
-    usual = {method: tuned_runs(profile, method, seeds, most=FEW) for method in TUNED}
+    usual = {method: tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in TUNED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
             for factor in ((1,) if profile == "paper" else (1, 2)) for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):
     """The runs of a method on MAIN at the best that was tried with `values`."""
-    return profile_settings(profile, MAIN, method, profile_seeds(profile, seeds, SEVERAL), **values)
+    return profile_settings(profile, MAIN, method, seeds_of(profile, seeds, SEEDS.get(profile)), **values)
 
 
 def by_weights(profile, seeds=None):
@@ -120,8 +124,8 @@ def by_estimator(profile, seeds=None):
 
 def by_samples(profile, seeds=None):
     """Tuples drawn an anchor, with seven peers of twelve clients."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, "clients12", FEW)} | {
-        (count, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "clients12", FEW, num_peers=7, num_samples=count)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, "clients12", FEW_SEEDS)} | {
+        (count, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "clients12", FEW_SEEDS, num_peers=7, num_samples=count)
         for count in (NUM_SAMPLES, 8 * NUM_SAMPLES)}
 
 
@@ -149,42 +153,10 @@ def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
 
 def by_layout(profile, seeds=None, method="fedmuscle"):
     """How many digits a public scene has and whether their places tell it apart, all with what was tuned on single digits."""
-    tuned = tuned_runs(profile, method, seeds, most=FEW)
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
+    tuned = tuned_runs(profile, method, seeds, most=FEW_SEEDS)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
         (layout, method): [settings.replace(public_domain=layout) for settings in tuned]
         for layout in some(profile, DIGIT_LAYOUTS)}
-
-
-def by_source(profile, seeds=None, methods=PUBLIC_METHODS, setup="foundation1"):
-    """Sources of public photos, FEW_PHOTOS of each, with what was tuned on the setup's own."""
-    tuned = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in ("local", *methods)}
-    return {(None, "local"): tuned.pop("local")} | {
-        (source, method): [settings.replace(public_domain=source, public_size=FEW_PHOTOS) for settings in several]
-        for source in SOURCES for method, several in tuned.items()}
-
-
-def by_cell(profile, seeds=None):
-    """((networks, private labels, source of public photos, their number, contrastive rate), method): one federation a cell of
-    the grid of notebook 17, on one seed; of Local (networks, private labels)."""
-    runs = {}
-    for strength in GRID_NETWORKS:
-        for labels in GRID_SIZES:
-            setup, seeds_used = f"grid_{strength}_{labels}", profile_seeds(profile, seeds)[:1]
-            runs[(strength, labels), "local"] = profile_settings(profile, setup, "local", seeds_used)
-            for source, size in GRID_PHOTOS:
-                for rate in GRID_RATES:
-                    for method in ("simclr", "fedmuscle"):
-                        (settings,) = profile_settings(profile, setup, method, seeds_used, contrastive_lr=rate)
-                        runs[(strength, labels, source, size, rate), method] = [
-                            settings.replace(public_domain=source, public_size=size)]
-    return runs
-
-
-def by_value(profile, setup, field, values, seeds=None, method="fedmuscle"):
-    """Values of one field that Local does not read, the tuned one first."""
-    tuned = tuned_runs(profile, method, seeds, setup, FEW)
-    return {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW), (tuned[0].flat()[field], method): tuned} | {
-        (value, method): tuned_runs(profile, method, seeds, setup, FEW, **{field: value}) for value in values}
 
 
 def by_public_size(profile, seeds=None):
@@ -199,14 +171,14 @@ def by_distant_tau(profile, seeds=None):
     values = {"as tuned": {}, "twice": {"tau_cross": 2 * method.tau, "distant": "task"},
               "four times": {"tau_cross": 4 * method.tau, "distant": "task"},
               "twice for all pairs": {"tau": 2 * method.tau, "tau_prev": 2 * method.tau_prev}}
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
-        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW, **values[value])
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
+        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW_SEEDS, **values[value])
         for value in some(profile, DISTANT_TAUS)}
 
 
 def by_concentration(profile, seeds=None, methods=("local", "pairwise", "fedmuscle")):
     """Dirichlet concentration of the private sets of twelve clients."""
-    return {(value, method): tuned_runs(profile, method, seeds, "noniid", FEW,
+    return {(value, method): tuned_runs(profile, method, seeds, "noniid", FEW_SEEDS,
                                         dirichlet=None if value == "IID" else value)
             for value in some(profile, CONCENTRATIONS) for method in methods}
 
@@ -214,16 +186,16 @@ def by_concentration(profile, seeds=None, methods=("local", "pairwise", "fedmusc
 def by_absence(profile, seeds=None):
     """Share of rounds that a client misses, and how fresh its peers' representations are; lowest concentration."""
     skewed = {"dirichlet": CONCENTRATIONS[0]}
-    return {(None, "local"): tuned_runs(profile, "local", seeds, "noniid", FEW, **skewed)} | {
-        ((share, refresh), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "noniid", FEW, absence=share,
+    return {(None, "local"): tuned_runs(profile, "local", seeds, "noniid", FEW_SEEDS, **skewed)} | {
+        ((share, refresh), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "noniid", FEW_SEEDS, absence=share,
                                                     refresh=refresh, **skewed)
         for share, refresh in some(profile, ABSENCES)}
 
 
 def by_temperatures(profile, seeds=None):
     """(tau, tau_prev / tau)."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
-        ((tau, ratio), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW, tau=tau,
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
+        ((tau, ratio), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW_SEEDS, tau=tau,
                                                 tau_prev=round(tau * ratio, 6))
         for tau in some(profile, TAUS) for ratio in some(profile, RATIOS)}
 
@@ -233,12 +205,12 @@ def by_factor(profile, factor, seeds=None):
 
     Batches of other sizes come in the same number a round, so that only the number of negatives differs.
     """
-    tuned, local = (tuned_runs(profile, method, seeds, most=FEW) for method in ("fedmuscle", "local"))
+    tuned, local = (tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in ("fedmuscle", "local"))
     value = tuned[0].flat()[factor]
     runs = {(value if factor in SHARED else None, "local"): local, (value, "fedmuscle"): tuned}
     for value in FACTORS[factor][:1 if profile == "quick" else None]:
         for method in ("local", "fedmuscle") if factor in SHARED else ("fedmuscle",):
-            runs[value, method] = tuned_runs(profile, method, seeds, most=FEW, **{factor: value})
+            runs[value, method] = tuned_runs(profile, method, seeds, most=FEW_SEEDS, **{factor: value})
     return runs
 
 
@@ -247,33 +219,28 @@ def factors(profile):
     return some(profile, FACTORS)
 
 
-def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=SEVERAL):
-    """Other clients, of each of `setups`, e.g. KINDS or MODALITIES."""
+def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=SEEDS):
+    """Other clients, of each of `setups`: SIZES or KINDS."""
     return {(setup, method): tuned_runs(profile, method, seeds, setup, most)
             for setup in some(profile, setups) for method in methods}
 
 
-def by_size(profile, seeds=None):
-    """Clients of Setup 1 once, twice and four times."""
-    return by_setup(profile, SIZES, seeds, most=FEW)
+def by_modality(profile, seeds=None):
+    """Clients that read texts, images or both, as earlier versions ran them."""
+    return {(setup, method): at(profile, setup, method, first_seeds(profile, seeds))
+            for setup in some(profile, MODALITIES) for method in ("local", "fedmuscle")}
 
 
 def by_mfed_variant(profile, seeds=None):
     """M-Fed with one of its parts changed, on the dense tasks."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, "mfed_dense")} | {
-        (name, "mfed"): tuned_runs(profile, "mfed", seeds, "mfed_dense", **changes)
+    seeds = first_seeds(profile, seeds)
+    return {(None, "local"): at(profile, "mfed_dense", "local", seeds)} | {
+        (name, "mfed"): at(profile, "mfed_dense", "mfed", seeds, **changes)
         for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
-def by_mfed_partition(profile, seeds=None, methods=MFED_DEALT):
-    """The dense tasks, each task's clients with alike private sets, and with Dirichlet shares of each class."""
-    return {(value, method): tuned_runs(profile, method, seeds, "mfed_dense", dirichlet=None if value == "IID" else value)
-            for value in some(profile, MFED_PARTITIONS) for method in methods}
-
-
 def by_task_count(profile, seeds=None):
-    """M-Fed with the first tasks of `setups.DENSE_SIZES` and `LABEL_SIZES` alone, three clients each.  Local and FedAvg are the
-    same for the clients of the first task, whoever else is there: they are run with that task alone."""
+    """M-Fed with the first tasks of `setups.DENSE_SIZES` and `LABEL_SIZES` alone, three clients each."""
     setups = {count: "mfed_dense" if count == 4 else f"tasks{count}" for count in some(profile, TASK_COUNTS)}
-    wanted = {(None, "local"): "tasks1", (1, "fedavg"): "tasks1"} | {(count, "mfed"): setup for count, setup in setups.items()}
-    return {(count, method): tuned_runs(profile, method, seeds, setup, FEW) for (count, method), setup in wanted.items()}
+    return {(count, method): at(profile, setup, method, first_seeds(profile, seeds, FEW_SEEDS))
+            for count, setup in setups.items() for method in ("local", "mfed")}

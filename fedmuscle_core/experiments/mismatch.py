@@ -33,7 +33,7 @@ def public_mismatch(settings, samples=256):
     rows = []
     for client in build(settings).clients:
         client.network.eval()
-        private, public = (F.normalize(in_batches(client.network.representation, data.first(samples)), dim=1)
+        private, public = (F.normalize(in_batches(client.network.representation, data.inputs[:samples]), dim=1)
                            for data in (client.data["train"], client.public))
         rows.append((client.name, client.task.name, settings.public_domain, settings.seed, mmd(private, public),
                      uniformity(public)))

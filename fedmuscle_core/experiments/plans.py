@@ -1,7 +1,8 @@
 """Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
 A notebook's plan is the function `notebook_NN` here.
 
-seeds: None or empty for those of the profile: all of them for the claims, the first few for tables and ablations.
+seeds: None or empty for those of the claims: all of them for notebooks 02 and 03, the first few for the tables of all methods;
+of the profile for notebooks whose runs are of earlier versions.
 """
 
 import dataclasses
@@ -9,10 +10,12 @@ import dataclasses
 from ..methods import of_group
 from . import ablations, claims
 from .choices import methods_tried
-from .profiles import FEW, SEVERAL, profile_seeds, profile_settings
+from .profiles import profile_seeds, profile_settings
 from .settings import Settings
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
+TABLE_SEEDS = {"quick": 1, "mini": 5}                 # of those of the claims
+FEW_SEEDS = 5
 
 
 def notebook_02(profile, seeds=None):
@@ -32,14 +35,14 @@ def tabled(setup):
 
 def table1(profile, seeds=None, methods=None):
     """The aligning methods on Setup 1, as tuned."""
-    seeds = profile_seeds(profile, seeds, SEVERAL)
+    seeds = claims.seeds_of(profile, seeds, TABLE_SEEDS.get(profile))
     return [settings for method in methods or tabled("embedded1")
             for settings in profile_settings(profile, "embedded1", method, seeds)]
 
 
 def at_defaults(profile, seeds=None):
     """LOSSES, on fewer seeds, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    few = profile_seeds(profile, seeds, FEW)
+    few = claims.seeds_of(profile, seeds, ablations.FEW_SEEDS.get(profile))
     return [untuned(settings) for settings in table1(profile, few, LOSSES)]
 
 
@@ -57,18 +60,18 @@ def notebook_04(profile, seeds=None):
 
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
-    return [settings for method in tabled("embedded2")
-            for settings in ablations.tuned_runs(profile, method, seeds, "embedded2")]
-
-
-def notebook_05(profile, seeds=None):
-    """Table 2, and the runs of the claims about it."""
-    return table2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS)
+    seeds = table_seeds(profile, seeds)
+    return [settings for method in tabled("setup2") for settings in profile_settings(profile, "setup2", method, seeds)]
 
 
 def notebook_06(profile, seeds=None):
     """Local and the methods that differ in their contrastive loss and what was tuned for it."""
     return table1(profile, seeds, LOSSES)
+
+
+def table_seeds(profile, seeds=None, most=FEW_SEEDS):
+    """`seeds`, or the first `most` of the profile."""
+    return profile_seeds(profile, seeds, most)
 
 
 def notebook_07(profile, seeds=None):
@@ -105,57 +108,70 @@ def notebook_11(profile, seeds=None):
 
 def notebook_12(profile, seeds=None):
     """Other clients: their modalities, their models, their number."""
-    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds),
-                          ablations.by_setup(profile, ablations.KINDS, seeds), ablations.by_size(profile, seeds))
+    return ablations.flat(ablations.by_modality(profile, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+                          ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
+MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "centralised", "fedmuscle")
 MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 
-def mfed_table(profile, setup, seeds=None):
-    """Every method that exchanges parameters, Local and FedMuscle, as tuned on the dense tasks."""
-    return [settings for method in ablations.MFED_METHODS for settings in ablations.tuned_runs(profile, method, seeds, setup)]
-
-
-def notebook_13(profile, seeds=None):
-    """The dense tasks, the labels, the dense tasks with unequal private data, and the runs of the claims."""
-    tables = [settings for setup in MFED_BENCHMARKS for settings in mfed_table(profile, setup, seeds)]
-    return tables + ablations.flat(ablations.by_mfed_partition(profile, seeds)) + claims.claimed(
-        profile, seeds, claims.MFED_CLAIMS)
+def notebook_13(profile, seeds=None, setups=MFED_BENCHMARKS):
+    """Every method that exchanges parameters, Local and FedMuscle, on the dense tasks and on the labels."""
+    return [settings for setup in setups for method in MFED_METHODS
+            for settings in profile_settings(profile, setup, method, table_seeds(profile, seeds))]
 
 
 def notebook_14(profile, seeds=None):
     """M-Fed without one of its parts, with one to eight tasks, and the runs whose updates are looked at."""
-    return ablations.flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + mfed_table(
-        profile, "mfed_dense", seeds)
+    return ablations.flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
+        profile, seeds, ["mfed_dense"])
 
 
-FOUNDATION_SETUPS = ("foundation1", "foundation2", "foundation_mixed")
+PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
+# Public photos, and how many: of COCO ten whole batches, of the last two all that the clients leave.
+PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
 
 
-def foundation_table(profile, setup, seeds=None):
-    """Every aligning method that was tuned for a setup of real photos and texts."""
-    return [settings for method in tabled(setup) for settings in ablations.tuned_runs(profile, method, seeds, setup)]
+def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Setup 1 on real photos, with one public source."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos1", method,
+                                             ablations.first_seeds(profile, seeds),
+                                             public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
+
+
+def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
+    """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
+    seeds = ablations.first_seeds(profile, seeds)
+    rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].method.contrastive_lr
+    return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
+                            public_size=PHOTO_DOMAINS[domain])
+
+
+def photos1_as_few(profile, seeds=None):
+    """{(public source, method): settings} of FedMuscle with equally many photos of each source, and of Local."""
+    few = min(PHOTO_DOMAINS.values())
+    wanted = {(domain, "fedmuscle"): [settings.replace(public_size=few) for settings in photos1(profile, seeds, domain)
+                                      if settings.method.name == "fedmuscle"] for domain in PHOTO_DOMAINS}
+    return wanted | {(None, "local"): [settings for settings in photos1(profile, seeds) if settings.method.name == "local"]}
+
+
+def photos2(profile, seeds=None):
+    """Setup 2 on real photos, news and questions."""
+    return [settings for method in PHOTO_METHODS
+            for settings in profile_settings(profile, "photos2", method, ablations.first_seeds(profile, seeds))]
 
 
 def notebook_15(profile, seeds=None):
-    """Real photos and texts with pretrained networks, in profile "foundation" alone: not everybody has the data."""
-    if profile != "foundation":
+    """Real photos, none in profile "quick": the runs need data that are not here for everybody."""
+    if profile == "quick":
         return []
-    tables = [settings for setup in FOUNDATION_SETUPS for settings in foundation_table(profile, setup, seeds)]
-    return tables + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
-        ablations.by_source(profile, seeds), ablations.by_peer_count(profile, seeds, "foundation1"),
-        *(ablations.by_value(profile, "foundation1", field, values, seeds)
-          for field, values in ablations.FOUNDATION_FACTORS.items()))
+    return [settings for domain in PHOTO_DOMAINS for plan in (photos1, photos1_at_one_rate)
+            for settings in plan(profile, seeds, domain)] + ablations.flat(photos1_as_few(profile, seeds)) + photos2(
+                profile, seeds)
 
 
-def notebook_17(profile, seeds=None):
-    """A grid of federations, in profile "foundation" alone."""
-    return ablations.flat(ablations.by_cell(profile, seeds)) if profile == "foundation" else []
-
-
-NOTEBOOKS_OF = {                                      # of the profiles that are not for all
-    "foundation": ("15", "17"),
-    "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data
-}
+PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
+notebook_05 = table2
 PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from ..checks import positive_int
 from ..exchange import Diverged
-from ..networks.backbones import at_hand, backbone_digest
+from ..networks.backbones import backbone_digest, backbone_folder
+from ..networks.checkpoints import CHECKPOINTS
 from ..networks.client_network import num_parameters
 from ..paths import BACKBONES
 from ..world.tasks import task_named
@@ -144,8 +145,9 @@ def counted(network):
 
 
 def can_run(settings):
-    """Whether the data and backbones of a run are at hand, see `backbones.at_hand`."""
-    return all(at_hand(spec.backbone) for spec in settings.setup.clients) and building.world_for(settings).is_here()
+    """Whether the data and backbones of a run are at hand; backbones of `CHECKPOINTS` may still be downloaded."""
+    here = all(backbone_folder(spec.backbone) or spec.backbone in CHECKPOINTS for spec in settings.setup.clients)
+    return bool(here) and building.world_for(settings).is_here()
 
 
 def is_stored(settings, folder):

@@ -17,30 +17,23 @@ from safetensors import safe_open
 from transformers import AutoModel
 from transformers.utils import logging
 
-from ..paths import BACKBONES, PRETRAINED
+from ..paths import BACKBONES, PHOTO_BACKBONES
 from .checkpoints import CHECKPOINTS
 from .last import Tail
-from .packaged import PACKAGED, check_converted, is_installed, is_made, packaged_folder
+from .packaged import PACKAGED, check_converted, packaged_folder
 
 CHECKSUMS = "checksums.csv"
 
 
 def backbone_folder(name):
     """Where the backbone `name` lies, or None: networks/pretrained, the folder FEDMUSCLE_CHECKPOINTS names, what was made from
-    a package, see `packaged`; a path with a separator in it stands for itself."""
+    a package, see `packaged`, or by `pretraining.photos`; a path with a separator in it stands for itself."""
     if name in PACKAGED:
         return packaged_folder(name)
     chosen = os.environ.get("FEDMUSCLE_CHECKPOINTS")
-    places = [BACKBONES / name, *([Path(chosen) / name] if chosen else [])]
+    places = [BACKBONES / name, *([Path(chosen) / name] if chosen else []), PHOTO_BACKBONES / name]
     places += [Path(name)] if os.sep in name else []
     return next((folder for folder in places if folder.is_dir()), None)
-
-
-def at_hand(name):
-    """Whether the backbone `name` can be had without asking anybody; those of `CHECKPOINTS` may still be downloaded."""
-    if name in PACKAGED:
-        return is_installed(name) or is_made(name, PRETRAINED / name)
-    return backbone_folder(name) is not None or name in CHECKPOINTS
 
 
 def located(name):

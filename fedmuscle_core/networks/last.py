@@ -22,7 +22,7 @@ class Stages(NamedTuple):
 
 
 STAGES = {                                            # by `model_type` of the configuration
-    "dinov2": Stages(("embeddings",), ("encoder.layer",), 1),
+    "dinov2": Stages(("embeddings",), ("encoder.layer",), 2),
     "vit": Stages(("embeddings",), ("layers",), 2),
     "bert": Stages(("embeddings",), ("encoder.layer",), 1),
     "distilbert": Stages(("embeddings",), ("transformer.layer",), 1),

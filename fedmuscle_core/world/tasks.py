@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checks import one_of
-from ..tasks import Task, classification, multilabel, occurring_average_precision, segmentation
+from ..tasks import Task, classification, multilabel, segmentation
 from . import dense_labels
 from .edge_score import edge_score
 from .real.sources import source_named
@@ -64,17 +64,6 @@ def _macro_average_precision(logits, target):
     return 100 * multilabel_average_precision(logits, target.int(), num_labels=logits.shape[1]).item()
 
 
-@dataclass(frozen=True)
-class FrequentPrecision:
-    """The score of `tasks.multilabel` over the labels alone that at least a share `rare` of the scored samples has."""
-
-    rare: float
-
-    def __call__(self, logits, target):
-        kept = target.float().mean(0) >= self.rare
-        return occurring_average_precision(logits[:, kept], target[:, kept])
-
-
 def _world_task(core, **more):
     """The `WorldTask` of a task of the core, with what else it has, or has instead."""
     return WorldTask(**vars(core) | more)
@@ -121,6 +110,4 @@ def task_named(name):
     if number is None:
         raise ValueError(f"task: got {name!r}, expected a source with labels")
     make, more = REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)]
-    if kind == "labels" and (rare := source_named(source).rare):
-        more = more | {"score": FrequentPrecision(rare)}
     return _world_task(make(number + 1 if kind == "pixels" else number, name), source=source, **more)

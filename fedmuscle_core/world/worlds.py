@@ -176,9 +176,6 @@ class SceneWorld(World):
     def num_classes(self, client):
         return NUM_CLASSES
 
-    def samples_read(self, client, held_out):
-        return []
-
     def used(self):
         return None
 
@@ -241,16 +238,6 @@ class RealWorld(World):
             names[0], rows[0] = self.public_domain, self._public_rows()
         return {"sources": {name: splits.digest(name) for name in self._sources()},
                 "clients": {str(client): splits.digest(names[client], rows[client]) for client in sorted(rows)}}
-
-    def samples_read(self, client, held_out):
-        """[(source, row numbers, whether public)] of all that a client reads in a run; held_out: how many of those."""
-        name = self.tasks[client - 1]
-        found = [(task_named(name).source, self._rows()[client].tolist(), False)]
-        found += [(task_named(name).source, splits.own_scored_rows(client, split, size, self.tasks, self.sizes, self.seed,
-                                                                   self.dirichlet).tolist(), False)
-                  for split, size in self._scored_sizes().items()]
-        found.append((self.default_domain, splits.held_out_rows(self.tasks, self.default_domain, held_out).tolist(), False))
-        return found + ([] if self.public_domain is None else [(self.public_domain, self._public_rows().tolist(), True)])
 
     def is_here(self):
         return all(source_folder(name).is_dir() for name in {*self._sources(), self.default_domain} - {None})

@@ -189,8 +189,7 @@ def csv_table(folder):
 
 def flickr_captions(folder):
     """Photos with captions, all "train": `folder`/flickr30k-images/ and results_20130124.token (name#number, tab, caption), as
-    the authors give them away, flickr30k_images/ and results.csv (image_name| comment_number| comment), or, of Flickr8k,
-    Images/ and captions.txt (image,caption)."""
+    the authors give them away, or flickr30k_images/ and results.csv (image_name| comment_number| comment)."""
     official = _there(folder) / "results_20130124.token"
     if official.is_file():
         texts = {}
@@ -201,14 +200,6 @@ def flickr_captions(folder):
             texts.setdefault(name.rpartition("#")[0], []).append(text.strip())
         photos = Path(folder) / "flickr30k-images"
         return _table([("train", photos / name, None, None, tuple(texts[name])) for name in sorted(texts)], ())
-    if (path := Path(folder) / "captions.txt").is_file():
-        texts = {}
-        for place, line in _numbered(path)[1:]:
-            name, found, text = line.partition(",")
-            if not found:
-                raise ValueError(f"{path}, line {place}: got {line!r}, expected a photo, a comma, a caption")
-            texts.setdefault(name, []).append(text.strip())
-        return _table([("train", Path(folder) / "Images" / name, None, None, tuple(texts[name])) for name in sorted(texts)], ())
     path = Path(folder) / "results.csv"
     table = _csv(path, sep="|", skipinitialspace=True, dtype=str)
     table.columns = [name.strip() for name in table.columns]

@@ -17,29 +17,19 @@ def load_photos(table, size, progress=False):
     The shorter side becomes `size`, then the centre is cropped; masks move with their photos, by nearest neighbour.  Raises
     ValueError naming the file that is missing, truncated, no image, or a mask of another size than its photo.
     """
+    fit = v2.Compose([v2.Resize(size, InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size)])
     images, masks = [], []
     for row in tqdm(table.itertuples(), "photos", total=len(table), disable=not progress):
-        if row.mask is None:
-            images.append(_photo(row.image, size))
-            continue
         photo = tv_tensors.Image(v2.functional.pil_to_tensor(_decoded(row.image, "RGB")))
-        photo, mask = fitting(size)(photo, tv_tensors.Mask(_mask(row, photo.shape[1:])))
+        if row.mask is None:
+            images.append(fit(photo))
+            continue
+        photo, mask = fit(photo, tv_tensors.Mask(_mask(row, photo.shape[1:])))
         images.append(photo)
         masks.append(mask)
     if masks and len(masks) < len(images):
         raise ValueError(f"table: got masks for {len(masks)} of {len(images)} photos, expected one for each or none")
     return torch.stack(images), torch.stack(masks) if masks else None
-
-
-def fitting(size):
-    """The transform that `load_photos` says."""
-    return v2.Compose([v2.Resize(size, InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size)])
-
-
-@lru_cache(maxsize=20_000)
-def _photo(path, size):
-    """(3, size, size) uint8; kept, as every run of a sweep decodes the same ones."""
-    return fitting(size)(tv_tensors.Image(v2.functional.pil_to_tensor(_decoded(path, "RGB"))))
 
 
 def check_samples(table, num_classes=None, progress=False):

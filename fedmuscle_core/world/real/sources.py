@@ -33,8 +33,7 @@ class Source(NamedTuple):
     no direct download: `terms` says where to ask.
 
     folder: in the data folder, its name if empty.  size: side of its photos as they are kept.  test: the split that scores are
-    of, none if empty.  rare: of several labels a photo, those that a smaller share of the scored photos has do not count in the
-    score (our choice).
+    of, none if empty.  reserved: share of the train split that backbones are pretrained on and clients never get.
     """
 
     about: str
@@ -45,7 +44,7 @@ class Source(NamedTuple):
     folder: str = ""
     size: int = 224
     test: str = "test"
-    rare: float = 0.0
+    reserved: float = 0.0
 
 
 TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -78,24 +77,19 @@ SOURCES = {
     "photos": Source("any photos without labels, as public data", "put your own there", layouts.flat_folder),
 }
 
-# Excerpts: small parts of public data sets, for notebooks 15 and 17 and the tests of real data.  15 of 200 photos: 0.075.
-SIDE = 98                                             # 7 x 14: the ViT has patches of 14 pixels
+# Excerpts: small parts of public data sets, for notebook 15 and the tests of real data.
 SOURCES |= {
-    "cifar10_excerpt": SOURCES["cifar10"]._replace(about="10,000 photos of CIFAR-10", files=(), folder="cifar10"),
+    "cifar10_excerpt": SOURCES["cifar10"]._replace(about="10,000 photos of CIFAR-10", files=(), folder="cifar10", reserved=0.5),
     "cifar100_excerpt": SOURCES["cifar100"]._replace(about="10,000 photos of CIFAR-100, a split of their own", files=(),
-                                                     folder="cifar100"),
-    "voc_animals": SOURCES["voc"]._replace(about="900 photos of Pascal VOC 2012, mostly animals", files=(), size=SIDE,
-                                           rare=0.075),
-    "coco_small": SOURCES["coco"]._replace(about="363 captioned photos of COCO 2017", num_classes=None, files=(), size=SIDE,
+                                                     folder="cifar100", reserved=0.5),
+    "voc_animals": SOURCES["voc"]._replace(about="900 photos of Pascal VOC 2012, mostly animals", files=(), size=32),
+    "coco_small": SOURCES["coco"]._replace(about="363 captioned photos of COCO 2017", num_classes=None, files=(), size=32,
                                            test=""),
-    "flickr8k": Source("1,000 photos of Flickr8k with five captions each", "research and education only",
-                       layouts.flickr_captions, folder="flickr8k_1000", size=SIDE),
-    "tiny_imagenet": Source("2,000 photos of Tiny ImageNet without labels", "ImageNet terms", layouts.flat_folder,
-                            folder="public_unlabeled_tiny", size=64),
-    "imagenet": Source("1,000 photos of ImageNet, one a class, without labels", "ImageNet terms", layouts.flat_folder,
-                       folder="public_unlabeled_imagenet1000", size=SIDE),
-    "ag_news_excerpt": SOURCES["ag_news"]._replace(about="12,599 articles of AG News", files=(), folder="text/ag_news"),
-    "trec": Source("TREC questions, 5,952, 6 classes", "academic", TREC, 6, folder="text/trec"),
+    "public_unlabeled_tiny": Source("2,000 photos of Tiny ImageNet without labels", "ImageNet terms", layouts.flat_folder,
+                                    size=32),
+    "ag_news_excerpt": SOURCES["ag_news"]._replace(about="12,599 articles of AG News", files=(), folder="text/ag_news",
+                                                   reserved=0.5),
+    "trec": Source("TREC questions, 5,952, 6 classes", "academic", TREC, 6, folder="text/trec", reserved=0.5),
 }
 
 

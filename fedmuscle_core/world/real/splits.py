@@ -1,9 +1,10 @@
 """Real data for clients: which samples of a source are whose, and the tensors they become.
 
 One rule for every source.  Its test split is for scores only.  The rest, in one random order of the source's own: first what is
-held out for validation, then the pool; a text that occurs twice has one role, see `split_rows`.  In a run the pool is shuffled
-by the run's seed; clients of that source take their private sets from its beginning, one after the other, and public samples
-come from its end.  So no sample has two roles, and a client's set does not depend on the method.
+reserved to pretrain backbones on, then what is held out for validation, then the pool; a text that occurs twice has one role,
+see `split_rows`.  In a run the pool is shuffled by the run's seed; clients of that source take their private sets from its
+beginning, one after the other, and public samples come from its end.  So no sample has two roles, and a client's set does not
+depend on the method.
 
 `tasks`: the names of the clients' tasks, client 1 first, a tuple; `sizes`: how many private samples each has, a tuple.
 """
@@ -20,14 +21,15 @@ from ..tasks import task_named
 from .photos import largest_class, load_photos
 from .sources import source_folder, source_named, source_table
 
-HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # for validation (our choice)
+HELD_OUT, MOST_HELD_OUT = 0.1, 1000   # of what is not reserved (our choice)
 NEEDS = {"image": "photos", "label": "labels", "mask": "masks", "texts": "texts"}
 
 
 def split_rows(name):
-    """{"validation", "pool", "test": sorted row numbers of `source_table`}, the same for every run.
+    """{"reserved", "validation", "pool", "test": sorted row numbers of `source_table`}, the same for every run.
 
-    Of labelled texts, the pool lacks those that occur in the test or validation part as well; case and spaces do not count.
+    Of labelled texts, the pool lacks those that occur in the test or validation part as well, the reserved part also those of
+    the pool; case and spaces do not count.
     """
     return dict(_split(name, str(source_folder(name)), source_named(name)))
 
@@ -40,10 +42,13 @@ def _split(name, folder, source):
         is_test = torch.zeros_like(is_test)
     rows = (~is_test).nonzero()[:, 0]
     rows = rows[torch.randperm(len(rows), generator=generator(0, "source", name))]
-    held_out = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
-    parts = {"validation": rows[:held_out], "pool": rows[held_out:], "test": is_test.nonzero()[:, 0]}
+    reserved = round(source.reserved * len(rows))
+    held_out = min(MOST_HELD_OUT, round(HELD_OUT * (len(rows) - reserved)))
+    ends = (reserved, reserved + held_out)
+    parts = {"reserved": rows[:ends[0]], "validation": rows[ends[0]:ends[1]], "pool": rows[ends[1]:],
+             "test": is_test.nonzero()[:, 0]}
     seen = set()
-    for part in ("test", "validation", "pool"):
+    for part in ("test", "validation", "pool", "reserved"):
         parts[part] = parts[part].sort().values
         keys = [text_key(row.image, row.texts) for row in table.iloc[parts[part].tolist()].itertuples()]
         parts[part] = parts[part][torch.tensor([key is None or key not in seen for key in keys], dtype=torch.bool)]

@@ -22,7 +22,7 @@
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
-seeds: list = []  # empty: the first three of the predictions
+seeds: list = []  # empty: the first five of the profile
 workers: int = 2  # processes, one run each
 
 # %%

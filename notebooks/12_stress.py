@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
-seeds: list = []  # empty: the first ones of the predictions
+seeds: list = []  # empty: the first ones of the profile
 workers: int = 2  # processes, one run each
 
 # %%
@@ -46,10 +46,10 @@ print(len(set(plans.notebook_12(profile, seeds))), "runs are behind this noteboo
 #
 # `one_text`: a text client (TC10) among the six image clients of Setup 1; `texts_only`: four text clients; `images_only`: Setup 1
 # on the images of the same pairs; `setup2`: both, and two segmentation clients. Change of each kind of client against its own
-# Local, in percent. These runs alone are of a version before 0.8 (d = 64, 512 public pairs) and are to be made again.
+# Local, in percent.
 
 # %%
-modality = sweep_groups(ablations.by_modality(profile, seeds), results(profile), workers)
+modality = sweep_groups(ablations.by_setup(profile, ablations.MODALITIES, seeds), results(profile), workers)
 changes = effects.client_changes(modality)
 names = {"ss": "segmentation", "tc10": "text", "tcleft": "text"}
 kinds = changes["task"].map(lambda task: names.get(task, "clients 1 to 6")).rename("clients")
@@ -65,7 +65,7 @@ by_kind.map(tables.interval_text).unstack().astype(object).fillna("-")
 # %%
 built = sweep_groups(ablations.by_setup(profile, ablations.KINDS, seeds), results(profile), workers)
 kinds = effects.measure(built)
-effects.effect_table(kinds, ablations.MAIN, "architectures")
+effects.effect_table(kinds, "setup1", "architectures")
 
 # %%
 alone = {setup: final_scores(history).groupby("seed")["value"].mean() for (setup, method), (_, history) in built.items()
@@ -81,7 +81,7 @@ pd.Series({setup: tables.mean_text(scores, signed=False) for setup, scores in al
 # %%
 many = sweep_groups(ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS), results(profile), workers)
 sizes = effects.measure(many)
-effects.effect_table(sizes, ablations.MAIN, "clients")
+effects.effect_table(sizes, "setup1", "clients")
 
 # %%
 def retrieval(record):
@@ -128,11 +128,11 @@ plots.save_figure(fig, pd.concat({"cost": cost, "delta": drawn}, names=["panel",
 
 # %%
 paper = beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="fedmuscle", quantity="delta")
-pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published": paper if setup == ablations.MAIN else "not found",
+pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published": paper if setup == "setup1" else "not found",
                "ours [95 % CI]": tables.mean_text(rows["delta"]),
-               "agrees?": beside_paper.agreement(paper, mean_interval(rows["delta"])) if setup == ablations.MAIN else "cannot be said"}
+               "agrees?": beside_paper.agreement(paper, mean_interval(rows["delta"])) if setup == "setup1" else "cannot be said"}
               for setup, rows in sizes.groupby("value", sort=False)])
 
 # %%
-print(effects.answer(sizes, ablations.MAIN, "clients"))
-print(effects.answer(kinds, ablations.MAIN, "architectures"))
+print(effects.answer(sizes, "setup1", "clients"))
+print(effects.answer(kinds, "setup1", "architectures"))

@@ -35,7 +35,7 @@ def test_the_stored_loss_benchmark_keeps_what_the_readme_says():
 
 def test_the_stored_round_benchmark_keeps_what_the_readme_says():
     stored = json.loads((results("mini") / "benchmark_round.json").read_text())
-    assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("embedded1", "fedmuscle")
+    assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("setup1", "fedmuscle")
     assert stored["median_ratio"] <= 1.15 and len(stored["rows"]) >= 3
 
 

@@ -38,13 +38,6 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
     assert "Local, tuned, has {}, {} and {} % on validation data".format(*levels) in PREDICTIONS
 
 
-def test_curves_are_flat_after_twice_as_many_rounds_and_local_s_before():
-    runs = ablations.by_rounds("mini")
-    slopes = {count: analysis.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.TUNED]))
-              for count in (8, 16)}
-    assert slopes[16]["points a round"].abs().max() < 0.2 and abs(slopes[8].loc["local", "points a round"]) < 0.2
-
-
 def test_what_came_out_is_written_down_as_it_was():
     found = analysis.verdicts("mini", results("mini"))
     lines = PREDICTIONS.split("## What came out")[1].splitlines()

@@ -21,7 +21,7 @@ from ..experiments.store import environment, now, write_atomically
 from . import begun, play_round
 from .loss import peak_memory
 
-SETUP_NAMES = ("embedded1", "clients12", "clients24")
+SETUP_NAMES = ("setup1", "clients12", "clients24")
 WAYS = (("batch", False), ("round", False), ("round", True))                  # (refresh, parked)
 
 

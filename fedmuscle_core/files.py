@@ -1,10 +1,16 @@
-"""States in files: written whole or not at all, and known from damaged ones by the SHA-256 of their content at the head."""
+"""Files known by their SHA-256; states in files are written whole or not at all, with that of their content at the head."""
 
 import hashlib
 import secrets
 from pathlib import Path
 
 import torch
+
+
+def sha256(path):
+    """SHA-256 of a file, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_state(state, path):

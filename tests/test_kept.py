@@ -42,6 +42,7 @@ def test_every_sample_is_computed_once_whoever_asks(store):
     assert torch.equal(again.all(), 2 * torch.cat([numbers(60, 80), numbers(3, 4), numbers(60, 61)]).half())
     assert torch.equal(again[20], 2 * numbers(3, 4)[0].half())
     assert keys_of(numbers(0, 1)) != keys_of(numbers(0, 1), "view", 1)
+    assert keys_of(numbers(0, 1), "view" * 40, 1) != keys_of(numbers(0, 1), "view" * 40, 2)        # all of it counts
 
 
 @pytest.mark.parametrize("kind", ["rows", "keys"])

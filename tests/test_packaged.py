@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedmuscle_core.commands import cli
+from fedmuscle_core.files import sha256
 from fedmuscle_core.networks import packaged
 from fedmuscle_core.networks.backbones import feature_map, feature_width, load_backbone, pixels_of
 from fedmuscle_core.networks.packaged import PACKAGED, SOURCE, Packaged, packaged_folder
@@ -26,7 +27,7 @@ def converted(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(path.read_bytes())
 
-    entry = Packaged("own-package", "weights.pth", packaged.sha256(source), convert, "images", "MIT", "nobody's network")
+    entry = Packaged("own-package", "weights.pth", sha256(source), convert, "images", "MIT", "nobody's network")
     monkeypatch.setitem(PACKAGED, "own", entry)
     monkeypatch.setattr(packaged, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(packaged, "distribution", lambda name: SimpleNamespace(locate_file=lambda file: source.parent / file))

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from transformers import AutoModel
 from transformers.utils import logging
 
+from ..files import sha256
 from ..paths import BACKBONES, PHOTO_BACKBONES
 from .checkpoints import CHECKPOINTS
 from .last import Tail
@@ -129,7 +130,7 @@ def loading(kind, name, place):
 def check_files(folder):
     """Raise ValueError naming the file of a backbone's folder that is not as it came with the package, or not safetensors."""
     for path, wanted in checksums(folder).items():
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+        if not path.is_file() or sha256(path) != wanted:
             raise ValueError(f"backbone: {path}: got {'other bytes' if path.is_file() else 'no file'}, expected SHA-256 "
                              f"{wanted} of {CHECKSUMS}: install the package anew, or in a clone `git checkout` the file")
     for path in sorted(folder.glob("*.safetensors")):
@@ -152,7 +153,7 @@ def checksums(folder):
 def write_checksums(folder):
     """Write the table CHECKSUMS of all backbones in a folder."""
     files = sorted(path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors"))
-    lines = [f"{path.relative_to(folder).as_posix()},{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    lines = [f"{path.relative_to(folder).as_posix()},{sha256(path)}" for path in files]
     (folder / CHECKSUMS).write_text("\n".join(["file,sha256", *lines]) + "\n")
 
 

@@ -4,7 +4,6 @@ Weights are read from the installed package once (`weights_only`, ONNX or safete
 here, and written below data/raw/pretrained as a folder that transformers loads.  Who made them, and their licence: PACKAGED.
 """
 
-import hashlib
 import json
 import shutil
 from functools import partial
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..files import sha256
 from ..paths import PRETRAINED
 
 SOURCE = "source.json"        # of a converted folder: the hashes of what it was made from and of its weights
@@ -162,8 +162,3 @@ def check_converted(folder):
     if sha256(folder / "model.safetensors") != wanted:
         raise ValueError(f"backbone: {folder / 'model.safetensors'}: got other bytes, expected SHA-256 {wanted} of {SOURCE}: "
                          "remove the folder, it is made again from its package")
-
-
-def sha256(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

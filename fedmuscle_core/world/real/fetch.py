@@ -1,15 +1,14 @@
 """Download a real data set: show what it is, fetch with resume, verify, unpack.  Never called by anything but its command."""
 
-import hashlib
 import http.client
 import shutil
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ...files import sha256
 from .sources import read_source, source_folder, source_named, sources
 
 CHUNK = 1 << 20
@@ -102,12 +101,6 @@ def _receive(answer, partial, start, size):
             bar.update(len(block))
             if came < SLOWEST * (time.monotonic() - began - PATIENCE):
                 raise ConnectionError(f"slower than {SLOWEST:,} bytes a second")
-
-
-def sha256(path):
-    """SHA-256 of a file, as hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack(name, paths, content):

@@ -4,8 +4,6 @@ import hashlib
 import secrets
 from pathlib import Path
 
-import torch
-
 
 def sha256(path):
     """SHA-256 of a file, as hexadecimal digits."""
@@ -18,6 +16,8 @@ def save_state(state, path):
 
     Raises OSError naming the file, e.g. on a full disk.
     """
+    import torch                                                              # `sha256` is for who does not wait for it
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -39,6 +39,8 @@ def save_state(state, path):
 
 def load_state(path):
     """The state in `path`, tensors in host memory; ValueError naming the file where it is not as it was written."""
+    import torch
+
     with Path(path).open("rb") as file:
         digest = file.read(32)
         if hashlib.file_digest(file, "sha256").digest() != digest:

@@ -16,7 +16,7 @@ def save_state(state, path):
 
     Raises OSError naming the file, e.g. on a full disk.
     """
-    import torch                                                              # `sha256` is for who does not wait for it
+    import torch  # `sha256` is for who does not wait for it
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

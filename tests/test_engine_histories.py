@@ -63,7 +63,8 @@ def test_the_history_is_the_stored_one(record, stored):
     exact = [column for column in stored if column != "value"]
     assert history[exact].equals(stored[exact]) and ledger == record["ledger"]
     first = (stored["split"] == "train") & (stored["round"] == 1) & ~stored["metric"].str.startswith("gradient")
-    assert np.allclose(history.loc[first, "value"], stored.loc[first, "value"], rtol=0.01)
+    assert np.allclose(history.loc[first, "value"], stored.loc[first, "value"], rtol=0.03), np.abs(
+        history.loc[first, "value"] / stored.loc[first, "value"] - 1).max()       # other processors: 1 % and more
     scores = stored["split"] != "train"
     assert np.abs(history.loc[scores, "value"] - stored.loc[scores, "value"]).mean() < 3
     own = {"fedmuscle-core": record["versions"]["fedmuscle-core"]}

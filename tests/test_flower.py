@@ -273,7 +273,7 @@ def test_a_node_that_dies_while_it_writes_leaves_the_state_before(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files.torch, "save", die)
+        patch.setattr("torch.save", die)
         node.reply_to(fresh(), method("local"), tmp_path, asked(2, "local"))
     assert node.state_path(tmp_path, fresh()).read_bytes() == state
     node.reply_to(fresh(), method("local"), tmp_path, asked(2, "local"))

@@ -89,7 +89,7 @@ def test_a_full_disk_names_the_parked_client(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
     waiting = federation(method("local"), parked=tmp_path)
-    monkeypatch.setattr("fedmuscle_core.files.torch.save", full)
+    monkeypatch.setattr("torch.save", full)
     with pytest.raises(OSError, match=r"parked1\.state: the state could not be written \(.*No space left"):
         small_fit(waiting, 1)
 

@@ -62,7 +62,7 @@ def test_a_run_goes_on_without_its_state_where_the_disk_is_full(tmp_path, monkey
 
     def full(*_):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr("fedmuscle_core.files.torch.save", full)
+    monkeypatch.setattr("torch.save", full)
     state = State(tmp_path / "a.state.pt", IDENTITY)
     with pytest.warns(UserWarning, match=r"a\.state\.pt: the state could not be written \(.*No space left.*; the run goes on"):
         history = fit(federation(method("fedmuscle")), after_round=state.save)

@@ -263,8 +263,6 @@ def test_a_new_run_finds_the_client_untrained(tmp_path):
 
 
 def test_a_node_that_dies_while_it_writes_leaves_the_state_before(tmp_path, monkeypatch):
-    from fedmuscle_core import files
-
     node.reply_to(fresh(), method("local"), tmp_path, asked(1, "local"))
     state = node.state_path(tmp_path, fresh()).read_bytes()
 

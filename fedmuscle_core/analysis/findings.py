@@ -96,7 +96,8 @@ def ablations_part():
         ("Public samples", ablations.by_public_size, 5000, "public samples"),
         ("Temperature of distant pairs", ablations.by_distant_tau, "as tuned", "it"),
         ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
-        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
+        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch",
+         "(probability to miss a round, refresh)"),
         ("Architectures", setups(setups=ablations.KINDS), ablations.MAIN, "architectures"),
         ("Number of clients", setups(setups=ablations.SIZES, most=ablations.FEW_SEEDS), ablations.MAIN, "clients"))]
     tuned = ablations.tuned_runs("mini", "fedmuscle", None)[0].flat()

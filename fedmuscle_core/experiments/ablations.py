@@ -43,7 +43,7 @@ MFED_VARIANTS = {                                     # of M-Fed; "as tuned" fir
 }
 WEIGHTS_AGAINST = {                                   # what each of `by_weights` is held against
     "alpha = 1, tau = 0.2": "learned, tau = 0.2", "shuffled, tau = 0.2": "learned, tau = 0.2",
-    "alpha = 1, tau tuned": "learned, tau tuned", "margin tuned": "learned, tau tuned",
+    "margin tuned, tau = 0.2": "learned, tau = 0.2", "alpha = 1, tau tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
 SEEDS = {"quick": 1, "mini": 5}
@@ -102,8 +102,8 @@ def tuned_at(profile, method, seeds, values):
 
 
 def by_weights(profile, seeds=None):
-    """(weights of the tuples, temperatures): what else learned alpha could be.  The margin was tuned, as every method; shuffled
-    weights have all that was tuned for learned ones."""
+    """(weights of the tuples, temperatures): what else learned alpha could be.  The margin and its rate were tuned with as many
+    configurations as every method has, at tau = 0.2; shuffled weights have all that was tuned for learned ones."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds)}
     for name, values in (("tau = 0.2", PAPER_TAU), ("tau tuned", {})):
         learned = tuned_at(profile, "fedmuscle", seeds, values)
@@ -111,7 +111,7 @@ def by_weights(profile, seeds=None):
             field: value for field, value in values.items() if field == "tau"})
         runs[f"learned, {name}", "fedmuscle"] = learned
         runs[f"shuffled, {name}", "shuffled_alpha"] = [settings.replace(method="shuffled_alpha") for settings in learned]
-    runs["margin tuned", "constant_margin"] = tuned_at(profile, "constant_margin", seeds, {})
+    runs["margin tuned, tau = 0.2", "constant_margin"] = tuned_at(profile, "constant_margin", seeds, {})
     return runs
 
 
@@ -203,7 +203,7 @@ def by_temperatures(profile, seeds=None):
 def by_factor(profile, factor, seeds=None):
     """One of FACTORS, the tuned value first; Local as well where the factor changes it.
 
-    Batches of other sizes come in the same number a round, so that only the number of negatives differs.
+    Batches of other sizes come in the same number a round: negatives and samples seen change together.
     """
     tuned, local = (tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in ("fedmuscle", "local"))
     value = tuned[0].flat()[factor]

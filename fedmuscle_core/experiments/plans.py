@@ -76,10 +76,10 @@ def table_seeds(profile, seeds=None, most=FEW_SEEDS):
 
 def notebook_07(profile, seeds=None):
     """How many peers, exact or sampled, which ones."""
-    return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
-                          ablations.by_peer_count(profile, seeds, "clients12"),
-                          ablations.by_samples(profile, seeds), ablations.by_protocol(profile, seeds),
-                          ablations.by_choice(profile, seeds))
+    twelve = () if profile == "paper" else (                                  # which has six clients alone
+        ablations.by_peer_count(profile, seeds, "clients12"), ablations.by_samples(profile, seeds))
+    return ablations.flat(ablations.by_peer_count(profile, seeds), *twelve, ablations.by_estimator(profile, seeds),
+                          ablations.by_protocol(profile, seeds), ablations.by_choice(profile, seeds))
 
 
 def notebook_08(profile, seeds=None):

@@ -38,7 +38,7 @@ def test_the_weights_of_the_tuples_differ_in_nothing_else():
     for name, taus in (("tau = 0.2", (0.2, 0.15)), ("tau tuned", (0.5, 0.375))):
         learned, shuffled = runs[f"learned, {name}"][0], runs[f"shuffled, {name}"][0]
         assert shuffled.replace(method="fedmuscle") == learned and (learned.method.tau, learned.method.tau_prev) == taus
-    assert runs["alpha = 1, tau = 0.2"][0].method.tau == runs["margin tuned"][0].method.tau == 0.2
+    assert runs["alpha = 1, tau = 0.2"][0].method.tau == runs["margin tuned, tau = 0.2"][0].method.tau == 0.2
     assert set(plans.notebook_03("mini")) > {settings for several in runs.values() for settings in several}
 
 

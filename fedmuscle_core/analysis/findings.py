@@ -158,6 +158,7 @@ def in_short():
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
     yield f"at defaults, {order_beside(plain)}"
+    yield delta_sentence(plain, "fedmuscle", "simclr")
 
 
 PARTS = (claims_part, alpha_part, table1_part, ablations_part, table2_part, mfed_part, photos_part)

@@ -15,9 +15,9 @@ def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults()
     wanted, plain = plans.table1("mini"), plans.at_defaults("mini")
     methods = plans.tabled("embedded1")
     assert {"simclr_samples", "fedmuscle_views"} < set(methods) and "constant_margin" not in methods
-    for runs, names, seeds in ((wanted, methods, {10, 11, 12, 13, 14}), (plain, plans.LOSSES, {10, 11, 12})):
-        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(names, len(seeds))
-        assert {settings.seed for settings in runs} == seeds
+    for runs, names in ((wanted, methods), (plain, plans.LOSSES)):
+        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(names, 5)
+        assert {settings.seed for settings in runs} == {10, 11, 12, 13, 14}
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
     default = {settings.method.name: settings for settings in plain}
     assert (default["fedmuscle"].method.contrastive_lr, default["fedmuscle"].method.tau) == (1e-3, 0.2)

@@ -153,6 +153,7 @@ def in_short():
         row = found.loc[claim.number]
         shown = names.get(claims.shown(row), "the other way round")
         yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
+    yield delta_sentence(of([run for several in tuned_runs("mini").values() for run in several]), "fedmuscle", "simclr")
     yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")

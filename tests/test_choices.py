@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from fedmuscle_core.experiments import choices
+from fedmuscle_core.experiments import ablations, choices
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.setups import SETUPS, Setup
 
@@ -28,6 +28,15 @@ def test_every_setup_is_tuned_or_takes_over_what_was_tuned_for_another():
     own = Setup("own", [("ic10", "vit_small", 8)])
     assert choices.tuned_as(own) == "own" and not choices.is_tuned(own)
     assert choices.is_tuned(Setup("own", own.clients, tuned_as="embedded1"))
+
+
+def test_each_method_is_tuned_with_each_public_domain_that_is_reported_but_noise():
+    found = dict(choices.tuned_for("embedded1"))
+    assert found.pop("single") is None and set(found) == set(ablations.PUBLIC_DOMAINS) - {"single", "noise"}
+    for domain, methods in found.items():
+        assert set(methods) == set(ablations.PUBLIC_METHODS)
+        table = choices.tuning_table("embedded1", domain)
+        assert table[table["method"] != "local"].groupby("method").size().min() >= 12
 
 
 def test_the_best_validation_score_is_used(stored):

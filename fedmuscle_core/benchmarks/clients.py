@@ -58,7 +58,8 @@ def main(argv=None):
             print(f"{row['clients']:3} clients, uploads every {refresh}, {where:9}: {row['seconds']:7.1f} s, "
                   f"{row['KiB_per_client']:7.0f} KiB a client, {row['extra_MiB']:7.0f} MiB", flush=True)
     if args.save:
-        record = {"public_size": args.public_size or SETUPS[args.setups[0]].settings["public_size"], "measured": now(), "versions": environment(), "rows": rows}
+        public_size = args.public_size or SETUPS[args.setups[0]].settings["public_size"]
+        record = {"public_size": public_size, "measured": now(), "versions": environment(), "rows": rows}
         write_atomically(args.save, json.dumps(record, indent=1) + "\n")
     return 0
 

@@ -201,7 +201,7 @@ for num_peers in (2, 3, 4, 5, 9):
         losses = draw_again(num_peers, num_samples)
         rows.append({"M": num_peers, "K": num_samples, "error": np.abs(losses / exact - 1).mean(), "spread": losses.std() / losses.mean()})
 precision = pd.DataFrame(rows)
-precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda share: "-" if share != share else f"{share:.2%}")
+precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda share: "-" if share != share else f"{100 * share:.1g} %")
 
 # %% [markdown]
 # ## Which peers? The paper's first open question

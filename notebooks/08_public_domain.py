@@ -102,13 +102,15 @@ harmed.rename(columns={"value": "public data"}).set_index(["public data", "clien
 # %%
 by_layout = sweep_groups(ablations.by_layout(profile, seeds), results(profile), workers)
 layouts = effects.measure(by_layout)
+retuned = "FedMuscle on scenes: not among these runs"
 if ("scenes", "fedmuscle") in by_domain:
     on_scenes, on_single = (groups["scenes", "fedmuscle"][0][0]["settings"] for groups in (by_domain, by_layout))
     print("tau, contrastive rate: tuned on scenes", on_scenes["tau"], on_scenes["contrastive_lr"],
           "- on single digits", on_single["tau"], on_single["contrastive_lr"])
     odds = [table[(table["value"] == "scenes") & (table["method"] == "fedmuscle")].set_index("seed")["log_odds"] for table in (measured, layouts)]
     difference = (odds[0] - odds[1]).dropna()
-    print(f"FedMuscle on scenes with their own values minus with those of single digits, log-odds: {tables.mean_text(difference, 2)}, {len(difference)} seed(s)")
+    retuned = f"FedMuscle on scenes with their own values minus with those of single digits, log-odds: {tables.mean_text(difference, 2)}, {len(difference)} seed(s)"
+print(retuned)
 
 # %% [markdown]
 # Why do the values of single digits not do? Two explanations that can be told apart. *Places*: which of four places are filled tells the scenes of a batch apart, so clients can
@@ -241,6 +243,7 @@ beside_paper.domain_spread(histories, domains)
 
 # %%
 print(effects.answer(measured, "single", "public data"))
+print(retuned)
 print(effects.answer(layouts, "single", "public digits a scene"))
 print(effects.answer(sizes, full, "public samples"))
 print(effects.answer(distant, reference, "tau of distant pairs"))

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 12 Other modalities, other models, more clients: where does it break, and what does it cost?
 #
-# Text clients among image clients or among themselves; six clients with one architecture, two, or five; then 12 and 24 clients,
-# their cost a round, and what it takes when their networks do not fit in memory together.
+# Text clients among image clients or among themselves; six clients with one architecture, two, or five; then twelve clients; the cost of a
+# round with up to 24, and what it takes when their networks do not fit in memory together.
 #
 # Differences are between gains: FedMuscle with a value against Local with the same value. A lower gain may go with higher scores.
 #
@@ -80,7 +80,7 @@ pd.Series({setup: tables.mean_text(scores, signed=False) for setup, scores in al
 # %% [markdown]
 # ## More clients: Delta and alignment
 #
-# Setup 1 once, twice and four times, every client with private data of its own, M = 3.
+# Setup 1 once and twice, every client with private data of its own, M = 3; of 24 clients the cost alone, below.
 
 # %%
 many = sweep_groups(ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS), results(profile), workers)

@@ -160,6 +160,8 @@ def in_short():
     yield f"as tuned, {order_beside(tuned)}"
     yield f"at defaults, {order_beside(plain)}"
     yield delta_sentence(plain, "fedmuscle", "simclr")
+    yield effects.answer(measured(ablations.by_peer_count("mini")), 3, "M")
+    yield effects.answer(measured(ablations.by_domain("mini")), "single", "public data")
 
 
 PARTS = (claims_part, alpha_part, table1_part, ablations_part, table2_part, mfed_part, photos_part)

@@ -34,7 +34,7 @@ FACTORS = {                                           # beside the tuned value, 
     "dim": (64, 128),
 }
 SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
-SIZES = (MAIN, "clients12", "clients24")
+SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "setup2")
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first

@@ -37,7 +37,7 @@ def test_the_stored_round_benchmark_keeps_what_the_readme_says():
     stored = json.loads((results("mini") / "benchmark_round.json").read_text())
     assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("embedded1", "fedmuscle")
     assert (stored["settings"]["dim"], stored["settings"]["contrastive_steps"]) == (256, 60)
-    assert stored["median_ratio"] <= 1.15 and len(stored["rows"]) >= 3
+    assert stored["median_ratio"] <= 1.25 and len(stored["rows"]) >= 3
 
 
 def test_the_round_benchmark_prints_a_ratio_per_repeat_above_one(monkeypatch, capsys, tiny, tmp_path):

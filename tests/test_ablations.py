@@ -3,20 +3,17 @@ from functools import partial
 import pytest
 
 from fedmuscle_core.experiments import ablations, build
-from fedmuscle_core.experiments.profiles import profile_settings
-from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import DENSE_SIZES, LABEL_SIZES, Setup, setup_named
 
 GROUPS = {
     "peers": ablations.by_peer_count, "estimator": ablations.by_estimator, "choice": ablations.by_choice,
     "domain": ablations.by_domain, "size": ablations.by_public_size, "distant": ablations.by_distant_tau,
     "concentration": ablations.by_concentration, "absence": ablations.by_absence, "temperatures": ablations.by_temperatures,
-    "batch and tau": ablations.by_batch_and_tau, "weights": ablations.by_weights,
-    "setup 2 peers": partial(ablations.by_peer_count, setup="setup2"),
-    "setup 2 choice": partial(ablations.by_choice, setup="setup2"),
+    "weights": ablations.by_weights, "layout": ablations.by_layout, "samples": ablations.by_samples,
+    "12 clients' peers": partial(ablations.by_peer_count, setup="clients12"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
     "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
-    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES), "variant": ablations.by_mfed_variant,
+    "modalities": ablations.by_modality, "variant": ablations.by_mfed_variant,
     "task count": ablations.by_task_count,
 }
 
@@ -41,8 +38,7 @@ def test_values_differ_in_what_is_varied_alone(name):
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
                *ablations.FACTORS}
-    two = ("size", "temperatures", "absence", "batch_size", "peers", "setup 2 peers")
-    few = dict.fromkeys(two, 2) | {"batch and tau": 3, "distant": 4, "variant": 3, "weights": 3}
+    few = dict.fromkeys(("temperatures", "absence", "peers", "12 clients' peers"), 2) | dict(distant=4, variant=3, weights=3)
     for method in {method for _, method in runs}:
         of_method = [settings.flat() for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}
@@ -50,30 +46,46 @@ def test_values_differ_in_what_is_varied_alone(name):
         assert len({str(fields) for fields in of_method}) == len(of_method)
 
 
-@pytest.mark.parametrize("name", ["estimator", "domain", "size", "distant", "temperatures", *ablations.FACTORS])
+@pytest.mark.parametrize("name", ["peers", "estimator", "domain", "layout", "size", "distant", "temperatures",
+                                  *ablations.FACTORS])
 def test_the_tuned_point_is_among_the_values(name):
-    tuned = set(profile_settings("mini", "setup1", "fedmuscle", [0, 1, 2]))
+    tuned = set(ablations.tuned_runs("mini", "fedmuscle", None, most=ablations.FEW_SEEDS))
     assert any(tuned <= set(several) for several in GROUPS[name]("mini").values())
 
 
 def test_gamma_goes_down_to_zero():
     muscle = [several[0].method for (_, name), several in ablations.by_temperatures("mini").items() if name == "fedmuscle"]
     gammas = [1 / method.tau_prev - 1 / method.tau for method in muscle]
-    assert min(gammas) == 0 and max(gammas) > 10
+    assert min(gammas) == 0 and max(gammas) == 5
 
 
-def test_the_exchange_is_run_in_both_protocols_up_to_nine_peers():
-    runs = [(several[0].setup, several[0].method) for several in ablations.by_protocol("mini").values()]
-    found = {(setup.name, method.batch_size, method.num_peers, method.protocol) for setup, method in runs}
-    assert {setup for setup, *_ in found} == {"setup1", "setup2"}
-    assert {peers for _, _, peers, _ in found} >= {1, 2, 3, 4, 5, 7, 9}
-    assert len(found) == 2 * len(ablations.EXCHANGED)
-    assert all(batch_size ** peers <= 2 ** 15 for _, batch_size, peers, protocol in found if protocol == "tuples")
+def test_the_exchange_is_run_in_both_protocols():
+    methods = [several[0].method for several in ablations.by_protocol("mini").values()]
+    found = {(method.batch_size, method.num_peers, method.protocol) for method in methods}
+    assert len(found) == 2 * len(ablations.EXCHANGED) and {peers for _, peers, _ in found} == {1, 2, 3, 4, 5}
+    assert all(batch_size ** peers <= 2 ** 15 for batch_size, peers, protocol in found if protocol == "tuples")
 
 
-def test_seeds_given_are_the_seeds_used():
+def test_more_peers_than_the_exact_loss_serves_are_sampled():
+    runs = ablations.by_peer_count("mini", [0], "clients12", ["fedmuscle"])
+    sampled = {count: bool(several[0].method.num_samples) for (count, method), several in runs.items() if method == "fedmuscle"}
+    assert sampled == {1: False, 3: False, 7: True, 11: True}
+
+
+def test_seeds_given_are_the_seeds_used_or_the_first_of_the_claims():
     assert {settings.seed for several in ablations.by_domain("mini", [7]).values() for settings in several} == {7}
-    assert Settings().public_size == 32 * ablations.STEPS
+    assert [settings.seed for settings in ablations.tuned_runs("mini", "fedmuscle", None)] == [10, 11, 12, 13, 14]
+
+
+def test_twice_as_many_rounds_are_planned_but_on_real_data():
+    rounds = {key: several[0].rounds for key, several in ablations.by_rounds("mini").items()}
+    assert set(rounds.values()) == {8, 16} and all(value == count for (value, _), count in rounds.items())
+    assert {settings.rounds for several in ablations.by_rounds("paper").values() for settings in several} == {20}
+
+
+def test_digits_of_public_scenes_vary_in_their_layout_alone():
+    runs = {layout: several[0] for (layout, method), several in ablations.by_layout("mini").items() if method == "fedmuscle"}
+    assert {settings.replace(public_domain="single") for settings in runs.values()} == {runs["single"]}
 
 
 def test_tasks_are_added_one_by_one_and_every_one_has_three_clients():

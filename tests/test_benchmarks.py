@@ -35,17 +35,19 @@ def test_the_stored_loss_benchmark_keeps_what_the_readme_says():
 
 def test_the_stored_round_benchmark_keeps_what_the_readme_says():
     stored = json.loads((results("mini") / "benchmark_round.json").read_text())
-    assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("setup1", "fedmuscle")
-    assert stored["median_ratio"] <= 1.15 and len(stored["rows"]) >= 3
+    assert (stored["settings"]["setup"], stored["settings"]["method"]) == ("embedded1", "fedmuscle")
+    assert (stored["settings"]["dim"], stored["settings"]["contrastive_steps"]) == (256, 60)
+    assert stored["median_ratio"] <= 1.25 and len(stored["rows"]) >= 3
 
 
 def test_the_round_benchmark_prints_a_ratio_per_repeat_above_one(monkeypatch, capsys, tiny, tmp_path):
-    monkeypatch.setattr(round, "Settings", tiny)
+    small = tiny()
+    monkeypatch.setattr(round.Settings, "of", lambda setup, method, **changes: small)
     assert round.main(["--repeats", "2", "--save", str(tmp_path / "round.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and all("ratio" in line for line in lines)
     stored = json.loads((tmp_path / "round.json").read_text())
-    assert stored["settings"] == tiny().flat() and all(row["ratio"] > 1 for row in stored["rows"])
+    assert stored["settings"] == small.flat() and all(row["ratio"] > 1 for row in stored["rows"])
 
 
 def test_the_setup_benchmark_prints_how_much_longer_each_variant_takes(monkeypatch, capsys, tiny, tmp_path):

@@ -32,7 +32,8 @@ def test_a_published_delta_is_a_number_or_none():
 
 
 @pytest.mark.parametrize(("interval", "words"), [
-    ((20, 10, 30), "inside our interval"), ((5, 3, 7), "same sign, other size"), ((5, -3, 13), "sign not shown"),
+    ((20, 10, 30), "inside our interval"), ((20, -5, 45), "inside our interval, as is 0"),
+    ((5, 3, 7), "same sign, other size"), ((5, -3, 13), "sign not shown"),
     ((-5, -7, -3), "other sign"), ((5, np.nan, np.nan), "same sign"), ((-5, np.nan, np.nan), "other sign")])
 def test_agreement_with_a_published_26(interval, words):
     assert beside_paper.agreement(26.0, interval) == words
@@ -47,6 +48,8 @@ def test_the_published_order_counts_what_both_have():
                         "Kendall's tau +1.00.")
     turned = beside_paper.order_beside(history({method: -gain for method, gain in same.items()}))
     assert "ours FedHeNN > SimCLR > CoFED > FedMuscle; Kendall's tau -1.00." in turned
+    assert beside_paper.order_beside(history({"fedmuscle": 3.0, "simclr": 5.0})) == (
+        "published FedMuscle > SimCLR; ours SimCLR > FedMuscle.")
 
 
 def test_table_1_has_a_row_for_every_method_published_or_run():

@@ -10,7 +10,7 @@ import torch
 from fedmuscle_core.seeds import generator
 from fedmuscle_core.world.captions import captions
 from fedmuscle_core.world.glyphs import letter_pool
-from fedmuscle_core.world.scenes import LAYOUTS, compose, digit_scenes, public_pairs, undrawn_scenes
+from fedmuscle_core.world.scenes import TASK_LAYOUTS, compose, digit_scenes, public_pairs, undrawn_scenes
 
 TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 WORDS = {word: k for k, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
@@ -180,7 +180,7 @@ def test_captions_of_several_digits_put_each_where_it_is():
     assert placed > 1000
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TASK_LAYOUTS)
 def test_captions_are_plain_lower_case_and_mostly_all_different(layout):
     lines = captions(undrawn_scenes(layout, 2000, generator(6, layout)), generator(7, layout))
     assert all(re.fullmatch(r"[a-z0-9]+(,? [a-z0-9]+)*", line) for line in lines)

@@ -9,6 +9,7 @@ from fedmuscle_core.experiments import ablations, choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.setups import SETUPS
+from fedmuscle_core.experiments.statistics import mean_interval
 from fedmuscle_core.federation import COLUMNS
 from fedmuscle_core.paths import ROOT, results
 
@@ -36,6 +37,13 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
     best = found[found["split"] == "validation"].groupby(["seed", "client", "task"])["value"].max().groupby("task").mean()
     levels = [round(best[task]) for task in ("mlc", "ic100", "ic10")]
     assert "Local, tuned, has {}, {} and {} % on validation data".format(*levels) in PREDICTIONS
+
+
+def test_curves_are_flat_after_twice_as_many_rounds_and_local_s_before():
+    runs = ablations.by_rounds("mini")
+    slopes = {count: analysis.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.TUNED]))
+              for count in (8, 16)}
+    assert slopes[16]["points a round"].abs().max() < 0.2 and abs(slopes[8].loc["local", "points a round"]) < 0.2
 
 
 def test_what_came_out_is_written_down_as_it_was():
@@ -82,11 +90,25 @@ def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
     assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
 
 
+def test_the_controls_of_alpha_are_adjusted_together(monkeypatch):
+    differences = [0.1, 0.2, 0.15, 0.05, 0.12]
+    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series(differences))
+    rows = analysis.weight_differences("mini", "folder")
+    half = rows["high"] - rows["mean"]
+    mean, _, high = mean_interval(differences)
+    assert rows["mean"].tolist() == pytest.approx([mean] * 5) and rows["seeds"].tolist() == [5] * 5
+    assert half.max() > 1.5 * (high - mean) and half.min() == pytest.approx(high - mean)
+    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
+    rows = analysis.weight_differences("quick", "folder")
+    assert rows["low"].isna().all() and rows["mean"].tolist() == [0.1] * 5
+
+
 def test_what_alpha_is_follows_from_its_controls():
     rows = pd.DataFrame([(f"learned - {name}", 0.1, low, 0.2) for name, low in (
-        ("alpha = 1, tau = 0.2", 0.05), ("shuffled, tau = 0.2", 0.05), ("alpha = 1, tau tuned", -0.05), ("margin tuned", 0.05),
-        ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
-    said = analysis.alpha_sentence(rows)
-    assert said.startswith("Learned alpha: more than a temperature: not shown; more than a margin: shown; better than the same "
-                           "weights at the wrong tuples: not shown (") and "margin tuned +0.10 [+0.05, +0.20]" in said
+        ("alpha = 1, tau = 0.2", 0.05), ("shuffled, tau = 0.2", 0.05), ("margin tuned, tau = 0.2", 0.05),
+        ("alpha = 1, tau tuned", -0.05), ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
+    said = analysis.alpha_sentence(rows.assign(seeds=5))
+    assert said.startswith("Learned alpha: more than a temperature: not shown; more than a margin, at tau = 0.2: shown; better "
+                           "than the same weights at the wrong tuples: not shown (")
+    assert "margin tuned, tau = 0.2 +0.10 [+0.05, +0.20]" in said
     assert set(rows["label"]) == {f"learned - {name}" for name in ablations.WEIGHTS_AGAINST}

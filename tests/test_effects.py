@@ -136,8 +136,7 @@ def test_a_value_that_diverged_is_named_and_has_no_mean():
     assert effects.answer(measured, 1, "M").endswith(f"over 3 seed(s): with 3 it {why}.")
     with pytest.raises(ValueError, match="reference: 'fedmuscle' with 3 diverged on 1 of 3"):
         effects.effects(measured, 3)
-    with pytest.raises(ValueError, match="'fedmuscle' diverged"):
-        effects.client_changes(found)
+    assert 3 not in set(effects.client_changes(found)["value"]) and 1 in set(effects.client_changes(found)["value"])
     del found[1, "fedmuscle"]
     with pytest.raises(ValueError, match="got no method beside 'local' whose runs all came to an end"):
         effects.measure(found)

@@ -78,7 +78,7 @@ def test_it_is_forecast_at_the_papers_scale(tmp_path, monkeypatch):
     for name in ("FEDMUSCLE_DATA", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("FEDMUSCLE_CHECKPOINTS", raising=False)
-    extra, local = (profile_settings("paper", "setup1", method, [0])[0] for method in ("drawn_together", "local"))
+    extra, local = (profile_settings("paper", "embedded1", method, [0])[0] for method in ("drawn_together", "local"))
     table = forecast.run_table([extra, local], clients := forecast.client_table(extra)).set_index("method")
     assert forecast.hours(extra, clients) > forecast.hours(local, clients)
     assert table["MB exchanged each"].to_dict() == {"drawn_together": f"{20 * 6 * 8 * 256 / 1e6:,.0f}", "local": "0"}

@@ -41,7 +41,7 @@ def test_the_estimate_scales_what_was_measured_by_rounds_and_clients(tiny, tmp_p
     assert seconds_per_client_round(tmp_path)["tiny", "local"] == 2
     assert estimate([tiny(method="local", rounds=10)], tmp_path) == pytest.approx(2 * 10 * 3)
     assert estimate([tiny(method="local", rounds=10)] * 4, tmp_path, 2) == pytest.approx(2 * 2 * 10 * 3)
-    assert estimate([tiny(setup="setup1")], tmp_path) == pytest.approx(10 * 2 * 6)                        # another setup
+    assert estimate([tiny(setup="embedded1")], tmp_path) == pytest.approx(10 * 2 * 6)                        # another setup
     assert estimate([tiny(method="simclr")], tmp_path) == pytest.approx(6 * 2 * 3)                        # another method
     assert estimate([], tmp_path) == 0 and math.isnan(estimate([tiny()], tmp_path / "empty"))
 
@@ -87,7 +87,7 @@ def test_all_of_it_anew_is_said_with_the_tuning_behind_it(capsys):
 
 
 def test_parameters_and_operations_of_vit_base():
-    settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
+    settings = profile_settings("paper", "embedded1", "fedmuscle", [0])[0]
     table = forecast.client_table(settings).set_index("client")
     assert num_parameters(forecast.skeleton("vit_base")) == 86_389_248
     head = 4 * 768 * 256 + 256 + 256 * 20 + 20
@@ -109,9 +109,9 @@ def test_bytes_are_those_of_the_ledger(tiny):
 
 
 def test_hours_grow_with_rounds_and_the_second_forward():
-    settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
+    settings = profile_settings("paper", "embedded1", "fedmuscle", [0])[0]
     clients = forecast.client_table(settings)
-    local = forecast.hours(profile_settings("paper", "setup1", "local", [0])[0], clients)
+    local = forecast.hours(profile_settings("paper", "embedded1", "local", [0])[0], clients)
     assert forecast.hours(settings, clients) > local > 0
     assert forecast.hours(settings.replace(micro_batch_size=None, offload=False), clients) < forecast.hours(settings, clients)
     assert local < forecast.hours(settings.replace(method="cofed"), clients) < forecast.hours(settings, clients)
@@ -126,7 +126,7 @@ def test_hours_grow_with_rounds_and_the_second_forward():
 
 
 def test_memory_is_that_of_one_client_or_of_all():
-    settings = profile_settings("paper", "setup1", "fedmuscle", [0])[0]
+    settings = profile_settings("paper", "embedded1", "fedmuscle", [0])[0]
     clients = forecast.client_table(settings)
     def gigabytes(**changes):
         return float(forecast.memory_text(settings.replace(**changes), clients).split("about ")[1].split(" GB")[0])
@@ -140,7 +140,7 @@ def test_memory_is_that_of_one_client_or_of_all():
 
 
 def test_nothing_is_allocated():
-    settings = profile_settings("paper", "setup1", "local", [0])[0]
+    settings = profile_settings("paper", "embedded1", "local", [0])[0]
     network = forecast.client_skeleton(settings.setup.clients[0], settings)
     assert {parameter.device for parameter in network.parameters()} == {torch.device("meta")}
 

@@ -125,7 +125,7 @@ def test_worker_processes_give_the_same_bits_of_a_setup_that_no_module_knows(tin
 
 
 def test_a_setup_that_nobody_tuned_is_told_with_the_results(tiny, tmp_path):
-    own, renamed = tiny(method="local", rounds=1), dataclasses.replace(tiny().setup, name="tiny2", tuned_as="setup1")
+    own, renamed = tiny(method="local", rounds=1), dataclasses.replace(tiny().setup, name="tiny2", tuned_as="embedded1")
     _, history = sweep([own, own.replace(setup=renamed)], tmp_path, progress=False)
     assert history.attrs["untuned"] == ["tiny"]
     _, history = stored(plans.notebook_06("mini"), results("mini"))
@@ -151,7 +151,8 @@ def test_stored_runs_are_loaded_and_missing_ones_named(tiny, tmp_path):
 
 def test_committed_runs_of_setup_1_took_at_most_90_seconds_on_one_core():
     """By the median: some were computed while other work shared the machine."""
-    seconds = [record["wall_seconds"] for record, _ in stored_runs(results("mini")) if record["settings"]["setup"] == "setup1"]
+    records = [record for record, _ in stored_runs(results("mini"))]
+    seconds = [record["wall_seconds"] for record in records if record["settings"]["setup"] == "embedded1"]
     assert len(seconds) >= 15 and statistics.median(seconds) <= 90
 
 
@@ -160,8 +161,8 @@ def test_two_setups_of_one_name_and_methods_of_a_notebook_with_workers_are_refus
     other = dataclasses.replace(settings.setup, clients=settings.setup.clients[::-1])
     with pytest.raises(ValueError, match="setup: got another setup named 'tiny', expected a name of its own"):
         runs.sweep([settings, settings.replace(setup=other)], tmp_path)
-    with pytest.raises(ValueError, match="setup: got another setup named 'setup1'"):
-        runs.sweep([settings.replace(setup=dataclasses.replace(other, name="setup1"))], tmp_path)
+    with pytest.raises(ValueError, match="setup: got another setup named 'embedded1'"):
+        runs.sweep([settings.replace(setup=dataclasses.replace(other, name="embedded1"))], tmp_path)
     monkeypatch.setattr(type(settings.method), "__module__", "__main__")
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ValueError, match="workers: got 2, expected 1 with Local, defined in a notebook"):
@@ -251,7 +252,7 @@ def test_a_line_cut_off_is_computed_again_and_damage_in_other_files_does_not_mat
     _, history = run(settings, tmp_path, progress=False)
     path = tmp_path / "tiny.jsonl"
     path.write_bytes(path.read_bytes()[:-100])
-    (tmp_path / "setup1.jsonl").write_text('{"run":"cut\n')
+    (tmp_path / "embedded1.jsonl").write_text('{"run":"cut\n')
     assert math.isnan(estimate([settings], tmp_path))
     with pytest.warns(UserWarning, match="the last line was cut off"):
         _, again = sweep([settings], tmp_path, progress=False)

@@ -51,7 +51,7 @@ def test_scenes_have_the_stated_shapes_and_labels_agree_with_masks(layout):
     assert scenes.images.shape == (300, 3, 32, 32)
     assert scenes.images.amin() >= 0 and scenes.images.amax() <= 1
     count = (scenes.classes >= 0).sum(1)
-    assert set(count.tolist()) == {"single": {1}, "number": {2}, "multi": {1, 2, 3, 4}}[layout]
+    assert set(count.tolist()) == {"single": {1}, "number": {2}, "multi": {1, 2, 3, 4}, "full": {4}}[layout]
     for classes, mask in zip(scenes.classes, scenes.masks, strict=True):
         assert set(mask.unique().tolist()) - {0} == set((classes[classes >= 0] + 1).tolist())
 
@@ -95,6 +95,8 @@ def test_textures_are_smooth_compared_to_noise():
 @pytest.mark.parametrize(("images", "mean", "pixels"), [
     (lambda: public_scenes("scenes", 64, 0), 0.36521, [0.24288, 0.34361, 0.2674]),
     (lambda: public_scenes("single", 64, 0), 0.34364, [0.38254, 0.28125, 0.28946]),
+    (lambda: public_scenes("number", 64, 0), 0.36195, [0.44498, 0.33128, 0.30775]),
+    (lambda: public_scenes("full", 64, 0), 0.40166, [0.32865, 0.26358, 0.35784]),
     (lambda: public_scenes("letters", 64, 0), 0.35563, [0.27387, 0.48205, 0.11852]),
     (lambda: public_scenes("textures", 64, 0), 0.32606, [0.48092, 0.01104, 0.2542]),
     (lambda: public_scenes("noise", 64, 0), 0.49911, [0.87899, 0.09247, 0.59538]),

@@ -15,6 +15,8 @@ from fedmuscle_core.experiments.tuning import FOLDER
 from fedmuscle_core.methods import METHODS, FedHeNN, FedMuscle, Local, Pairwise
 from fedmuscle_core.paths import results
 
+OWN = Setup("own", [("ic10", "vit_small", 8)] * 4)
+
 
 @pytest.mark.parametrize("folder", [results("mini"), FOLDER], ids=["results", "tuning"])
 def test_every_committed_run_has_the_name_and_the_fingerprint_of_its_settings(folder):
@@ -70,14 +72,14 @@ def test_a_public_domain_that_its_clients_cannot_have_is_refused_before_any_work
 
 
 def test_a_value_of_another_method_has_no_effect():
-    local = Settings.of("setup1", "local", seed=3)
-    assert Settings.of("setup1", "local", seed=3, tau=0.5, mu=0.7, protocol="tuples") == local
+    local = Settings.of("embedded1", "local", seed=3)
+    assert Settings.of("embedded1", "local", seed=3, tau=0.5, mu=0.7, protocol="tuples") == local
     assert local.replace(eta=7.0) == local and "tau" not in local.flat()
-    assert Settings.of(method="pairwise", tau=0.1, tau_prev=0.05).method == Pairwise(tau=0.1)
+    assert Settings.of(OWN, "pairwise", tau=0.1, tau_prev=0.05).method == Pairwise(tau=0.1)
 
 
 def test_with_another_method_the_values_that_both_have_stay():
-    settings = Settings.of(method="fedmuscle", batch_size=8, tau=0.5, tau_prev=0.3, augment=True)
+    settings = Settings.of(OWN, "fedmuscle", batch_size=8, tau=0.5, tau_prev=0.3, augment=True)
     assert settings.replace(method="fedhenn").method == FedHeNN(batch_size=8, augment=True)
     assert settings.replace(method="pairwise", tau=0.4).method == Pairwise(batch_size=8, tau=0.4, augment=True)
     assert settings.replace(method=Local()).method == Local()
@@ -85,9 +87,10 @@ def test_with_another_method_the_values_that_both_have_stay():
 
 def test_values_reach_the_group_they_belong_to_and_come_back_flat():
     settings = Settings.of("clients12", "fedmuscle", seed=2, local_lr=0.5, lora_rank=4, tau=0.9, dim=8)
-    assert settings.training == Training(local_lr=0.5)
+    assert settings.training == Training(local_lr=0.5, local_epochs=2, keep_best=True)
     assert settings.compute == Compute(lora_rank=4)
-    assert settings.method == FedMuscle(tau=0.9) and settings.setup == setup_named("clients12") and settings.dim == 8
+    assert settings.method == FedMuscle(tau=0.9, contrastive_steps=60)
+    assert settings.setup == setup_named("clients12") and settings.dim == 8
     assert Settings.of(**settings.flat()) == settings
     assert settings.describe() == "clients12 fedmuscle seed 2"
     assert settings.run() == f"fedmuscle-{settings.key()}-seed2" and settings.replace(seed=3).key() == settings.key()
@@ -151,20 +154,20 @@ def test_a_setup_can_be_given_where_its_name_can():
 
 
 def test_profiles():
-    assert [s.seed for s in profile_settings("mini", "setup1", "local", [3, 4])] == [3, 4]
-    assert profile_settings("quick", "setup1", "local", [0])[0].rounds < Settings().rounds
-    assert profile_settings("quick", "setup1", "local", [0], rounds=7)[0].rounds == 7
+    assert [s.seed for s in profile_settings("mini", "embedded1", "local", [3, 4])] == [3, 4]
+    assert profile_settings("quick", "embedded1", "local", [0])[0].rounds < Settings().rounds
+    assert profile_settings("quick", "embedded1", "local", [0], rounds=7)[0].rounds == 7
     given = FedMuscle(tau=0.7, tau_prev=0.1)
-    assert profile_settings("mini", "setup1", given, [0])[0].method == given           # a given method has the values it has
+    assert profile_settings("mini", "embedded1", given, [0])[0].method == given           # a given method has the values it has
     assert profile_seeds("mini", []) == PROFILES["mini"]["seeds"] and len(PROFILES["mini"]["seeds"]) >= 5
     assert profile_seeds("mini", [9]) == [9] and profile_seeds("mini", None) == profile_seeds("mini", [])
     for seeds in (0, 5, "abc", ["0"], [True]):
         with pytest.raises(ValueError, match="seeds: got .* expected a list of integers"):
             profile_seeds("mini", seeds)
     with pytest.raises(ValueError, match="profile: got 'huge'"):
-        profile_settings("huge", "setup1", "local", [0])
+        profile_settings("huge", "embedded1", "local", [0])
     with pytest.raises(ValueError, match="seeds: got none"):
-        profile_settings("mini", "setup1", "local", [])
+        profile_settings("mini", "embedded1", "local", [])
 
 
 def test_settings_cannot_be_changed_in_place():
@@ -183,7 +186,7 @@ def test_a_value_of_several_numbers_is_stored_as_a_list_and_comes_back():
         name, label = "several", "Several"
         rates: tuple = (1.0, 2.0)
     try:
-        settings = Settings.of("setup1", Several(rates=(3.0, 4.0)))
+        settings = Settings.of("embedded1", Several(rates=(3.0, 4.0)))
         again = Settings.of(**json.loads(json.dumps(settings.flat())))
         assert again == settings and hash(again) == hash(settings) and settings.flat()["rates"] == [3.0, 4.0]
         assert settings.key() != settings.replace(rates=(1.0, 2.0)).key() and replace(settings, seed=1).run() != settings.run()
@@ -203,14 +206,14 @@ def test_a_method_without_a_name_of_its_own_or_with_shared_names_is_refused():
             return 0.0
 
     with pytest.raises(ValueError, match="method: got Mine, named 'fedmuscle', expected a `name` that no other method has"):
-        Settings("setup1", Mine())
+        Settings("embedded1", Mine())
     for name, fields, message in (("taken", {"rounds": 3}, r"got hyperparameters \['rounds'\] of taken, expected other names"),
                                   ("My method", {}, "got the name 'My method', expected lower-case letters")):
         kind = dataclass(frozen=True)(type("Own", (Local,), {"name": name, "label": "Own", **fields,
                                                              "__annotations__": dict.fromkeys(fields, int)}))
         try:
             with pytest.raises(ValueError, match=message):
-                Settings("setup1", kind())
+                Settings("embedded1", kind())
         finally:
             del METHODS[name]
 
@@ -242,4 +245,4 @@ def test_seeds_that_are_there_twice_are_refused():
     with pytest.raises(ValueError, match=r"seeds: got \[0\] more than once in \[0, 1, 0\], expected different ones"):
         profile_seeds("mini", [0, 1, 0])
     with pytest.raises(ValueError, match=r"seeds: got \[3\] more than once"):
-        profile_settings("mini", "setup1", "local", [3, 3])
+        profile_settings("mini", "embedded1", "local", [3, 3])

@@ -15,7 +15,7 @@ from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
 from fedmuscle_core.world.tasks import TASKS, task_named
 
-PAPER = {"embedded1": "paper1", "setup1": "paper1", "setup2": "paper2", "noniid": "paper_noniid"}
+PAPER = {"embedded1": "paper1", "setup2": "paper2", "noniid": "paper_noniid"}
 
 
 def test_every_setup_but_those_of_the_paper_profile_has_stored_runs_of_its_clients():
@@ -44,7 +44,7 @@ def test_the_paper_profile_plays_real_tasks_at_its_scale():
         assert settings.setup.name == PAPER[name] and all(task_named(task).source for task in settings.setup.tasks)
         method = settings.method
         assert (method.num_peers, method.batch_size, settings.dim, method.tau, method.tau_prev) == (3, 32, 256, 0.2, 0.15)
-    with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'setup1'"):
+    with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'embedded1'"):
         profile_settings("paper", "mfed_dense", "local", [0])
 
 
@@ -77,7 +77,7 @@ def test_a_task_that_nobody_knows_is_refused_before_any_work():
 def test_the_fingerprint_follows_clients_and_the_rates_of_their_tasks_and_nothing_else(monkeypatch):
     own = Setup("own", [("tc10", "bert_small", 8), ("ic10", "vit_small", 8)])
     first = fingerprint(own)
-    renamed = dataclasses.replace(own, name="other", settings={"rounds": 3}, tuned_as="setup1", tuning_seeds=[7])
+    renamed = dataclasses.replace(own, name="other", settings={"rounds": 3}, tuned_as="embedded1", tuning_seeds=[7])
     assert fingerprint(renamed) == first and hash(renamed) != hash(own)
     assert fingerprint(dataclasses.replace(own, clients=own.clients[::-1])) != first
     other_rate = dataclasses.replace(TASKS["tc10"], lr_scale=2.0)

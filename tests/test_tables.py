@@ -21,10 +21,12 @@ def history(changes, seeds=3):
 
 def test_the_sentence_follows_from_the_numbers():
     text = tables.delta_sentence(history({"fedmuscle": 0.2, "pairwise": 0.1}), "fedmuscle", "pairwise")
-    assert text.startswith("FedMuscle improves 2 of 2 clients on average over 3 seed(s); Delta +20.2 [")
+    assert text.startswith("FedMuscle improves 2 of 2 clients on average over 3 seed(s), 2 shown above Local and 0 below; "
+                           "Delta +20.2 [")
     assert "paired difference to Pairwise +10.0 [+10.0, +10.0] points: higher" in text
     text = tables.delta_sentence(history({"fedmuscle": -0.2, "pairwise": 0.1}), "fedmuscle", "pairwise")
-    assert "improves 0 of 2" in text and "points: lower" in text
+    assert "improves 0 of 2 clients on average over 3 seed(s), 0 shown above Local and 2 below" in text
+    assert "points: lower" in text
 
 
 def test_tables_have_a_row_a_method_and_a_row_a_client():
@@ -163,7 +165,7 @@ def test_a_method_that_diverged_has_no_delta_but_the_reason(diverged):
 def test_sentences_and_pairs_say_which_method_diverged(diverged):
     assert tables.delta_sentence(diverged, "pairwise", "fedmuscle") == f"Pairwise {WHY}: it has no Delta."
     text = tables.delta_sentence(diverged, "fedmuscle", "pairwise")
-    assert "over 3 seed(s); Delta +20.2 [" in text and text.endswith(f"%; no difference to Pairwise, which {WHY}.")
+    assert "below; Delta +20.2 [" in text and text.endswith(f"%; no difference to Pairwise, which {WHY}.")
     assert tables.improvement_sentence(diverged, "fedmuscle", "pairwise") == text
     row = tables.pairwise_table(diverged, "fedmuscle", ["pairwise"]).iloc[0].tolist()
     assert row == [f"Pairwise, which {WHY}", "-", "-", "-", "-", 0]

@@ -5,7 +5,7 @@ from fedmuscle_core.networks.text import MAX_LENGTH, load_tokenizer, token_ids
 from fedmuscle_core.pretraining.texts import CONFIGS, corpus
 from fedmuscle_core.seeds import generator
 from fedmuscle_core.world.captions import captions
-from fedmuscle_core.world.scenes import LAYOUTS, public_pairs, undrawn_scenes
+from fedmuscle_core.world.scenes import TASK_LAYOUTS, public_pairs, undrawn_scenes
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_special_tokens_stand_where_models_expect_them(tokenizer):
     assert tokenizer.convert_ids_to_tokens(ids[1])[:5] == ["[CLS]", "there", "is", "seven", "[SEP]"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TASK_LAYOUTS)
 def test_every_caption_comes_back_from_its_tokens(layout, tokenizer):
     """5,000 captions from a stream that the tokenizer's corpus does not hold."""
     lines = captions(undrawn_scenes(layout, 5000, generator(0, "test", layout)), generator(1, "test", layout))

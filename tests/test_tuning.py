@@ -20,7 +20,7 @@ TUNED = [key for key, _ in HEATED.assign(public_domain=HEATED["public_domain"].f
 
 def test_every_method_has_a_grid_of_twelve():
     assert {name: len(tuning.configurations(name)) for name in METHODS} == dict.fromkeys(METHODS, 12)
-    assert set(tuning.tuned_methods("setup1")) == set(of_group("aligning")) - {"local"}
+    assert set(tuning.tuned_methods("embedded1")) == set(of_group("aligning")) - {"local"}
     assert set(tuning.tuned_methods("mfed_dense")) >= {"fedavg", "mfed", "fedmuscle"}
 
 

@@ -60,14 +60,14 @@ def agreement(published_number, interval):
     if low != low:
         return "same sign" if (mean > 0) == (published_number > 0) else "other sign"
     if low <= published_number <= high:
-        return "inside our interval"
+        return "inside our interval" if low > 0 or high < 0 else "inside our interval, as is 0"
     if low > 0 and published_number > 0 or high < 0 and published_number < 0:
         return "same sign, other size"
     return "sign not shown" if low <= 0 <= high else "other sign"
 
 
 def order_beside(history):
-    """Published order of the methods by Delta beside ours, and Kendall's tau over those both have, as a sentence."""
+    """Published order of the methods by Delta beside ours, as a sentence, with Kendall's tau where both have four or more."""
     paper = published_deltas()
     ours = {method: delta_interval(history, method)[0] for method in history["method"].unique() if method != "local"}
     both = [method for method in METHODS if method in paper and method in ours]
@@ -75,8 +75,11 @@ def order_beside(history):
     def order(values):
         return " > ".join(METHODS[method].label for method in sorted(both, key=values.get, reverse=True))
 
-    tau = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
-    return f"published {order(paper)}; {marked('ours', history)} {order(ours)}; Kendall's tau {tau:+.2f}."
+    tau = ""
+    if len(both) > 3:
+        statistic = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
+        tau = f"; Kendall's tau {statistic:+.2f}"
+    return f"published {order(paper)}; {marked('ours', history)} {order(ours)}{tau}."
 
 
 def table1_beside(history, seeds):

@@ -25,12 +25,13 @@ from .tables import interval_text, marked
 def client_changes(results):
     """Change of every client against Local on the same seed, in percent and in log-odds; one row (value, method, seed, client).
 
-    The Local of the same value, or the one with the value None.  `attrs["untuned"]` names the setups that nobody tuned.
+    The Local of the same value, or the one with the value None.  What diverged is left out.  `attrs["untuned"]`
+    names the setups that nobody tuned.
     """
     rows, untuned = [], set()
     for (value, method), (_, history) in results.items():
         untuned |= set(history.attrs.get("untuned", ()))
-        if method != "local":
+        if method != "local" and not failures(history):
             local = results.get((value, "local")) or results.get((None, "local"))
             if local is None:
                 raise ValueError(f"results: got no 'local' for {value!r}, expected ({value!r}, 'local') or (None, 'local')")
@@ -54,7 +55,7 @@ def measure(results):
     """
     failed = {key: text for key, (_, history) in results.items() for method, text in failures(history).items()
               if method != "local"}
-    changes, rows = client_changes({key: found for key, found in results.items() if key not in failed}), []
+    changes, rows = client_changes(results), []
     for (value, method), (records, history) in results.items():
         if method == "local":
             continue
@@ -80,6 +81,7 @@ def measure(results):
 def effects(measured, reference, method="fedmuscle"):
     """Every value of `method` against its value `reference`, paired over the seeds both have: one row each, as numbers.
 
+    A difference of gains: where Local has the value, too, each is against a Local of its own.
     Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference in log-odds;
     own_mean, own_low, own_high of the value's Delta in percent; seeds.  Of a value that diverged all are nan; the reference
     must not.
@@ -135,8 +137,8 @@ def answer(measured, reference, name, method="fedmuscle"):
     parts += [f"with {value} it {text}" for value, text in failed.items()]
     own = rows[rows["label"] == reference].iloc[0]
     interval = interval_text((own.own_mean, own.own_low, own.own_high))
-    return (f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}; "
-            f"against it, in log-odds over {own.seeds:.0f} seed(s): {'; '.join(parts)}.")
+    against = f"; against it, in log-odds over {own.seeds:.0f} seed(s): {'; '.join(parts)}" if parts else ""
+    return f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}{against}."
 
 
 def _label(value):

@@ -82,6 +82,30 @@ def table1_part():
 
 
 def ablations_part():
+    yield "## Ablations (notebooks 02, 07 to 10 and 12)"
+    yield "FedMuscle around its tuned point in Setup 1, one factor at a time; other clients as named."
+    setups = partial(partial, ablations.by_setup)
+    answers = [(head, runs("mini"), reference, name) for head, runs, reference, name in (
+        ("Rounds", ablations.by_rounds, 8, "rounds"), ("Peers", ablations.by_peer_count, 3, "M"),
+        ("Peers, twelve clients", partial(ablations.by_peer_count, setup="clients12"), 3, "M"),
+        ("Exact or sampled", ablations.by_estimator, "exact", "the loss"),
+        ("Tuples drawn an anchor, seven peers of twelve clients", ablations.by_samples, 64, "K"),
+        ("Choice of one peer", ablations.by_choice, "random", "the choice"),
+        ("Public data", ablations.by_domain, "single", "public data"),
+        ("Digits of a public scene", ablations.by_layout, "single", "layout"),
+        ("Public samples", ablations.by_public_size, 5000, "public samples"),
+        ("Temperature of distant pairs", ablations.by_distant_tau, "as tuned", "it"),
+        ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
+        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch",
+         "(probability to miss a round, refresh)"),
+        ("Architectures", setups(setups=ablations.KINDS), ablations.MAIN, "architectures"),
+        ("Number of clients", setups(setups=ablations.SIZES, most=ablations.FEW_SEEDS), ablations.MAIN, "clients"))]
+    tuned = ablations.tuned_runs("mini", "fedmuscle", None)[0].flat()
+    answers += [(factor, ablations.by_factor("mini", factor), tuned[factor], "it") for factor in ablations.FACTORS]
+    yield lines(f"{head}: {effects.answer(measured(runs), reference, name)}" for head, runs, reference, name in answers)
+
+
+def table2_part():
     yield "## Of earlier versions"
     yield ("What follows was run before version 0.8: d = 64, 512 public samples, 16 contrastive steps a round, few "
            "configurations tuned, and M-Fed with decoders that clients kept. It is being made again.")
@@ -89,21 +113,6 @@ def ablations_part():
     history = of(plans.table2("mini"))
     yield markdown(delta_table(history))
     yield lines(delta_sentence(history, "fedmuscle", other) for other in ("pairwise", "simclr"))
-    yield "Ablations (notebooks 07 to 10 and 12):"
-    factor, setups = partial(partial, ablations.by_factor), partial(partial, ablations.by_setup)
-    yield lines(f"{head}: {effects.answer(measured(runs('mini')), reference, name)}" for head, runs, reference, name in (
-        ("Peers", ablations.by_peer_count, 1, "M"), ("Exact or sampled", ablations.by_estimator, "exact", "the loss"),
-        ("Choice of one peer", ablations.by_choice, "random", "the choice"),
-        ("Public data", ablations.by_domain, "single", "public data"),
-        ("Public samples", ablations.by_public_size, 512, "public samples"),
-        ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
-        ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch", "(share of rounds missed, refresh)"),
-        ("Rounds", factor(factor="rounds"), 15, "rounds"),
-        ("Local epochs", factor(factor="local_epochs"), 1, "local_epochs"),
-        ("Contrastive learning rate", factor(factor="contrastive_lr"), 1e-3, "contrastive_lr"),
-        ("Augmentation", factor(factor="augment"), False, "augment"),
-        ("Architectures", setups(setups=ablations.KINDS), "setup1", "architectures"),
-        ("Number of clients", setups(setups=ablations.SIZES, most=ablations.FEW_SEEDS), "setup1", "clients")))
 
 
 def mfed_part():
@@ -144,14 +153,18 @@ def in_short():
         row = found.loc[claim.number]
         shown = names.get(claims.shown(row), "the other way round")
         yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
+    yield delta_sentence(of([run for several in tuned_runs("mini").values() for run in several]), "fedmuscle", "simclr")
     yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
     yield f"at defaults, {order_beside(plain)}"
+    yield delta_sentence(plain, "fedmuscle", "simclr")
+    yield effects.answer(measured(ablations.by_peer_count("mini")), 3, "M")
+    yield effects.answer(measured(ablations.by_domain("mini")), "single", "public data")
 
 
-PARTS = (claims_part, alpha_part, table1_part, ablations_part, mfed_part, photos_part)
+PARTS = (claims_part, alpha_part, table1_part, ablations_part, table2_part, mfed_part, photos_part)
 
 
 def main():

@@ -98,6 +98,13 @@ def clients_improved(history, method):
     return int((means > 0).sum()), len(means)
 
 
+def clients_shown(history, method):
+    """(number of clients whose interval of the change over seeds, 95 %, not adjusted, is above 0, number of those below)."""
+    changes = changes_of(history, [method])
+    found = [verdict(mean_interval(values)) for _, values in changes[changes["method"] == method].groupby("client")["change"]]
+    return found.count("higher"), found.count("lower")
+
+
 def delta_interval(history, method):
     """(mean, low, high) of Delta over seeds, in percent."""
     summary = delta(changes_of(history, [method]))
@@ -110,11 +117,11 @@ def delta_difference(history, first, second):
 
 
 def delta_sentence(history, method, other):
-    """One sentence, computed: how many clients `method` improves, its Delta, and its paired difference to `other`."""
+    """One sentence, computed: how many clients `method` improves or harms, its Delta, and its paired difference to `other`."""
     name, failed = marked(METHODS[method].label, history), failures(history)
     if method in failed:
         return f"{name} {failed[method]}: it has no Delta."
-    better, clients = clients_improved(history, method)
+    (better, clients), (above, below) = clients_improved(history, method), clients_shown(history, method)
     seeds = history[history["method"] == method]["seed"].nunique()
     if other in failed:
         against = f"no difference to {METHODS[other].label}, which {failed[other]}"
@@ -122,8 +129,8 @@ def delta_sentence(history, method, other):
         difference = delta_difference(history, method, other)
         against = (f"paired difference to {METHODS[other].label} {interval_text(difference)} points: "
                    f"{verdict(difference)}")
-    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s); "
-            f"Delta {interval_text(delta_interval(history, method))} %; {against}.")
+    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s), {above} shown above Local and "
+            f"{below} below; Delta {interval_text(delta_interval(history, method))} %; {against}.")
 
 
 def comparison_table(history, methods, baseline="local"):

@@ -21,7 +21,7 @@ from ..experiments.store import environment, now, write_atomically
 from . import begun, play_round
 from .loss import peak_memory
 
-SETUP_NAMES = ("setup1", "clients12", "clients24")
+SETUP_NAMES = ("embedded1", "clients12", "clients24")
 WAYS = (("batch", False), ("round", False), ("round", True))                  # (refresh, parked)
 
 
@@ -29,8 +29,9 @@ def one(setup, refresh, parked, public_size):
     """The row of one case, measured in this process."""
     torch.set_num_threads(1)
     clients = len(SETUPS[setup].clients)
-    settings = Settings.of(setup, "fedmuscle", num_peers=min(3, clients - 1), refresh=refresh, public_size=public_size,
-                           contrastive_steps=None, validation_size=50, test_size=0)
+    fewer = {"public_size": public_size, "contrastive_steps": None} if public_size else {}
+    settings = Settings.of(setup, "fedmuscle", num_peers=min(3, clients - 1), refresh=refresh, validation_size=50, test_size=0,
+                           **fewer)
     with tempfile.TemporaryDirectory() as folder:
         start = peak_memory()
         federation = begun(build(settings, folder if parked else None), 1)    # parked clients are made and saved here, too
@@ -45,7 +46,7 @@ def one(setup, refresh, parked, public_size):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", nargs="+", default=SETUP_NAMES, choices=SETUPS)
-    parser.add_argument("--public-size", type=int, default=512)
+    parser.add_argument("--public-size", type=int, help="so many, each once a round, instead of those of the setups")
     parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     rows = []
@@ -57,7 +58,8 @@ def main(argv=None):
             print(f"{row['clients']:3} clients, uploads every {refresh}, {where:9}: {row['seconds']:7.1f} s, "
                   f"{row['KiB_per_client']:7.0f} KiB a client, {row['extra_MiB']:7.0f} MiB", flush=True)
     if args.save:
-        record = {"public_size": args.public_size, "measured": now(), "versions": environment(), "rows": rows}
+        public_size = args.public_size or SETUPS[args.setups[0]].settings["public_size"]
+        record = {"public_size": public_size, "measured": now(), "versions": environment(), "rows": rows}
         write_atomically(args.save, json.dumps(record, indent=1) + "\n")
     return 0
 

@@ -53,7 +53,7 @@ def main(argv=None):
     parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    settings = Settings()
+    settings = Settings.of("embedded1", "fedmuscle", test_size=0)
     federation = begun(build(settings), 1 + args.repeats)
     play_round(federation, 1)
     rows = []

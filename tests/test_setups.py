@@ -23,7 +23,8 @@ def test_every_setup_but_those_of_the_paper_profile_has_stored_runs_of_its_clien
     for folder in (results("mini"), FOLDER):
         for record, _ in stored_runs(folder):
             found.setdefault(record["settings"]["setup"], set()).add(record["fingerprint"])
-    assert found == {name: {fingerprint(setup)} for name, setup in SETUPS.items() if name not in PAPER.values()}
+    without = {*PAPER.values(), "clients24"}                                   # of which the cost alone is measured
+    assert found == {name: {fingerprint(setup)} for name, setup in SETUPS.items() if name not in without}
 
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
@@ -44,7 +45,8 @@ def test_the_paper_profile_plays_real_tasks_at_its_scale():
         assert settings.setup.name == PAPER[name] and all(task_named(task).source for task in settings.setup.tasks)
         method = settings.method
         assert (method.num_peers, method.batch_size, settings.dim, method.tau, method.tau_prev) == (3, 32, 256, 0.2, 0.15)
-    with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'embedded1'"):
+    others = "expected one of .*'embedded1', 'setup2', 'noniid'"
+    with pytest.raises(ValueError, match=f"profile: got 'paper' for mfed_dense, {others}"):
         profile_settings("paper", "mfed_dense", "local", [0])
 
 

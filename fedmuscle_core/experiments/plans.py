@@ -20,7 +20,7 @@ FEW_SEEDS = 5
 
 def notebook_02(profile, seeds=None):
     """The runs that the claims of data/PREDICTIONS.md compare, and some of them twice as long."""
-    return claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))
+    return list(dict.fromkeys(claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))))
 
 
 def notebook_03(profile, seeds=None):

@@ -241,9 +241,6 @@ beside_paper.peers_beside(six)
 # %%
 beside_paper.costs_beside(batch_sizes=(20, 32), dim=256)
 
-# %% [markdown]
-# ## What came out
-
 # %%
 print(effects.answer(six, base, "M"))
 if not all_six:

@@ -38,7 +38,8 @@ def test_values_differ_in_what_is_varied_alone(name):
     allowed = {"num_peers", "num_samples", "peer_choice", "public_domain", "public_size", "contrastive_steps", "tau_cross",
                "distant", "dirichlet", "absence", "refresh", "tau", "tau_prev", "share", "lam", "decoder_term",
                *ablations.FACTORS}
-    few = dict.fromkeys(("temperatures", "absence", "peers", "12 clients' peers"), 2) | dict(distant=4, variant=3, weights=3)
+    few = dict.fromkeys(("temperatures", "absence", "peers", "12 clients' peers"), 2)
+    few |= dict(distant=4, domain=4, variant=3, weights=3)
     for method in {method for _, method in runs}:
         of_method = [settings.flat() for (_, found), settings in runs.items() if found == method]
         differ = {field for field in of_method[0] if len({str(fields[field]) for fields in of_method}) > 1}

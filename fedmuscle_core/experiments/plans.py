@@ -17,7 +17,7 @@ LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 
 def notebook_02(profile, seeds=None):
     """The runs that the claims of data/PREDICTIONS.md compare, and some of them twice as long."""
-    return claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))
+    return list(dict.fromkeys(claims.claimed(profile, seeds) + ablations.flat(ablations.by_rounds(profile, seeds))))
 
 
 def notebook_03(profile, seeds=None):

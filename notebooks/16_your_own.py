@@ -268,7 +268,7 @@ os.environ["FEDMUSCLE_DATA"] = str(folder)
 # A `Setup` says who takes part; it can be given wherever the other notebooks give a name, also with worker processes. Nobody tuned this
 # one, and its tables say so.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from fedmuscle_core import ClientSpec, Settings, Setup, sweep
 from fedmuscle_core.analysis import tables
 

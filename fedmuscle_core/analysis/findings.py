@@ -84,7 +84,6 @@ def table1_part():
 def ablations_part():
     yield "## Ablations (notebooks 02, 07 to 10 and 12)"
     yield "FedMuscle around its tuned point in Setup 1, one factor at a time; other clients as named."
-    setups = partial(partial, ablations.by_setup)
     answers = [(head, runs("mini"), reference, name) for head, runs, reference, name in (
         ("Rounds", ablations.by_rounds, 8, "rounds"), ("Peers", ablations.by_peer_count, 3, "M"),
         ("Peers, twelve clients", partial(ablations.by_peer_count, setup="clients12"), 3, "M"),
@@ -98,8 +97,9 @@ def ablations_part():
         ("Dirichlet private data, twelve clients", ablations.by_concentration, "IID", "concentration"),
         ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch",
          "(probability to miss a round, refresh)"),
-        ("Architectures", setups(setups=ablations.KINDS), ablations.MAIN, "architectures"),
-        ("Number of clients", setups(setups=ablations.SIZES, most=ablations.FEW_SEEDS), ablations.MAIN, "clients"))]
+        ("Architectures", partial(ablations.by_setup, setups=ablations.KINDS), ablations.MAIN, "architectures"),
+        ("Number of clients", partial(ablations.by_setup, setups=ablations.SIZES, most=ablations.FEW_SEEDS), ablations.MAIN,
+         "clients"))]
     tuned = ablations.tuned_runs("mini", "fedmuscle", None)[0].flat()
     answers += [(factor, ablations.by_factor("mini", factor), tuned[factor], "it") for factor in ablations.FACTORS]
     yield lines(f"{head}: {effects.answer(measured(runs), reference, name)}" for head, runs, reference, name in answers)

@@ -105,24 +105,6 @@ def table1_beside(history, seeds):
     return pd.DataFrame(rows)
 
 
-def domains_beside(histories, domains):
-    """Delta of FedMuscle and CoFED: published for three public data sets, ours for three domains, side by side.
-
-    The data sets and the domains have no one-to-one twins: the columns stand beside each other, not against each other.
-    """
-    rows = []
-    for method in ("fedmuscle", "cofed"):
-        found = published(setup="setup1", method=method, quantity="delta").set_index("public_data")["value"]
-        row = {"method": METHODS[method].label}
-        row |= {f"published, {label} (%)": float(found[name]) for name, label in PUBLIC_NAMES.items()}
-        for domain in domains:
-            history = histories[domain]
-            name = marked(f"ours, {domain} (%), {history['seed'].nunique()} seeds", history)
-            row[name] = interval_text(delta_interval(history, method))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def domain_spread(histories, domains):
     """Delta of FedMuscle in Setup 1: published for three public data sets, then ours for our domains; only signs can agree."""
     paper = published(setup="setup1", method="fedmuscle", quantity="delta")

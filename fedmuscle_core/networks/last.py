@@ -27,6 +27,7 @@ STAGES = {                                            # by `model_type` of the c
     "bert": Stages(("embeddings",), ("encoder.layer",), 1),
     "distilbert": Stages(("embeddings",), ("transformer.layer",), 1),
     "resnet": Stages(("embedder",), ("encoder.stages",), 1),
+    "segformer": Stages((), ("stages",), 1),
     "timm_wrapper": Stages(("timm_model.conv_stem", "timm_model.bn1"), ("timm_model.blocks",), 0),    # the last convolution
 }
 

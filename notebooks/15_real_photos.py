@@ -54,9 +54,13 @@ print(len(set(plans.notebook_15(used, seeds))), "runs are behind this notebook")
 # ## The excerpts, and the networks
 #
 # Every source has a test part that is scored and no more, a validation part that chooses, and a pool of which private sets are drawn;
-# public photos are of sources without labels, or of what the clients leave.
+# public photos are of sources without labels, or of what the clients leave. The same clients on the whole data sets,
+# where they were fetched (`fedmuscle data`), are the setups called `..._official`: `run(Settings.of("foundation1_official"), folder)`.
 
 # %%
+first = SETUPS["foundation1"].settings
+print(f"Photos have {first['image_size']} pixels a side; of labels and masks, those count that at least {SOURCES['voc_animals'].least} test photos have; "
+      f"a run has {first['rounds']} rounds of {first['contrastive_steps']} contrastive steps on {first['public_size']} public photos")
 names = ("cifar10_excerpt", "cifar100_excerpt", "voc_animals", "ag_news_excerpt", "trec", *ablations.SOURCES[:4])
 pd.DataFrame([{"excerpt": name, "what": SOURCES[name].about, "terms": SOURCES[name].terms, "classes": SOURCES[name].num_classes or "-"}
               for name in names])
@@ -76,8 +80,8 @@ probes = pd.read_csv(BACKBONES / "probe_real.csv")
 # ## The clients, and where Local stands
 #
 # Sizes of the first two setups were chosen from Local's validation scores alone, near the paper's clients; the mixed one has those of the
-# first. `labels`: mean average precision over the labels that at least 15 test photos have; `class`, `text`: accuracy; `pixels`: mean
-# intersection over union of the background and the same labels. The test photos are the same for every seed, and two seeds share most
+# first. `labels`: mean average precision over the labels that count; `class`, `text`: accuracy; `pixels`: mean intersection over union
+# of the background and the same labels. The test photos are the same for every seed, and two seeds share most
 # private photos: intervals are over draws and initial weights within these excerpts. The saliency data that the ViT's package was tuned on
 # may hold photos of VOC; its sources do not tell.
 
@@ -150,10 +154,11 @@ by_group.apply(tables.mean_text).unstack().drop("local").rename(index=lambda nam
 # %% [markdown]
 # ## Which public photos?
 #
-# 180 of each source, Setup 1; every method as tuned with Tiny ImageNet.
+# Equal numbers of each source, Setup 1; every method as tuned with Tiny ImageNet.
 
 # %%
 sources = effects.measure({key: stored(wanted, folder) for key, wanted in ablations.by_source(used, seeds).items()})
+print(f"{ablations.FEW_PHOTOS} photos of each source")
 pd.concat({METHODS[method].label: effects.effect_table(sources, "tiny_imagenet", "public photos of", method)
            for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
 
@@ -191,7 +196,7 @@ for setup in plans.FOUNDATION_SETUPS:
 # %% [markdown]
 # ## Deviations from the paper
 #
-# - Excerpts of a few thousand photos at 98 pixels; CIFAR-100's has a split of its own: its scores compare with no published ones.
+# - Excerpts of a few thousand photos, scaled to one small size; CIFAR-100's has a split of its own: its scores compare with no published ones.
 # - Of each network only the end learns: an EfficientNet's last convolution, the last block of the ViT and of a MiniLM by LoRA of rank 16,
 #   two blocks of the small ViT. Which layers the paper adapts was not found. Views, where a method has any, are eight of each photo,
 #   kept.

@@ -101,6 +101,13 @@ def test_the_packages_own_files_are_those_of_the_table(tmp_path, monkeypatch):
         load_tokenizer("bert_small")
 
 
+def test_other_bytes_have_another_digest(folder):
+    before = backbones.backbone_digest(str(folder))
+    assert before == backbones.backbone_digest("vit_small") == backbones.backbone_digest(str(folder))
+    changed(folder, lambda tensors: tensors.update({KEY: tensors[KEY] + 1}))
+    assert backbones.backbone_digest(str(folder)) != before
+
+
 def test_a_folder_called_like_a_pinned_model_does_not_replace_it(tmp_path, monkeypatch):
     hub = backbones.CHECKPOINTS["vit_base"].hub
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,16 @@ def test_a_conversion_that_broke_off_begins_anew(converted, monkeypatch):
     assert (packaged_folder("own") / "model.safetensors").read_bytes() == b"weights"
 
 
+def test_what_reads_a_package_and_is_missing_is_named(converted, monkeypatch):
+    def needs_more(path, folder):
+        raise ModuleNotFoundError("No module named 'onnx'")
+
+    monkeypatch.setitem(PACKAGED, "own", PACKAGED["own"]._replace(convert=needs_more))
+    with pytest.raises(ValueError, match=r"got 'own', whose package is installed, but not what reads it \(No module named "
+                                         r"'onnx'\): `make pretrained`"):
+        packaged_folder("own")
+
+
 def test_weights_of_another_version_are_converted_again(converted, monkeypatch):
     folder = packaged_folder("own")
     (folder / SOURCE).write_text(json.dumps({"from": "another", "weights": "x"}))

@@ -8,22 +8,25 @@ from fedmuscle_core.experiments import build
 from fedmuscle_core.experiments.profiles import PROFILES, profile_settings
 from fedmuscle_core.experiments.runs import fingerprint
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.setups import DENSE_SIZES, LABEL_SIZES, SETUPS, TASK_COUNTS, Setup, setup_named
+from fedmuscle_core.experiments.setups import DENSE_SIZES, FOUNDATIONS, LABEL_SIZES, SETUPS, TASK_COUNTS, Setup, setup_named
 from fedmuscle_core.experiments.store import stored_runs
 from fedmuscle_core.experiments.tuning import FOLDER, tuned_methods
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
+from fedmuscle_core.world.real import sources
 from fedmuscle_core.world.tasks import TASKS, task_named
 
+OFFICIAL = [f"{setup.name}_official" for setup in FOUNDATIONS]
 PAPER = {"embedded1": "paper1", "embedded2": "paper2", "noniid": "paper_noniid"}
 
 
-def test_every_setup_but_those_of_the_paper_profile_has_stored_runs_of_its_clients():
+def test_every_setup_but_those_on_whole_data_sets_has_stored_runs_of_its_clients():
     found = {}
     for folder in (results("mini"), FOLDER):
         for record, _ in stored_runs(folder):
             found.setdefault(record["settings"]["setup"], set()).add(record["fingerprint"])
-    assert found == {name: {fingerprint(setup)} for name, setup in SETUPS.items() if name not in PAPER.values()}
+    assert found == {name: {fingerprint(setup)} for name, setup in SETUPS.items()
+                     if name not in [*PAPER.values(), *OFFICIAL]}
 
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
@@ -34,7 +37,7 @@ def test_what_a_setup_says_of_itself_fits(setup):
     assert set(tuned_methods(setup)) < set(METHODS)
     assert setup.tuning_seeds and not set(setup.tuning_seeds) & {seed for one in PROFILES.values() for seed in one["seeds"]}
     assert len(setup.tasks) == len(setup.sizes) == len(setup.clients) >= 3
-    assert setup.one_start == setup.name.startswith(("mfed", "tasks"))
+    assert setup.one_start == (setup.name.startswith(("mfed", "tasks")) or setup.name.endswith("mfed"))
     build.check(Settings.of(setup, "local").replace(**setup.settings))
 
 
@@ -46,6 +49,17 @@ def test_the_paper_profile_plays_real_tasks_at_its_scale():
         assert (method.num_peers, method.batch_size, settings.dim, method.tau, method.tau_prev) == (3, 32, 256, 0.2, 0.15)
     with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'embedded1'"):
         profile_settings("paper", "mfed_dense", "local", [0])
+
+
+def test_whole_data_sets_take_the_place_of_excerpts_and_nothing_else_changes():
+    for name, excerpts in zip(OFFICIAL, FOUNDATIONS, strict=True):
+        setup = SETUPS[name]
+        for spec, before in zip(setup.clients, excerpts.clients, strict=True):
+            assert spec._replace(task="") == before._replace(task="")
+            source = sources.SOURCES[task_named(spec.task).source]
+            assert source.files or spec.task == before.task == "text@trec"
+        assert setup.settings | {"public_domain": ""} == excerpts.settings | {"public_domain": ""}
+        assert sources.SOURCES[setup.settings["public_domain"]].files and setup.tuned_as == excerpts.name
 
 
 def test_setups_of_m_fed_have_three_clients_a_task_with_less_and_less_data():

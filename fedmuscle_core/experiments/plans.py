@@ -11,6 +11,7 @@ from . import ablations, claims
 from .choices import methods_tried
 from .profiles import SEVERAL, profile_seeds, profile_settings
 from .settings import Settings
+from .setups import FOUNDATIONS
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 
@@ -129,7 +130,7 @@ def notebook_14(profile, seeds=None):
         profile, "mfed_dense", seeds)
 
 
-FOUNDATION_SETUPS = ("foundation1", "foundation2", "foundation_mixed")
+FOUNDATION_SETUPS = tuple(setup.name for setup in FOUNDATIONS)
 
 
 def foundation_table(profile, setup, seeds=None):

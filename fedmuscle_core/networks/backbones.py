@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 import socket
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -88,8 +89,14 @@ def backbone_digest(name):
     folder = backbone_folder(name)
     if folder is None:
         return CHECKPOINTS[name].revision[:10] if name in CHECKPOINTS else None
+    paths = (*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("tokenizer.json")))
+    return _bytes_digest(paths, tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=64)
+def _bytes_digest(paths, written):
     digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("tokenizer.json"))]:
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:10]
 

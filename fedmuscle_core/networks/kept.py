@@ -89,7 +89,7 @@ def _append(paths, about, shape, known, keys, missing, compute, progress):
     """Compute the missing samples and add them to the store and to `known`."""
     if not missing:
         return
-    with tqdm(total=len(missing), desc="trunk outputs", unit="sample", disable=not progress) as bar:
+    with tqdm(total=len(missing), desc="trunk outputs", unit="sample", disable=not progress, leave=False, delay=2) as bar:
         for first in range(0, len(missing), AT_ONCE):
             numbers = missing[first:first + AT_ONCE]
             values = compute(numbers).half().numpy()

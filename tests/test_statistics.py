@@ -6,16 +6,19 @@ import pytest
 
 from fedmuscle_core.experiments.statistics import (
     SCORE_LIMITS,
-    balanced_gain,
     bytes_sent,
     delta,
     failures,
+    fair_gain,
+    fair_mean,
     final_scores,
     finished,
+    flips,
     holm_intervals,
     interquartile_mean,
     log_odds_change,
     mean_interval,
+    overall_numbers,
     paired_difference,
     paired_tables,
     probability_of_improvement,
@@ -192,16 +195,54 @@ def test_scores_outside_0_to_100_are_an_error(value):
 
 
 def gain(table, method="fedmuscle"):
-    return balanced_gain(log_odds_change(table)).set_index("method").loc[method, "balanced_gain"]
+    return fair_gain(log_odds_change(table)).set_index("method").loc[method, "fair_gain"]
 
 
-@pytest.mark.parametrize(("after", "expected"), [([60, 60, 60], 1), ([60, 50, 60], 0.5), ([60, 50, 50], 0), ([40, 60, 60], 0),
-                                                 ([99, 40, 50], -0.5)])
-def test_the_balanced_gain_is_the_mean_of_the_worse_half_rounded_up(after, expected):
-    assert gain(scores(local=[50, 50, 50], fedmuscle=after)) == pytest.approx(expected * np.log(1.5))
+def test_the_fair_gain_is_the_mean_of_the_odds_of_failures():
+    """By hand: failures at 1 : 1 before; 2 : 3, 1 : 1 and 3 : 2 after."""
+    assert gain(scores(local=[50, 50, 50], fedmuscle=[60, 50, 40])) == pytest.approx(-np.log((2 / 3 + 1 + 3 / 2) / 3))
+    assert gain(scores(local=[50, 50], fedmuscle=[60, 60])) == pytest.approx(np.log(1.5))
+    assert gain(scores(local=[50, 30], fedmuscle=[50, 30])) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_balanced_gain_does_not_favour_small_baselines():
+GAINS = np.random.default_rng(0).normal(0, 1, (200, 6))
+
+
+def test_the_order_of_clients_does_not_matter_and_every_gain_counts():
+    for gains in GAINS:
+        assert fair_mean(gains) == pytest.approx(fair_mean(np.sort(gains)))
+        for client in range(6):
+            assert fair_mean(gains + 0.1 * np.eye(6)[client]) > fair_mean(gains)
+
+
+def test_a_group_may_be_replaced_by_its_own_number():
+    for gains in GAINS:
+        assert fair_mean([*gains[:2], *[fair_mean(gains[2:])] * 4]) == pytest.approx(fair_mean(gains))
+
+
+def test_as_much_more_for_everybody_is_as_much_more():
+    for gains in GAINS:
+        assert fair_mean(gains + 0.7) == pytest.approx(fair_mean(gains) + 0.7)
+
+
+def test_giving_to_a_worse_client_raises_the_fair_gain():
+    for gains in GAINS:
+        worse, better = gains.argsort()[[1, 4]]
+        given = gains.copy()
+        given[[worse, better]] += np.array([0.2, -0.2]) * (gains[better] - gains[worse])
+        assert fair_mean(given) > fair_mean(gains)
+        assert gains.min() <= fair_mean(gains) <= min(gains.mean(), gains.min() + np.log(6))
+
+
+def test_a_winner_cannot_buy_the_fair_gain():
+    """Delta of a client that begins at 1 % has no bound that matters."""
+    bought = scores(local=[1, 50, 50, 50], fedmuscle=[60, 35, 35, 35])
+    assert delta(relative_change(bought)).set_index("method").loc["fedmuscle", "delta"] > 1000
+    assert gain(bought) < 0
+    assert fair_mean([1e6, 0, 0]) == pytest.approx(np.log(3 / 2)) and fair_mean([1e6, -0.5, -0.5]) < 0
+
+
+def test_the_fair_gain_does_not_favour_small_baselines():
     """5 to 10 % and 90 to 95 % change the odds by the same factor; Delta says +100 % and +5.6 %."""
     small, large = scores(local=[5], fedmuscle=[10]), scores(local=[90], fedmuscle=[95])
     assert gain(small) == pytest.approx(gain(large)) == pytest.approx(np.log(19 / 9))
@@ -223,25 +264,41 @@ def test_doubling_one_client_and_halving_another_is_no_gain():
     assert gain(table) < 0
 
 
-def test_winners_cannot_buy_the_balanced_gain():
-    bought, modest = (scores(local=[50] * 4, fedmuscle=[high, high, 45, 45]) for high in (99, 60))
-    assert gain(bought) == gain(modest) < 0
-    rng = np.random.default_rng(0)
-    for clients in (1, 2, 3, 6, 7):
-        local, after = rng.uniform(5, 95, (2, 200, clients))
-        table = pd.concat([scores(seed=seed, local=local[seed], fedmuscle=after[seed]) for seed in range(200)])
-        gains = balanced_gain(log_odds_change(table.reset_index(drop=True))).query("method == 'fedmuscle'").set_index("seed")
-        share = (after > local).mean(axis=1)[gains.index[gains["balanced_gain"] > 0]]
-        assert len(share) > 5 and (share > 0.5).all()
-
-
-def test_noise_alone_puts_the_balanced_gain_below_zero():
-    """The price its docstring names: the mean of the lower half of standard normals is about -0.7 for six clients."""
-    rng, sd = np.random.default_rng(0), 0.1
+def test_noise_alone_lowers_the_fair_gain_by_half_its_variance():
+    """The price its docstring names; of N clients N - 1 parts of it."""
+    rng, sd = np.random.default_rng(0), 0.3
     after = 100 / (1 + np.exp(-sd * rng.normal(size=(400, 6))))
     table = pd.concat([scores(seed=seed, local=[50] * 6, fedmuscle=row) for seed, row in enumerate(after)])
-    gains = balanced_gain(log_odds_change(table.reset_index(drop=True))).query("method == 'fedmuscle'")["balanced_gain"]
-    assert gains.mean() == pytest.approx(-0.7 * sd, abs=0.01) and len(gains) == 400
+    gains = fair_gain(log_odds_change(table.reset_index(drop=True))).query("method == 'fedmuscle'")["fair_gain"]
+    assert gains.mean() == pytest.approx(-sd ** 2 / 2 * 5 / 6, abs=0.02) and len(gains) == 400
+
+
+@pytest.mark.parametrize("gains", [[], [0.1, np.nan]])
+def test_the_fair_gain_of_nothing_is_refused(gains):
+    with pytest.raises(ValueError, match="gains: got .*expected at least one number, and none that is NaN"):
+        fair_mean(gains)
+
+
+def test_all_numbers_of_a_run_stand_in_one_row():
+    table = pd.concat([scores(seed=seed, local=[50, 20], fedmuscle=[60, 30 + seed]) for seed in (0, 1)], ignore_index=True)
+    numbers = overall_numbers(table).set_index(["method", "seed"])
+    assert numbers.loc[("fedmuscle", 0), "delta"] == pytest.approx(35)
+    assert numbers.loc[("fedmuscle", 0), "fair_gain"] == pytest.approx(fair_mean([np.log(1.5), np.log(12 / 7)]))
+    assert numbers.loc[("fedmuscle", 0), "log_odds"] == pytest.approx((np.log(1.5) + np.log(12 / 7)) / 2)
+    assert numbers.loc[("fedmuscle", 0), "worst_third"] == pytest.approx(20) and len(numbers) == 4
+    assert (numbers.loc["local"][["delta", "log_odds", "fair_gain"]].abs() < 1e-12).all(axis=None)
+
+
+def test_flips_are_the_pairs_that_two_numbers_order_differently():
+    table = pd.concat([scores(seed=seed, local=[50, 10], fedmuscle=[50, 20 + seed], pairwise=[55, 12 + seed])
+                       for seed in (0, 1)], ignore_index=True)
+    assert flips(overall_numbers(table)).empty
+    lost = table.assign(value=table["value"].where((table["method"] != "fedmuscle") | (table["client"] != 1), 30))
+    *_, row = found = list(flips(overall_numbers(lost)).itertuples())
+    assert [(one.former, one.latter) for one in found] == [("fedmuscle", "local"), ("fedmuscle", "pairwise")]
+    assert row.first[0] > 0 > row.second[0]
+    *_, back = flips(overall_numbers(lost), "fair_gain", "delta").itertuples()
+    assert (back.former, back.latter) == ("pairwise", "fedmuscle") and back.first[0] == pytest.approx(-row.second[0])
 
 
 def changes(method, seeds, clients=2, start=0.0):

@@ -4,21 +4,20 @@ Where nobody tuned a setup, `history.attrs["untuned"]` names it (see `experiment
 A method with a run that diverged has no Delta: its row says on how many seeds, and where; numbers of it raise a ValueError.
 """
 
-from itertools import combinations
-
 import pandas as pd
 
 from ..experiments.statistics import (
     EFFECT,
-    balanced_gain,
     bytes_sent,
     delta,
     failures,
     final_scores,
     finished,
+    flips,
     interquartile_mean,
     log_odds_change,
     mean_interval,
+    overall_numbers,
     paired_difference,
     paired_tables,
     probability_of_improvement,
@@ -55,14 +54,12 @@ def changes_of(history, methods, baseline="local"):
 
 def delta_table(history):
     """One row a method: Delta and who pays for it, means over seeds with 95 % intervals, as text."""
-    failed = failures(history)
+    failed, rows = failures(history), []
     scores = final_scores(history[~history["method"].isin(set(failed) - {"local"})])
-    summary = dict(list(delta(relative_change(scores, "local")).groupby("method")))
-    gains, rows = mean_log_odds(scores), []
+    summary = dict(list(overall_numbers(scores).groupby("method")))
     for name, method in METHODS.items():
         if name in summary:
-            rows.append({marked("method", history): method.label, **_gains(summary[name], gains.loc[name]),
-                         "seeds": len(summary[name])})
+            rows.append({marked("method", history): method.label, **_gains(summary[name]), "seeds": len(summary[name])})
         elif name in failed:
             rows.append({marked("method", history): method.label, "Delta (%)": failed[name]})
     return dashed(pd.DataFrame(rows))
@@ -73,14 +70,10 @@ def dashed(table):
     return table.astype(object).fillna("-") if table.isna().any(axis=None) else table
 
 
-def mean_log_odds(scores, baseline="local"):
-    """Change in log-odds against the baseline, mean over clients: a Series over (method, seed)."""
-    return log_odds_change(scores, baseline).groupby(["method", "seed"])["log_odds"].mean()
-
-
-def _gains(summary, log_odds):
-    return {"Delta (%)": mean_text(summary["delta"]), "log-odds": mean_text(log_odds, 2),
-            "worst client (%)": mean_text(summary["worst"]), "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
+def _gains(summary):
+    return {"Delta (%)": mean_text(summary["delta"]), "log-odds": mean_text(summary["log_odds"], 2),
+            "fair gain (log-odds)": mean_text(summary["fair_gain"], 2), "worst client (%)": mean_text(summary["worst"]),
+            "clients improved": f"{100 * summary['improved'].mean():.0f} %"}
 
 
 def score_table(history):
@@ -141,19 +134,16 @@ def comparison_table(history, methods, baseline="local"):
     """
     failed, rows = failures(history), []
     scores = final_scores(history[history["method"].isin({*methods, baseline} - ({*failed} - {baseline}))])
-    changes = relative_change(scores, baseline)
-    summary, odds = delta(changes), mean_log_odds(scores, baseline)
-    gains = balanced_gain(log_odds_change(scores, baseline))
+    changes, summary = relative_change(scores, baseline), overall_numbers(scores, baseline)
     for method in (method for method in methods if method != baseline):
         if method in failed:
             rows.append({marked("method", history): METHODS[method].label, "Delta (%)": failed[method]})
             continue
         middle = stratified_bootstrap(seed_client_table(changes, method), interquartile_mean)
-        table, gain = (table[table["method"] == method] for table in (summary, gains))
-        texts = _gains(table, odds.loc[method])
+        table = summary[summary["method"] == method]
+        texts = _gains(table)
         rows.append({marked("method", history): METHODS[method].label, "Delta (%)": texts.pop("Delta (%)"),
-                     "IQM (%)": interval_text(middle), **texts,
-                     "balanced gain (log-odds)": mean_text(gain["balanced_gain"], 2), "seeds": len(table)})
+                     "IQM (%)": interval_text(middle), **texts, "seeds": len(table)})
     return dashed(pd.DataFrame(rows))
 
 
@@ -200,21 +190,12 @@ def improvement_sentence(history, method, other):
 
 
 def rank_disagreements(history, methods, baseline="local"):
-    """Pairs of methods that Delta and the balanced gain order differently, by their means over their seeds: one row a pair.
-
-    `former` is the method better by Delta.  Ties are no disagreement; the frame is empty where there is none.
-    """
-    scores = final_scores(history)
-    deltas = delta(relative_change(scores, baseline)).groupby("method")["delta"].mean()
-    gains = balanced_gain(log_odds_change(scores, baseline)).groupby("method")["balanced_gain"].mean()
-    rows = []
-    for pair in combinations(methods, 2):
-        former, latter = sorted(pair, key=lambda name: deltas[name], reverse=True)
-        if deltas[former] > deltas[latter] and gains[former] < gains[latter]:
-            rows.append((METHODS[former].label, METHODS[latter].label, deltas[former], deltas[latter], gains[former],
-                         gains[latter]))
-    return pd.DataFrame(rows, columns=[marked("better by Delta", history), "better by balanced gain", "Delta of former (%)",
-                                       "Delta of latter (%)", "gain of former", "gain of latter"])
+    """`statistics.flips` of Delta and the fair gain as text, one row a pair of methods; empty where there is none."""
+    numbers = overall_numbers(final_scores(history), baseline)
+    rows = [(METHODS[row.former].label, METHODS[row.latter].label, interval_text(row.first), interval_text(row.second, 2))
+            for row in flips(numbers[numbers["method"].isin(methods)]).itertuples()]
+    return pd.DataFrame(rows, columns=[marked("better by Delta", history), "better by fair gain", "by Delta (points)",
+                                       "by fair gain (log-odds)"])
 
 
 def exchange_table(history):

@@ -5,9 +5,11 @@ Interquartile mean, stratified bootstrap and probability of improvement follow A
 the edge of the statistical precipice" (2021), with clients in place of their tasks.
 """
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from .store import DIVERGED
 
@@ -238,22 +240,59 @@ def log_odds_change(scores, baseline="local"):
     return changes.assign(value=changes["score"], log_odds=np.log1p(changes["change"] / 100)).drop(columns=["score", "change"])
 
 
-def balanced_gain(changes):
-    """Our proposal for one number: mean log-odds change of the worse half of the clients, rounded up, per (method, seed).
+def fair_mean(gains):
+    """G = -log( 1/N sum_n exp(-g_n) ) of N clients' changes in log-odds g_n, an array of any length but 0.
 
-    changes: as from `log_odds_change`.  Columns: method, seed, balanced_gain.  Why not Delta, the mean relative change:
-    - Clients with a small baseline dominate it: from 5 to 10 % counts as +100 %, from 90 to 95 % as +5.6 %, though both
-      multiply the odds by 2.1.
-    - It depends on whether accuracy or error is scored; a log-odds change only changes sign.
-    - It is not antisymmetric: one client doubled and one halved give +25 %; their log-odds changes cancel, about.
-    - The winners buy it.  The worse half is above 0 only if more than half of the clients gain.
-    Its price: it picks the worse half by the noisy scores themselves, so a method without any effect comes out below 0.
-    Compare methods with one another, paired over seeds; below 0 alone does not show a loss.
+    exp(-g_n) is how many times the odds of a failure, (100 - P) / P, are what training alone gives: G is their mean, as a
+    change in log-odds again.  See `fair_gain`.
     """
-    def worse_half(values):
-        ordered = np.sort(values)
-        return ordered[:-(-len(ordered) // 2)].mean()
-    return changes.groupby(["method", "seed"])["log_odds"].apply(worse_half).rename("balanced_gain").reset_index()
+    gains = np.asarray(gains, dtype=float)
+    if gains.size == 0 or np.isnan(gains).any():
+        raise ValueError(f"gains: got {gains.tolist()}, expected at least one number, and none that is NaN")
+    return float(np.log(gains.size) - special.logsumexp(-gains))
+
+
+def fair_gain(changes):
+    """Our proposal for one number: `fair_mean` of the clients' changes in log-odds, per (method, seed).
+
+    changes: as from `log_odds_change`.  Columns: method, seed, fair_gain.  Up to the factor in the exponent it is the only
+    continuous number for which (Kolmogorov, Nagumo, de Finetti; Arrow and Pratt)
+    - clients that all gain g have G = g, their order does not matter, and a gain of any one client raises it (monotone);
+    - a group of clients may be replaced by as many clients that all have the group's G (consistent);
+    - more log-odds for everybody is as much more for G, whatever they started at (scale-free), so that accuracy near 5 and near
+      95 % count alike;
+    - log-odds given by a better client to a worse one raise it (the worst client counts).
+    With the factor 1, a client counts by its own odds of a failure.  It follows that one client, however small its baseline,
+    can add at most log(N / (N - 1)), while G is at most the worst client's gain + log N, and never above the mean.
+    Its price: spread of the clients, noise included, lowers it by about half its variance, so that a method without any effect
+    comes out a little below 0.  Compare methods with one another, paired over seeds.
+    """
+    return changes.groupby(["method", "seed"])["log_odds"].apply(fair_mean).rename("fair_gain").reset_index()
+
+
+NUMBERS = {"delta": "Delta (%)", "log_odds": "log-odds", "worst_third": "worst third (%)", "fair_gain": "fair gain"}
+
+
+def overall_numbers(scores, baseline="local"):
+    """One row per (method, seed): `delta`'s columns, log_odds (mean change over clients) and fair_gain.  scores: as from
+    `final_scores`."""
+    odds = log_odds_change(scores, baseline)
+    means = odds.groupby(["method", "seed"])["log_odds"].mean().reset_index()
+    return delta(relative_change(scores, baseline)).merge(means).merge(fair_gain(odds))
+
+
+def flips(numbers, first="delta", second="fair_gain"):
+    """Pairs of methods that two of NUMBERS order differently, by their means over seeds: one row a pair.
+
+    numbers: as from `overall_numbers`.  Columns: former, the method better by `first`; latter; of both numbers the paired
+    difference, former minus latter, as (mean, low, high): first, second.  Ties are no disagreement.
+    """
+    means, rows = numbers.groupby("method")[[first, second]].mean(), []
+    for pair in combinations(sorted(means.index), 2):
+        former, latter = sorted(pair, key=lambda name: means.loc[name, first], reverse=True)
+        if means.loc[former, first] > means.loc[latter, first] and means.loc[former, second] < means.loc[latter, second]:
+            rows.append((former, latter, *(paired_difference(numbers, name, former, latter) for name in (first, second))))
+    return pd.DataFrame(rows, columns=["former", "latter", "first", "second"])
 
 
 def _checked(name, table):

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.experiments.statistics import (
+    NUMBERS,
     SCORE_LIMITS,
     bytes_sent,
+    client_weights,
     delta,
     failures,
     fair_gain,
@@ -287,6 +289,21 @@ def test_all_numbers_of_a_run_stand_in_one_row():
     assert numbers.loc[("fedmuscle", 0), "log_odds"] == pytest.approx((np.log(1.5) + np.log(12 / 7)) / 2)
     assert numbers.loc[("fedmuscle", 0), "worst_third"] == pytest.approx(20) and len(numbers) == 4
     assert (numbers.loc["local"][["delta", "log_odds", "fair_gain"]].abs() < 1e-12).all(axis=None)
+
+
+def test_a_clients_weight_is_what_a_small_rise_of_its_log_odds_is_worth():
+    before = scores(local=[5, 40, 70, 50], fedmuscle=[20, 35, 72, 60])
+    weights = client_weights(before).set_index("client")[list(NUMBERS)]
+    rises = {}
+    for client in range(1, 5):
+        share = before["value"].where((before["method"] == "local") | (before["client"] != client))[4:].isna() * 1e-5
+        odds = np.exp(np.log(before["value"] / (100 - before["value"])) + share.reindex(before.index, fill_value=0))
+        after = before.assign(value=100 * odds / (1 + odds))
+        rises[client] = (overall_numbers(after).set_index("method").loc["fedmuscle", list(NUMBERS)]
+                         - overall_numbers(before).set_index("method").loc["fedmuscle", list(NUMBERS)])
+    rises = pd.DataFrame(rises).T.astype(float)
+    assert np.allclose(weights, rises / rises.sum(), atol=1e-4)
+    assert weights["delta"].idxmax() == 1 and weights["fair_gain"].idxmin() == 1 and set(weights["log_odds"]) == {0.25}
 
 
 def test_flips_are_the_pairs_that_two_numbers_order_differently():

@@ -281,6 +281,25 @@ def overall_numbers(scores, baseline="local"):
     return delta(relative_change(scores, baseline)).merge(means).merge(fair_gain(odds))
 
 
+def client_weights(scores, baseline="local"):
+    """How much each client counts in each of NUMBERS, where its score is: columns added, weights that sum to 1 over the clients
+    of a method and seed.
+
+    A weight is the share of the number's rise if one client's log-odds rise a little: of Delta P_n (1 - P_n) / P_n^local, of
+    the worst third the same of the clients in it, of the mean in log-odds 1, of the fair gain exp(-g_n).
+    scores: as from `final_scores`, of methods other than the baseline, too.
+    """
+    table = relative_change(scores, baseline).assign(log_odds=log_odds_change(scores, baseline)["log_odds"])
+    table = table[table["method"] != baseline]
+    by_run = [table["method"], table["seed"]]
+    change, place = table["change"], table["change"].groupby(by_run).rank(method="first")
+    delta_weight = (1 - table["value"] / 100) * (1 + change / 100)
+    worst = place <= np.ceil(change.groupby(by_run).transform("size") / 3)
+    weights = {"delta": delta_weight, "log_odds": 1.0 + 0 * change, "worst_third": delta_weight.where(worst, 0.0),
+               "fair_gain": np.exp(-table["log_odds"])}
+    return table.assign(**{name: values / values.groupby(by_run).transform("sum") for name, values in weights.items()})
+
+
 def flips(numbers, first="delta", second="fair_gain"):
     """Pairs of methods that two of NUMBERS order differently, by their means over seeds: one row a pair.
 

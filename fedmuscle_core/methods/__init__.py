@@ -14,11 +14,12 @@ from .encoder_only import EncoderOnly
 from .matfl import MaTFL
 from .mfed import MFed, MFedProximal
 from .centralised import Centralised
+from .muscle_mfed import MFedPerArchitecture, MuscleMFed
 from .alpha_controls import ConstantMargin, ShuffledAlpha
 
 __all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle",
-           "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedProximal", "MaTFL", "Pairwise", "ShuffledAlpha",
-           "SimCLR", "SimCLRSamples", "method_named", "of_group"]
+           "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedPerArchitecture", "MFedProximal", "MaTFL",
+           "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples", "method_named", "of_group"]
 
 
 def method_named(name):

@@ -50,7 +50,8 @@ class Centralised(Method):
     grid: ClassVar[dict] = {"local_lr": RATES, "local_batch_size": (8, 16, 32)}
 
     def check_cards(self, cards):
-        check_architectures(cards, self.label)
+        tasks = {client: card["task"] for client, card in cards.items()}
+        check_architectures(cards, {"encoder": dict.fromkeys(cards, ""), "decoder": tasks}, self.label)
 
     def memory(self):
         return Centre()

@@ -158,31 +158,38 @@ class WithPeers(Contrastive):
                      lambda client, reply: self.check_upload(reply, size, server.cards[client]["dim"]))
 
     def play(self, server, round):
-        """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations.
+        """Contrastive phase, then local phase: a round ends locally, so that the heads follow the representations."""
+        losses, peers, (told,) = yield from self.contrast_phase(server, round, [self.local_phases(server, round)])
+        self.settle(server, peers, told)
+        return {"contrastive_loss": losses, **by_metric(told)}
 
-        Every batch, or with `refresh` "round" all at once: the clients upload; the server draws each one's M peers (fewer where
-        fewer are there) and serves them; each client steps.
+    def contrast_phase(self, server, round, last=()):
+        """Generator of the stages of a contrastive phase: every batch, or with `refresh` "round" all at once, the clients
+        upload; the server draws each one's M peers (fewer where fewer are there) and serves them; each client steps.
+
+        last: stages that follow, in the message of the last steps where they can.  Returns ({client: mean loss}, {client: its
+        peers of the last batch}, the replies of `last`).
         """
         batches, rng = self.public_batches(server.seed, server.public_size, round)
-        every, sums, local = list(range(len(batches))), {}, self.local_phases(server, round)
+        every, sums, peers = list(range(len(batches))), {}, {}
         if self.refresh == "round":
             sent = by_name((yield self.opening(server, round)), "representations")
             server.memory.uploads = server.memory.uploads | sent
             uploads = {client: [rows[batch] for batch in batches] for client, rows in server.memory.uploads.items()}
             stages, peers = self.serve_all(server, round, every, list(sent), uploads, rng)
-            *steps, told = yield [*stages, local]
-            add_losses(sums, steps)
+            replies = yield [*stages, *last]
+            add_losses(sums, replies[:len(stages)])
+            told = replies[len(stages):]
         else:
-            peers = {}
             for number in every:
                 sent = by_name((yield self.upload(server, round, number, self.batch_size)), "representations")
                 uploads = {client: [rows] for client, rows in sent.items()}
                 stages, now = self.serve_all(server, round, [number], list(sent), uploads, rng)
                 add_losses(sums, (yield stages))
                 peers |= now
-            told = yield local
-        self.settle(server, {client: peers[client] for client in sums}, told)
-        return {"contrastive_loss": {client: total / len(batches) for client, total in sums.items()}, **by_metric(told)}
+            told = yield list(last)
+        return ({client: total / len(batches) for client, total in sums.items()}, {client: peers[client] for client in sums},
+                told)
 
     def settle(self, server, peers, told):
         """What the server makes of a round.  peers: {client: its peers of the last batch}; told: replies of the local

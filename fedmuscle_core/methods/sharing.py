@@ -28,16 +28,16 @@ RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)                     # of the local phase, for
 
 @dataclass
 class ServerParameters:
-    """What the server sends next: encoders {client: state}, decoders {task: state}.  refused: clients whose upload was left out
-    last."""
+    """What the server sends next: encoders {client: state}, decoders {group: state}, see `Sharing.decoder_groups`.  refused:
+    clients whose upload was left out last."""
 
     encoders: dict = field(default_factory=dict)
     decoders: dict = field(default_factory=dict)
     refused: list = field(default_factory=list)
 
-    def state_for(self, client, task):
+    def state_for(self, client, group):
         """{part: state} that the client is sent."""
-        return {"encoder": self.encoders[client], "decoder": self.decoders[task]}
+        return {"encoder": self.encoders[client], "decoder": self.decoders[group]}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Sharing(Method):
                 number(f"scales: {part}: {what}", card["scales"][part][what], least=0)
 
     def check_cards(self, cards):
-        check_architectures(cards, self.label)
+        check_architectures(cards, {"encoder": self.encoder_groups(cards), "decoder": self.decoder_groups(cards)}, self.label)
 
     @property
     def stays(self):
@@ -79,9 +79,17 @@ class Sharing(Method):
         """The function of `average`: (states, weights) -> state."""
         return AVERAGES[self.average]
 
-    def merge(self, uploads, tasks):
-        """Server: ({client: encoder}, {task: decoder}) from the accepted `aggregation.Upload`s; tasks: {client: task} of
-        all."""
+    def encoder_groups(self, cards):
+        """{client: name of those whose encoders have one architecture}; cards: {client: what it registered}."""
+        return dict.fromkeys(cards, "")
+
+    def decoder_groups(self, cards):
+        """{client: name of those who have one decoder}: their task, within its `encoder_groups`."""
+        return {client: f"{cards[client]['task']} {group}".strip() for client, group in self.encoder_groups(cards).items()}
+
+    def merge(self, uploads, groups):
+        """Server: ({client: encoder}, {group: decoder}) from the accepted `aggregation.Upload`s, whose `task` is the group;
+        groups: {client: group} of all."""
         raise NotImplementedError
 
     def objective(self, client, received, message):
@@ -89,37 +97,40 @@ class Sharing(Method):
         return
 
     def first(self, server):
-        """The encoder of the first client, and the decoder of each task's first client."""
-        tasks, memory = server.known("task"), server.memory
-        owners = {tasks[client]: client for client in reversed(server.clients)}
-        lowest = server.clients[0]
+        """The encoder of the first client of each kind, and the decoder of each group's first client."""
+        kinds, groups, memory = self.encoder_groups(server.cards), self.decoder_groups(server.cards), server.memory
+        lowest, owners = ({several[client]: client for client in reversed(server.clients)} for several in (kinds, groups))
 
         def parts_of(client):
-            return [part for part, owner in (("encoder", lowest), ("decoder", owners[tasks[client]])) if owner == client]
+            return [part for part, owner in (("encoder", lowest[kinds[client]]), ("decoder", owners[groups[client]]))
+                    if owner == client]
 
         def check(client, reply):
-            mates = {"encoder": server.clients, "decoder": [one for one in server.clients if tasks[one] == tasks[client]]}
+            mates = {part: [one for one in server.clients if several[one] == several[client]]
+                     for part, several in (("encoder", kinds), ("decoder", groups))}
             scales = {part: [server.cards[one]["scales"][part] for one in mates[part]] for part in parts_of(client)}
             check_upload(reply, server.cards[client]["shapes"], {
                 part: {what: median_low(one[what] for one in several) for what in SMALL} for part, several in scales.items()})
 
-        handed = yield Stage("hand_in", sorted({lowest, *owners.values()}), lambda client: {"parts": parts_of(client)}, check)
-        if missing := sorted({lowest, *owners.values()} - set(handed)):
+        asked = sorted({*lowest.values(), *owners.values()})
+        handed = yield Stage("hand_in", asked, lambda client: {"parts": parts_of(client)}, check)
+        if missing := sorted(set(asked) - set(handed)):
             raise ValueError(f"client {missing[0]}: hand_in: got nothing that can be used, expected what all begin with")
-        memory.encoders = dict.fromkeys(server.clients, of_part(handed[lowest], "encoder"))
-        memory.decoders = {task: of_part(handed[client], "decoder") for task, client in owners.items()}
+        begun = {kind: of_part(handed[client], "encoder") for kind, client in lowest.items()}
+        memory.encoders = {client: begun[kinds[client]] for client in server.clients}
+        memory.decoders = {group: of_part(handed[client], "decoder") for group, client in owners.items()}
 
     def play(self, server, round):
         """One round.  Returns the local loss and the encoders' gradients, see `gradient_agreement`."""
         if round > 1:
             yield from self.gather(server, round)
-        memory, tasks, present = server.memory, server.known("task"), server.present(round)
+        memory, groups, present = server.memory, self.decoder_groups(server.cards), server.present(round)
 
         def message_of(client):
             message = {"round": round, "rounds": server.rounds}
             if client not in present:
                 return message | {"adopt": []}
-            states = memory.state_for(client, tasks[client])
+            states = memory.state_for(client, groups[client])
             anew = client in memory.refused
             sent = PARTS if anew else self.parts
             return message | {"adopt": list(sent), "start_anew": anew} | flattened({part: states[part] for part in sent})
@@ -134,27 +145,32 @@ class Sharing(Method):
         replies = yield Stage("train", server.clients, message_of, check, uncounted=("gradient",), ends=True)
         gradients = {client: reply.get("gradient") for client, reply in replies.items()}
         losses = {client: reply["local_loss"] for client, reply in replies.items()}
-        return {"local_loss": losses, **gradient_agreement(gradients, tasks)}
+        return {"local_loss": losses, **gradient_agreement(gradients, server.known("task"))}
 
     def opening(self, server, round):
         """From the second round on, the parameters of the clients that take part."""
+        return self.hand_over(server, round) if round > 1 else None
+
+    def hand_over(self, server, round):
+        """The stage in which the clients that take part hand in their parameters."""
+        groups = self.decoder_groups(server.cards)
+
         def check(client, reply):
-            card = server.cards[client]
-            sent, shapes = server.memory.state_for(client, card["task"]), card["shapes"]
+            sent, shapes = server.memory.state_for(client, groups[client]), server.cards[client]["shapes"]
             check_upload(reply, shapes, {part: scale_of(sent[part], shapes[part]) for part in self.parts})
 
-        return Stage("hand_in", server.present(round), lambda client: {"parts": list(self.parts)}, check) if round > 1 else None
+        return Stage("hand_in", server.present(round), lambda client: {"parts": list(self.parts)}, check)
 
     def gather(self, server, round):
         """Clients upload; the server merges what it accepts.  Where nothing new comes, it keeps what it sent last."""
-        memory, tasks = server.memory, server.known("task")
-        replies = yield self.opening(server, round)
-        uploads = [Upload(client, tasks[client], server.cards[client]["samples"],
+        memory, groups = server.memory, self.decoder_groups(server.cards)
+        replies = yield self.hand_over(server, round)
+        uploads = [Upload(client, groups[client], server.cards[client]["samples"],
                           *(of_part(reply, part) if part in self.parts else None for part in PARTS))
                    for client, reply in replies.items()]
         memory.refused = sorted(set(server.left_out) - set(replies))            # not those who did not answer
         if uploads:
-            encoders, decoders = self.merge(uploads, tasks)
+            encoders, decoders = self.merge(uploads, groups)
             memory.encoders, memory.decoders = memory.encoders | encoders, memory.decoders | decoders
 
     # Client functions.
@@ -240,12 +256,13 @@ def check_upload(reply, shapes, scales):
                 raise Diverged(f"got {value.min():.3g} in {name!r} of the {part}, a variance, expected at least 0")
 
 
-def check_architectures(cards, label):
-    """ValueError where the encoders of two clients, or the decoders of two of one task, differ in their parameters."""
+def check_architectures(cards, groups, label):
+    """ValueError where the encoders, or the decoders, of two clients of a group differ in their parameters; groups: {part:
+    {client: group}}."""
     first = {}
     for client in sorted(cards):
-        for part, task in (("encoder", None), ("decoder", cards[client]["task"])):
-            other = first.setdefault((part, task), client)
+        for part, of in groups.items():
+            other = first.setdefault((part, of[client]), client)
             if cards[client]["shapes"][part] != cards[other]["shapes"][part]:
                 raise ValueError(f"client {client}: {part}: got other parameters than client {other} has, expected the same "
                                  f"names and shapes: {label} exchanges them")

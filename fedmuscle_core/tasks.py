@@ -1,6 +1,6 @@
 """What a client learns to predict: the loss it trains with, the metric it is scored by.
 
-`classification`, `multilabel` and `segmentation` make the usual ones; any other is a `Task` with functions of one's own.
+`classification`, `multilabel`, `segmentation` and `retrieval` make the usual ones; any other is a `Task` with functions of one's own.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .checks import positive_int
+from .checks import number, positive_int
 
 VOID = 255    # of pixels' targets: no class, neither learnt nor scored
 
@@ -80,6 +80,54 @@ def segmentation(num_classes, name=""):
     if positive_int("num_classes", num_classes, least=2) > VOID:
         raise ValueError(f"num_classes: got {num_classes}, expected at most {VOID}: classes of pixels are kept in a byte")
     return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True)
+
+
+@dataclass(frozen=True)
+class Retrieval(Task):
+    """Which text belongs to which image: targets (n,) are numbers of the pairs and say nothing; loss and score read the outputs
+    (n, 2 d), the images' representations, then the texts', at unit length."""
+
+    def check(self, who, targets):
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise ValueError(f"{who}: got targets of shape {tuple(targets.shape)}, {targets.dtype}, expected the number of each "
+                             "pair, (n,) integers")
+
+
+def retrieval(dim, name="", tau=0.1):
+    """Pairs of an image and a text, each represented by `dim` numbers.  Loss: InfoNCE of each image among the batch's texts and
+    of each text among its images, their mean, at temperature tau (our choice).  Score: recall at 1 in percent, mean of both
+    directions over all pairs of a split, see `recalls`."""
+    positive_int("dim", dim)
+    return Retrieval(name, 2 * dim, "R@1", PairContrast(number("tau", tau, above=0)), recall_at_1, modality="both")
+
+
+@dataclass(frozen=True)
+class PairContrast:
+    """1/2 [ CE(S, i) + CE(S^T, i) ],  S_ij = image_i . text_j / tau,  in nats, mean over the pairs of a batch."""
+
+    tau: float
+
+    def __call__(self, outputs, targets):
+        images, texts = outputs.chunk(2, 1)
+        logits, own = images @ texts.T / self.tau, torch.arange(len(outputs), device=outputs.device)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def recalls(outputs, ranks=(1, 5, 10)):
+    """{"i2t R@1": .., "t2i R@1": .., ..}: share, in percent, of the images whose own text is among the k most similar of all
+    texts, and of the texts likewise.  outputs: (n, 2 d).  Of equally similar ones half are taken to come first."""
+    images, texts = outputs.double().chunk(2, 1)
+    similar, found = images @ texts.T, {}
+    own = similar.diagonal()[:, None]
+    for name, table in (("i2t", similar), ("t2i", similar.T)):
+        before = (table > own).sum(1) + ((table == own).sum(1) - 1) / 2
+        found |= {f"{name} R@{rank}": 100 * (before < rank).double().mean().item() for rank in ranks}
+    return found
+
+
+def recall_at_1(outputs, targets):
+    """Mean of both directions in percent."""
+    return sum(recalls(outputs, (1,)).values()) / 2
 
 
 def cross_entropy(outputs, targets):

@@ -97,9 +97,7 @@ class ClientNetwork(Network):
     def train(self, mode=True):
         """Batch statistics stay those of pretraining (our choice): private and public batches would mix them."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        keep_batch_statistics(self)
         if not any(parameter.requires_grad for parameter in self.representation.backbone.parameters()):
             self.representation.backbone.eval()                               # no dropout, as when its features are kept
         return self
@@ -154,6 +152,13 @@ class DenseTailNetwork(ClientNetwork):
 
     def decoder(self):
         return nn.ModuleDict({"head": self.head})
+
+
+def keep_batch_statistics(network):
+    """Put batch normalisation in eval mode."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def dense_head(widths, num_outputs):

@@ -12,7 +12,7 @@ _HOME = {
     "federation": ("Federation",),
     "method": ("Method", "by_metric"),
     "exchange": ("Stage",),
-    "tasks": ("Task", "classification", "multilabel", "segmentation"),
+    "tasks": ("Task", "classification", "multilabel", "retrieval", "segmentation"),
     "methods": ("Local", "SimCLR", "CoFED", "FedHeNN", "Gramian", "Pairwise", "FedMuscle", "FedAvg", "FedProx", "EncoderOnly",
                 "MaTFL", "MFed", "Centralised"),
     "experiments.settings": ("Settings",),

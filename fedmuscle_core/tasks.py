@@ -1,6 +1,7 @@
 """What a client learns to predict: the loss it trains with, the metric it is scored by.
 
-`classification`, `multilabel`, `segmentation` and `retrieval` make the usual ones; any other is a `Task` with functions of one's own.
+`classification`, `multilabel`, `segmentation` and `retrieval` make the usual ones; any other is a `Task` with functions of
+one's own.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ class Task:
     name: clients whose tasks have one name share a label space: they vote together, and parameters are averaged within it.
     outputs: (n, num_outputs), or (n, num_outputs, H, W) where `dense`.  keep: what is kept of the outputs of a batch until all
     of a split is there to be scored; None for the outputs themselves.  multilabel: yes-or-no answers instead of one class.
-    modality: what its clients read, a word, for temperatures of distant pairs.
+    labels: False where targets are numbers of the samples, which say nothing.  modality: what its clients read, a word, for
+    temperatures of distant pairs.
     """
 
     name: str
@@ -33,9 +35,15 @@ class Task:
     multilabel: bool = False
     dense: bool = False
     modality: str = "image"
+    labels: bool = True
 
     def check(self, who, targets):
         """Raise ValueError, saying `who` has them, where `targets` (n, ..) are not what the loss takes."""
+        if not self.labels:
+            if targets.ndim != 1 or targets.is_floating_point():
+                raise ValueError(f"{who}: got targets of shape {tuple(targets.shape)}, {targets.dtype}, expected the number of "
+                                 "each sample, (n,) integers")
+            return
         shape = "(n, H, W)" if self.dense else f"(n, {self.num_outputs})" if self.multilabel else "(n,)"
         dims = 3 if self.dense else 2 if self.multilabel else 1
         if targets.ndim != dims or self.multilabel and targets.shape[1] != self.num_outputs:
@@ -82,23 +90,13 @@ def segmentation(num_classes, name=""):
     return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True)
 
 
-@dataclass(frozen=True)
-class Retrieval(Task):
-    """Which text belongs to which image: targets (n,) are numbers of the pairs and say nothing; loss and score read the outputs
-    (n, 2 d), the images' representations, then the texts', at unit length."""
-
-    def check(self, who, targets):
-        if targets.ndim != 1 or targets.is_floating_point():
-            raise ValueError(f"{who}: got targets of shape {tuple(targets.shape)}, {targets.dtype}, expected the number of each "
-                             "pair, (n,) integers")
-
-
 def retrieval(dim, name="", tau=0.1):
-    """Pairs of an image and a text, each represented by `dim` numbers.  Loss: InfoNCE of each image among the batch's texts and
-    of each text among its images, their mean, at temperature tau (our choice).  Score: recall at 1 in percent, mean of both
-    directions over all pairs of a split, see `recalls`."""
+    """Which text belongs to which image; targets (n,) are numbers of the pairs and say nothing.  Outputs (n, 2 dim): the
+    images' representations, then the texts', at unit length.  Loss: InfoNCE of each image among the batch's texts and of each
+    text among its images, their mean, at temperature tau (our choice).  Score: recall at 1 in percent, mean of both directions
+    over all pairs of a split, see `recalls`."""
     positive_int("dim", dim)
-    return Retrieval(name, 2 * dim, "R@1", PairContrast(number("tau", tau, above=0)), recall_at_1, modality="both")
+    return Task(name, 2 * dim, "R@1", PairContrast(number("tau", tau, above=0)), recall_at_1, modality="both", labels=False)
 
 
 @dataclass(frozen=True)

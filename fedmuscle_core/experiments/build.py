@@ -1,5 +1,7 @@
 """From settings to a federation: the world of the setup, read by the clients' networks."""
 
+import dataclasses
+
 import torch
 
 from ..client import HELD_OUT, Client, at_best
@@ -7,8 +9,15 @@ from ..federation import Federation
 from ..network import in_batches
 from ..networks.adaptation import adapt
 from ..networks.backbones import load_backbone, pixels_of
-from ..networks.client_network import ClientNetwork, DenseClientNetwork, DenseTailNetwork
+from ..networks.client_network import (
+    ClientNetwork,
+    DenseClientNetwork,
+    DenseTailNetwork,
+    RepresentationModel,
+    TextRepresentationModel,
+)
 from ..networks.last import Tail, split
+from ..networks.pair_network import PairNetwork, PairRepresentation, packed
 from ..networks.text import TEXT_LENGTH, load_tokenizer, token_ids
 from ..placement import at_work
 from ..seeds import seeded
@@ -75,13 +84,16 @@ def make_client(index, settings, world, public, held_out, device="cpu"):
     spec, compute = settings.setup.clients[index - 1], settings.compute
     task = task_named(spec.task)
     stream = ("task", spec.task) if settings.setup.one_start else ("client", index)
+    if task.modality == "both":
+        return make_pair_client(index, settings, world, public, held_out, device)
     with seeded(settings.seed, *stream, "weights"):
         backbone, trunk = load_backbone(spec.backbone), None
         if compute.adaptation == "last":
             trunk, backbone = split(backbone, compute.last_stages)
         network = make_network(task, backbone, spec.backbone, settings)
-    data = {part: (read(task, spec.backbone, pairs), wanted) for part, (pairs, wanted) in world.private(index).items()}
-    shared = {name: None if pairs is None else read(task, spec.backbone, pairs)
+    data = {part: (read(task, spec.backbone, task.modality, pairs), wanted)
+            for part, (pairs, wanted) in world.private(index).items()}
+    shared = {name: None if pairs is None else read(task, spec.backbone, task.modality, pairs)
               for name, pairs in (("public", public), ("held_out", held_out))}
     if trunk is not None:
         kept = KeptTrunk(trunk, spec.backbone, compute, device)
@@ -95,6 +107,31 @@ def make_client(index, settings, world, public, held_out, device="cpu"):
     if compute.adaptation == "frozen" and not (task.dense or settings.method.changes_public):
         keep_features(client)
     return client
+
+
+def make_pair_client(index, settings, world, public, held_out, device="cpu"):
+    """As `make_client`, of a client that reads images with texts, by a backbone for each."""
+    spec, compute = settings.setup.clients[index - 1], settings.compute
+    task = dataclasses.replace(task_named(spec.task), num_outputs=2 * settings.dim)
+    if len(spec.backbones) != 2 or compute.adaptation == "last":
+        raise ValueError(f"client {index}: got backbone {spec.backbone!r} and adaptation {compute.adaptation!r}, expected two, "
+                         "for images and texts, as in 'resnet_small+bert_small', and not 'last'")
+
+    def read_both(pairs):
+        return tuple(read(task, *reader, pairs) for reader in zip(spec.backbones, ("image", "text"), strict=True))
+
+    models = []
+    with seeded(settings.seed, "client", index, "weights"):
+        for name, make in zip(spec.backbones, (RepresentationModel, TextRepresentationModel), strict=True):
+            backbone = adapt(load_backbone(name), compute.adaptation, compute.lora_rank)
+            models.append(make(backbone, settings.dim, pixels_of(name, compute.image_size, compute.precision)))
+    data = {part: (read_both(pairs), wanted) for part, (pairs, wanted) in world.private(index).items()}
+    (images, ids), _ = data["train"]
+    network = PairNetwork(PairRepresentation(*models, images.shape[1:], ids.shape[1]))
+    return Client(index, network, None, task, **{part: (packed(*inputs), wanted) for part, (inputs, wanted) in data.items()},
+                  **{name: None if pairs is None else packed(*read_both(pairs)) for name, pairs in (
+                      ("public", public), ("held_out", held_out))},
+                  lr_scale=task.lr_scale, works_on=device, micro_batch_size=compute.micro_batch_size, offload=compute.offload)
 
 
 def make_network(task, backbone, name, settings):
@@ -113,10 +150,10 @@ def task_side(task):
     return source_named(task.source).size if task.source else SIZE
 
 
-def read(task, backbone, pairs):
-    """What a client sees of `Pairs`: the images (n, 3, H, W), or the captions' token ids (n, L); real texts are cut off after
-    TEXT_LENGTH tokens."""
-    if task.modality == "image":
+def read(task, backbone, modality, pairs):
+    """What a client sees of `Pairs`: "image", the images (n, 3, H, W), or "text", the captions' token ids (n, L); real texts
+    are cut off after TEXT_LENGTH tokens."""
+    if modality == "image":
         return pairs.images
     limits = {"max_length": TEXT_LENGTH, "cut": True} if task.source else {}
     return token_ids(load_tokenizer(backbone), pairs.captions, **limits)

@@ -129,7 +129,7 @@ def data_used(settings):
     used = building.world_for(settings).used()
     if used is None:
         return None
-    backbones = sorted({spec.backbone for spec in settings.setup.clients})
+    backbones = sorted({name for spec in settings.setup.clients for name in spec.backbones})
     return used | {"backbones": {name: backbone_digest(name) for name in backbones}}
 
 
@@ -145,7 +145,8 @@ def counted(network):
 
 def can_run(settings):
     """Whether the data and backbones of a run are at hand, see `backbones.at_hand`."""
-    return all(at_hand(spec.backbone) for spec in settings.setup.clients) and building.world_for(settings).is_here()
+    backbones = {name for spec in settings.setup.clients for name in spec.backbones}
+    return all(map(at_hand, backbones)) and building.world_for(settings).is_here()
 
 
 def is_stored(settings, folder):
@@ -170,7 +171,7 @@ def fingerprint(setup):
     scaled = sorted({(task.name, task.lr_scale) for spec in setup.clients if (task := task_named(spec.task)).lr_scale != 1})
     digest.update(repr(scaled).encode() if scaled else b"")
     digest.update(b"one start" if setup.one_start else b"")
-    for name in sorted({spec.backbone for spec in setup.clients}):
+    for name in sorted({name for spec in setup.clients for name in spec.backbones}):
         for path in sorted((BACKBONES / name).glob("*.safetensors")) + sorted((BACKBONES / name).glob("tokenizer.json")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:10]

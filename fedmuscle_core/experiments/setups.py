@@ -18,6 +18,11 @@ class ClientSpec(NamedTuple):
     backbone: str
     train_size: int
 
+    @property
+    def backbones(self):
+        """Names of the one backbone, or of the two, one for images and one for texts, that are written with + between them."""
+        return tuple(self.backbone.split("+"))
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -118,6 +123,18 @@ LABEL_SIZES = {"mlc": (100, 50, 25), "largest": (100, 50, 25), "brightest": (100
 TASK_COUNTS = (1, 2, 4, 8)                            # 4 are those of mfed_dense
 
 
+# CreamFL: the server's own model of images and texts, client 1, and nine others, three of each kind; public pairs are its data.
+CREAMFL = LONGER | {"public_domain": "pairs", "public_size": 1000, "contrastive_steps": 31}
+CREAMFL_CLIENTS = (
+    ClientSpec("public_pairs", "resnet_medium+bert_small", 1000),
+    *(ClientSpec(task, backbone, size) for task, size, backbones in (
+        ("ic10", 30, ("resnet_small", "vit_small", "segformer_medium")),
+        ("tc10", 300, ("bert_small", "distilbert_small", "bert_small")),
+        ("pairs", 300, ("resnet_small+distilbert_small", "vit_small+bert_small", "resnet_medium+distilbert_small")))
+      for backbone in backbones),
+)
+
+
 def sharing_setup(name, sizes, tuned_as="mfed_dense"):
     """A setup of M-Fed."""
     return Setup(name, with_tasks(sizes), MFED, one_start=True, tuned_as=tuned_as, tunes=(
@@ -213,6 +230,9 @@ SETUPS = {setup.name: setup for setup in (
     sharing_setup("mfed_labels", LABEL_SIZES),
     *(sharing_setup(f"tasks{count}", dict(list((DENSE_SIZES | LABEL_SIZES).items())[:count]))
       for count in TASK_COUNTS if count != 4),
+    Setup("creamfl", CREAMFL_CLIENTS, CREAMFL, tunes="server"),
+    Setup("creamfl35", (*CREAMFL_CLIENTS[:1], *(4 * CREAMFL_CLIENTS[1:4])[:10], *(4 * CREAMFL_CLIENTS[4:7])[:10],
+                        *5 * CREAMFL_CLIENTS[7:]), CREAMFL, tuned_as="creamfl"),               # the paper's numbers of clients
     *FOUNDATIONS,
     *map(official, FOUNDATIONS),
     Setup("foundation_mfed", with_tasks(FOUNDATION_DENSE, "efficientnet_lite2"),

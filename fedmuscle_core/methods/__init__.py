@@ -15,11 +15,13 @@ from .matfl import MaTFL
 from .mfed import MFed, MFedProximal
 from .centralised import Centralised
 from .muscle_mfed import MFedPerArchitecture, MuscleMFed
+from .creamfl import CreamFL, CreamFLMuscle, Distilled
 from .alpha_controls import ConstantMargin, ShuffledAlpha
 
-__all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "EncoderOnly", "FedAvg", "FedHeNN", "FedMuscle",
-           "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedPerArchitecture", "MFedProximal", "MaTFL",
-           "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples", "method_named", "of_group"]
+__all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "CreamFL", "CreamFLMuscle", "Distilled", "EncoderOnly",
+           "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedPerArchitecture",
+           "MFedProximal", "MaTFL", "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples", "method_named",
+           "of_group"]
 
 
 def method_named(name):

@@ -59,8 +59,8 @@ class CreamFL(Contrastive):
             raise ValueError(f"centre: got {self.centre!r}, expected one of the clients {sorted(cards)}")
         card = cards[self.centre]
         if card["modality"] != "both" or card["samples"] != card["public_size"]:
-            raise ValueError(f"centre: got client {self.centre} that reads {card['modality']!r} and has {card['samples']} private "
-                             f"samples, expected 'both' and the {card['public_size']} public pairs")
+            raise ValueError(f"centre: got client {self.centre} that reads {card['modality']!r} and has {card['samples']} "
+                             f"private samples, expected 'both' and the {card['public_size']} public pairs")
         if len(cards) < 2:
             raise ValueError("clients: got the centre alone, expected others, too")
 
@@ -112,16 +112,17 @@ class CreamFL(Contrastive):
         with at_work(client):
             for number, rows in enumerate(self.rows(client, message["round"])):
                 batch = client.public.take(rows)[0].to(client.device)
-                parts = seen(client, batch, message["round"], number)
-                loss = sum(or_nan(lambda z, name=name, rows=rows: self.contrast(
-                    z, held[name][rows], held[OTHER[name]][rows], before[name][rows].to(z.device)), z) for name, z in parts.items())
+                loss = 0.0
+                for name, z in seen(client, batch, message["round"], number).items():
+                    own, other, old = held[name][rows], held[OTHER[name]][rows], before[name][rows].to(z.device)
+                    loss = loss + or_nan(lambda z, served=(own, other, old): self.contrast(z, *served), z)
                 losses.append(step(client.contrastive_optimizer, loss))
         loss = local_phase(client, message["round"])
-        return represented(client) | {"contrastive_loss": sum(losses) / len(losses), "local_loss": loss}
+        return represented(client) | {"contrastive_loss": sum(losses) / max(1, len(losses)), "local_loss": loss}
 
     def contrast(self, z, own, other, before):
-        """L_inter + L_intra of unit-length rows (B, d): the client's, the server's of the same and of the other modality, and the
-        client's before the round."""
+        """L_inter + L_intra of unit-length rows (B, d): the client's, the server's of the same and of the other modality, and
+        the client's before the round."""
         return info_nce(z, other, tau=self.tau, normalize=False) + intra(z, own, before, self.tau)
 
     def distil(self, client, message):
@@ -172,8 +173,8 @@ class Distilled(CreamFL):
     name, label, colour = "distilled", "Distillation alone", "#737373"
     grid = {"local_lr": (2.5e-4, 5e-4, 1e-3, 2e-3), "kd": (0.03, 0.3, 3.0)}
 
-    def contrast(self, z, own, other, before):
-        return 0.0 * z.sum()
+    def rows(self, client, round):
+        return ()
 
 
 def intra(z, own, before, tau):

@@ -45,7 +45,7 @@ def probe(name, backbone, reads, labels=LABELS):
         for part, chosen in (("fitted", pool), ("scored", rows["validation"])):
             samples, wanted[part] = task_samples(task, chosen)
             features[part] = in_batches(lambda inputs: network.pool(network.features(inputs)),
-                                        read(task, name, Pairs(samples, samples)))
+                                        read(task, name, task.modality, Pairs(samples, samples)))
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
         classifier.fit(features["fitted"], wanted["fitted"])
         found[task.source] = classifier.score(features["scored"], wanted["scored"])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checks import one_of
-from ..tasks import VOID, Task, classification, multilabel, occurring_average_precision, segmentation
+from ..tasks import VOID, Task, classification, multilabel, occurring_average_precision, retrieval, segmentation
 from . import dense_labels
 from .edge_score import edge_score
 from .real.sources import source_named, source_table
@@ -17,9 +17,11 @@ from .real.sources import source_named, source_table
 class WorldTask(Task):
     """`layout` of its scenes, empty with real data; `source` of its real data, of `sources.sources()`, empty with scenes.
 
-    modality: "image", the scene or photo is read, or "text", its caption.  fine: of a dense task, see
-    `client_network.DenseClientNetwork`.  lr_scale: factor of the local learning rate (our choice: heads for pixels and models
-    of captions have further to go).  made_of: of a task on photos' masks, what its targets are of them, the masks if None.
+    modality: "image", the scene or photo is read, "text", its caption, or "both", which belong together: `num_outputs` is then
+    2, for representations of one number.  of_public: its private samples are the public pairs, as a server's own model has
+    them.  fine: of a dense task, see `client_network.DenseClientNetwork`.  lr_scale: factor of the local learning rate (our
+    choice: heads for pixels and models of captions have further to go).  made_of: of a task on photos' masks, what its targets
+    are of them, the masks if None.
     """
 
     made_of: Callable | None = None
@@ -27,6 +29,7 @@ class WorldTask(Task):
     fine: bool = False
     lr_scale: float = 1.0
     source: str = ""
+    of_public: bool = False
 
 
 def targets(task_name, scenes):
@@ -36,7 +39,8 @@ def targets(task_name, scenes):
     ic100: (n,) the two-digit number in reading order, -1 where there are not two.  ss: (n, 32, 32) class per pixel.
     tc10: as ic10, of a caption.  tcleft: (n,) the digit on the left of two, its tens digit, -1 where there are not two.
     semseg: as ss.  parts, saliency, edges: (n, 32, 32), see `dense_labels`.
-    largest, brightest: (n,) the digit that is.  upper: (n, 10) float, which digits occur in the upper half.
+    pairs, public_pairs: (n,) the number of the pair.  largest, brightest: (n,) the digit that is.
+    upper: (n, 10) float, which digits occur in the upper half.
     """
     present = scenes.classes >= 0
     if task_name in ("mlc", "upper"):
@@ -49,6 +53,8 @@ def targets(task_name, scenes):
         return torch.where(present.sum(1) == 2, 10 * first_two[:, 0] + first_two[:, 1], -1)
     if task_name == "tcleft":
         return targets("ic100", scenes).div(10, rounding_mode="floor")
+    if task_name in ("pairs", "public_pairs"):
+        return torch.arange(len(scenes.images))
     if task_name in ("ss", "semseg"):
         return scenes.masks
     if task_name in ("parts", "saliency", "edges"):
@@ -125,6 +131,8 @@ TASKS = {task.name: task for task in (
     _world_task(classification(10, "largest"), layout="multi"),
     _world_task(classification(10, "brightest"), layout="multi"),
     _world_task(multilabel(10, "upper"), **_LABELS),
+    _world_task(retrieval(1, "pairs"), layout="single"),
+    _world_task(retrieval(1, "public_pairs"), layout="single", of_public=True),
 )}
 
 REAL_KINDS = {          # of tasks on real data, "kind@source": its maker in the core, and what else it has

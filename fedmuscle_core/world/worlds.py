@@ -102,7 +102,7 @@ class World:
     @property
     def needs_captions(self):
         """Whether any client reads texts."""
-        return any(task_named(name).modality == "text" for name in self.tasks)
+        return any(task_named(name).modality != "image" for name in self.tasks)
 
     def check(self):
         """Raise ValueError, before any work, where the clients cannot have the public or the default domain."""
@@ -129,19 +129,21 @@ class SceneWorld(World):
         return SCENE_DOMAINS
 
     def _check_kind(self):
-        texts = [client for client, name in enumerate(self.tasks, 1) if task_named(name).modality == "text"]
+        texts = [client for client, name in enumerate(self.tasks, 1) if task_named(name).modality != "image"]
         if texts and self.public_domain not in (None, CAPTIONED_DOMAIN):
             raise ValueError(f"public_domain: got {self.public_domain!r}, expected {CAPTIONED_DOMAIN!r}: clients {texts} read "
                              "captions")
 
     def private(self, client):
-        task, found = task_named(self.tasks[client - 1]), {}
+        task, size, found = task_named(self.tasks[client - 1]), self.sizes[client - 1], {}
         for split, (scenes, rows) in self._own_scenes(client).items():
             drawn, texts = digit_scenes(*scenes), None
-            if task.modality == "text":
+            if task.modality != "image":
                 every = scene_captions(*scenes)
                 texts = [every[row] for row in torch.arange(len(every))[rows].tolist()]
             found[split] = Pairs(drawn.images[rows], texts), targets(task.name, drawn)[rows]
+        if task.of_public:
+            found["train"] = public_data(CAPTIONED_DOMAIN, size, self.seed), torch.arange(size)
         return found
 
     def _own_scenes(self, client):

@@ -24,7 +24,7 @@ class Method:
     contrastive_lr: rate of an optimiser for the representation model alone, None where none is needed.  grid: for tuning,
     {field of the settings: values}, all combinations, twelve; tied: {field: (field that it follows, factor)}.  ceiling: not
     federated, a bound for the others.  stays: why its messages cannot leave this process, empty if they can.  changes_public:
-    whether it augments public samples.
+    whether it augments public samples.  sometimes: names of what it does not measure of every client in every round.
     """
 
     name: ClassVar[str] = ""
@@ -37,6 +37,7 @@ class Method:
     ceiling: ClassVar[bool] = False
     stays: ClassVar[str] = ""
     changes_public: ClassVar[bool] = False
+    sometimes: ClassVar[tuple] = ()
     grid: ClassVar[dict] = {}
     tied: ClassVar[dict] = {}
     contrastive_lr: ClassVar[float | None] = None

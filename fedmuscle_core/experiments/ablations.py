@@ -43,6 +43,8 @@ GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 32
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
+SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
+CROWD = {"quick": "creamfl"}                          # in the place of creamfl35
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
@@ -255,6 +257,12 @@ def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=S
 def by_size(profile, seeds=None):
     """Clients of Setup 1 once, twice and four times."""
     return by_setup(profile, SIZES, seeds, most=FEW)
+
+
+def by_server(profile, seeds=None, setup="creamfl"):
+    """What trains the server's own model: the public pairs alone, or the clients as well."""
+    return {(setup, method): tuned_runs(profile, method, seeds, setup, SEVERAL if setup == "creamfl" else FEW)
+            for method in SERVER_METHODS}
 
 
 def by_mfed_variant(profile, seeds=None):

@@ -21,6 +21,7 @@ from ..networks.pair_network import PairNetwork, PairRepresentation, packed
 from ..networks.text import TEXT_LENGTH, load_tokenizer, token_ids
 from ..placement import at_work
 from ..seeds import seeded
+from ..tasks import recalls
 from ..world.real.sources import source_named
 from ..world.scenes import SIZE
 from ..world.tasks import task_named
@@ -182,6 +183,17 @@ def predicted_masks(federation, count=6):
             with at_best(client):
                 classes = in_batches(client.network, client.data["test"].inputs[:count]).argmax(1)
             found[client.name] = ["".join(f"{value:x}" for value in mask.flatten().tolist()) for mask in classes]
+    return found
+
+
+def recalls_in_test(federation):
+    """{client: `tasks.recalls` of its test pairs} of the clients that read pairs, with the parameters they are tested with."""
+    found = {}
+    for client in federation.clients:
+        if client.task.modality == "both" and "test" in client.data:
+            client.network.eval()
+            with at_best(client), at_work(client):
+                found[client.name] = recalls(in_batches(client.network, client.data["test"], device=client.device))
     return found
 
 

@@ -154,6 +154,12 @@ def notebook_17(profile, seeds=None):
     return ablations.flat(ablations.by_cell(profile, seeds)) if profile == "foundation" else []
 
 
+def notebook_18(profile, seeds=None):
+    """CreamFL with few clients and with the paper's number."""
+    return ablations.flat(ablations.by_server(profile, seeds), ablations.by_server(
+        profile, seeds, ablations.CROWD.get(profile, "creamfl35")))
+
+
 NOTEBOOKS_OF = {                                      # of the profiles that are not for all
     "foundation": ("15", "17"),
     "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data

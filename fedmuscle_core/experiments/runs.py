@@ -78,6 +78,8 @@ def run(settings, folder, progress=True, parked=None):
     else:
         record |= {"ledger": federation.ledger.table().values.tolist(), "alignment": federation.alignment,
                    "masks": building.predicted_masks(federation)}
+        if found := building.recalls_in_test(federation):
+            record["recalls"] = found
     if parameters:
         record |= {"device": identity["device"], "data": identity["data"], "parameters": parameters}
     append_run(folder, record, history)

@@ -48,7 +48,8 @@ def flaws_of_rows(history, settings):
     wanted |= {(client, tasks[client].metric, "test", last) for client in clients if settings.test_size}
     train = history[history["split"] == "train"]
     if type(settings.method).__module__.startswith(__package__.split(".")[0]):
-        everyone = set(train["metric"]) | {"local_loss"} if settings.absence == 0 else {"local_loss"}
+        always = set(train["metric"]) - set(settings.method.sometimes)
+        everyone = always | {"local_loss"} if settings.absence == 0 else {"local_loss"}
         wanted |= {(client, metric, "train", round)
                    for client in clients for metric in everyone for round in range(1, last + 1)}
     there = set(zip(*(history[name].tolist() for name in CELL), strict=True))

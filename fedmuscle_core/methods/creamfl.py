@@ -46,6 +46,7 @@ class CreamFL(Contrastive):
     group = "server"
     exchanges = "representations of all public pairs up and down"
     needs = "public pairs of images and texts; a server that trains a model of its own"
+    sometimes = ("contrastive_loss", "distance")
 
     centre: int | str = 1
     kd: float = 0.3
@@ -133,7 +134,7 @@ class CreamFL(Contrastive):
             pairs = dict(zip(OTHER, step.features.chunk(2, 1), strict=True))
             apart = sum((pairs[name] - message[name][step.wanted].to(loss.device)).square().sum(1).mean()
                         for name in OTHER if name in message)
-            distances.append(float(apart))
+            distances.append(apart.item())
             return loss + self.kd * apart
 
         loss = local_phase(client, message["round"], extend)

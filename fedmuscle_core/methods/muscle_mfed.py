@@ -65,6 +65,7 @@ class MuscleMFed(MFedPerArchitecture, FedMuscle):
     exchanges = "representations as in FedMuscle, parameters as in M-Fed"
     needs = "public data; several clients of an architecture; a server that relays and averages"
     grid = {"contrastive_lr": (3e-4, 1e-3), "tau": (0.2, 0.5), "lam": (0.3, 1.0, 3.0)}
+    sometimes = ("contrastive_loss",)
 
     def __post_init__(self):
         MFedPerArchitecture.__post_init__(self)

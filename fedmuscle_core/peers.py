@@ -1,8 +1,10 @@
-"""Which M peers serve a client: drawn at random, the most similar, those of its task first, or those that helped so far.
+"""Which M peers serve a client: drawn at random, the most similar, those of its task first, those that helped so far, or those
+of a kind that is given.
 
 All send the same representations.  "random" draws anew for every batch, "held" once a round; "similar" compares what the
 clients upload anyway; "task" needs to know the clients' tasks; "bandit" one number a client and round, its local loss, and
-keeps its peers for the round, so "held" is what it has to beat.
+keeps its peers for the round, so "held" is what it has to beat.  "shifted" is for experiments: clients are of as many kinds as
+there are `shifts`, in turn by their names, and one of kind k is served by those of kind k + shifts[k], counted in a circle.
 """
 
 import math
@@ -12,7 +14,7 @@ import torch
 from .alignment import linear_cka
 from .seeds import generator
 
-PEER_CHOICES = ("random", "held", "similar", "task", "bandit")
+PEER_CHOICES = ("random", "held", "similar", "task", "bandit", "shifted")
 
 
 def choose_peers(clients, num_peers, rng):
@@ -31,10 +33,11 @@ def choose_peers(clients, num_peers, rng):
     return chosen
 
 
-def choose(how, num_peers, uploads, rng, *, seed, round, tasks, gains):
+def choose(how, num_peers, uploads, rng, *, seed, round, tasks, gains, shifts=()):
     """{client: sorted list of its peers} as `how`, one of PEER_CHOICES, says, chosen among the clients in `uploads`.
 
-    uploads: {client: unit-length representations (B, d) of the batch}.  tasks: {client: name}.  gains: as kept by `credit`.
+    uploads: {client: unit-length representations (B, d) of the batch}.  tasks: {client: name}, of all clients.  gains: as kept
+    by `credit`.
     As many as `num_peers`, or all others where they are fewer.
     """
     clients = sorted(uploads)
@@ -46,7 +49,7 @@ def choose(how, num_peers, uploads, rng, *, seed, round, tasks, gains):
     if how == "held":
         return choose_peers(clients, num_peers, rng)
     rank = {"similar": lambda: _similarity(uploads), "task": lambda: _same_task(tasks, clients),
-            "bandit": lambda: _upper_bounds(gains, clients, round)}[how]()
+            "bandit": lambda: _upper_bounds(gains, clients, round), "shifted": lambda: _shifted(sorted(tasks), shifts)}[how]()
     chosen = {}
     for client in clients:
         others = [other for other in clients if other != client]
@@ -63,6 +66,12 @@ def _similarity(uploads):
 
 def _same_task(tasks, clients):
     return {(one, other): tasks[one] == tasks[other] for one in clients for other in clients}
+
+
+def _shifted(clients, shifts):
+    kinds = {client: place % len(shifts) for place, client in enumerate(clients)}
+    wanted = {client: (kind + shifts[kind]) % len(shifts) for client, kind in kinds.items()}
+    return {(one, other): kinds[other] == wanted[one] for one in clients for other in clients}
 
 
 def _upper_bounds(gains, clients, round):

@@ -15,8 +15,20 @@ from fedmuscle_core.seeds import generator
 SETUP_1 = {1: "mlc", 2: "mlc", 3: "mlc", 4: "ic100", 5: "ic100", 6: "ic10"}
 
 
-def choose(how, uploads, rng, num_peers=1, *, gains=None, round=1):
-    return peers.choose(how, num_peers, uploads, rng, seed=0, round=round, tasks=SETUP_1, gains=gains or {})
+def choose(how, uploads, rng, num_peers=1, *, gains=None, round=1, shifts=(0, 1)):
+    return peers.choose(how, num_peers, uploads, rng, seed=0, round=round, tasks=SETUP_1, gains=gains or {}, shifts=shifts)
+
+
+def test_shifted_peers_are_of_the_kind_that_is_given():
+    """Six clients of three kinds: 1 and 4, 2 and 5, 3 and 6."""
+    rows = uploads(dict.fromkeys(range(1, 7), "a"))
+    draws = [choose("shifted", rows, generator(seed), shifts=(1, 0, 1)) for seed in range(30)]
+    assert {draw[1][0] for draw in draws} == {2, 5} == {draw[4][0] for draw in draws}      # kind 0 by kind 1
+    assert {draw[2][0] for draw in draws} == {5} and {draw[5][0] for draw in draws} == {2}             # kind 1 by its own
+    assert {draw[3][0] for draw in draws} == {1, 4}                                        # kind 2 by kind 0
+    rows.pop(4)
+    assert {choose("shifted", rows, generator(seed), shifts=(1, 0, 1))[3][0] for seed in range(9)} == {1}  # places stay
+    assert set(choose("shifted", rows, generator(0), 2, shifts=(1, 0, 1))[2]) >= {5}       # more than there are of a kind
 
 
 def uploads(groups, seed=0):
@@ -108,6 +120,7 @@ def test_credit_is_the_standardised_relative_fall():
 def test_every_choice_costs_the_same_bytes_but_for_the_bandits_one_number(tiny):
     sent = {}
     for choice in peers.PEER_CHOICES:
-        history, _ = fit(tiny(num_peers=1, peer_choice=choice))
+        shifts = {"shifts": (1,)} if choice == "shifted" else {}
+        history, _ = fit(tiny(num_peers=1, peer_choice=choice, **shifts))
         sent[choice] = history[history["round"] == 2]["bytes"].max()
     assert {choice: sent[choice] - sent["random"] for choice in sent} == dict.fromkeys(peers.PEER_CHOICES, 0) | {"bandit": 4}

@@ -15,6 +15,9 @@ EXACT_UP_TO = 4                                       # more peers: the sampled 
 NUM_SAMPLES = 64
 EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
 CHOICES = ("random", "bandit", "held", "similar", "task")
+CROWD_CHOICES = ("random", "held", "similar", "task", "bandit")
+KIND_NAMES = ("MLC resnet", "MLC segformer", "MLC vit", "IC100 segformer", "IC100 vit", "IC10 resnet")      # of MAIN's clients
+CROWD_SETUP = {"quick": "clients12"}                  # in the place of clients24
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters")
 DIGIT_LAYOUTS = ("single", "scenes", "number", "full")          # one digit; one to four; two; four: all of one pool
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
@@ -43,6 +46,9 @@ GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 32
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
+RATE_FACTORS = (1.0, 0.1, 0.3, 3.0)                   # of the tuned contrastive rate
+SCHEDULES = ("constant", "cosine", "sqrt")
+PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4})
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
 CROWD = {"quick": "creamfl"}                          # in the place of creamfl35
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
@@ -140,6 +146,27 @@ def by_choice(profile, seeds=None, setup=MAIN):
     return {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
         (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
         for choice in some(profile, CHOICES)}
+
+
+def by_kind_of_peer(profile, setup="clients24"):
+    """Every client served by one peer of one kind, the kinds of MAIN's clients: all pairs of kinds, on two tuning seeds, to be
+    judged on validation samples."""
+    seeds = setup_named(setup).tuning_seeds[:1 if profile == "quick" else 2]
+    runs = {(None, "local"): profile_settings(profile, setup, "local", seeds, test_size=0)}
+    for shift in range(2 if profile == "quick" else len(KIND_NAMES)):
+        runs[shift, "fedmuscle"] = [settings.replace(num_peers=1, peer_choice="shifted", shifts=(shift,) * len(KIND_NAMES))
+                                    for settings in profile_settings(profile, setup, "fedmuscle", seeds, test_size=0)]
+    return runs
+
+
+def by_crowd_choice(profile, seeds=None, oracle=None, setup="clients24"):
+    """How the server chooses the one peer of each of many clients.  oracle: the best kind for each kind, as shifts, see
+    `peers`."""
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)} | {
+        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice=choice)
+        for choice in some(profile, CROWD_CHOICES)}
+    return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
+        profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
@@ -263,6 +290,22 @@ def by_server(profile, seeds=None, setup="creamfl"):
     """What trains the server's own model: the public pairs alone, or the clients as well."""
     return {(setup, method): tuned_runs(profile, method, seeds, setup, SEVERAL if setup == "creamfl" else FEW)
             for method in SERVER_METHODS}
+
+
+def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
+    """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured."""
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)}
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
+    return runs | {((factor, schedule), "fedmuscle_traced"): [
+        settings.replace(method="fedmuscle_traced", schedule=schedule, contrastive_lr=factor * settings.method.contrastive_lr)
+        for settings in tuned] for factor in some(profile, RATE_FACTORS) for schedule in some(profile, SCHEDULES)}
+
+
+def by_phases(profile, seeds=None, setup="hundred_rounds"):
+    """Longer contrastive [T] or local [E] phases of a hundred rounds, schedule "constant"."""
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
+    return {(", ".join(f"{name} {value}" for name, value in changes.items()) or "as they are", "fedmuscle_traced"): [
+        settings.replace(method="fedmuscle_traced", **changes) for settings in tuned] for changes in some(profile, PHASES)}
 
 
 def by_mfed_variant(profile, seeds=None):

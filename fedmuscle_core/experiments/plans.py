@@ -160,6 +160,17 @@ def notebook_18(profile, seeds=None):
         profile, seeds, ablations.CROWD.get(profile, "creamfl35")))
 
 
+def notebook_20(profile, seeds=None):
+    """A hundred rounds whose phases are measured."""
+    return ablations.flat(ablations.by_rate_and_schedule(profile, seeds), ablations.by_phases(profile, seeds))
+
+
+def notebook_23(profile, seeds=None):
+    """Which kind of peer helps whom, and how the server may choose; the oracle's runs depend on the first of these."""
+    setup = ablations.CROWD_SETUP.get(profile, "clients24")
+    return ablations.flat(ablations.by_kind_of_peer(profile, setup), ablations.by_crowd_choice(profile, seeds, None, setup))
+
+
 NOTEBOOKS_OF = {                                      # of the profiles that are not for all
     "foundation": ("15", "17"),
     "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data

@@ -219,6 +219,8 @@ SETUPS = {setup.name: setup for setup in (
     Setup("embedded2", EMBEDDED_2, PAIRS, paper="paper2"),
     Setup("noniid", NONIID, LONGER, tuned_as="embedded1", paper="paper_noniid"),
     Setup("quickstart", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED, tuned_as="embedded1"),
+    Setup("hundred_rounds", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED | {
+        "rounds": 100, "contrastive_steps": 12, "local_epochs": 1, "num_peers": 2}, tuned_as="embedded1"),
     Setup("clients12", EMBEDDED_1 * 2, EMBEDDED, tuned_as="embedded1"),       # private sets of their own
     Setup("clients24", EMBEDDED_1 * 4, EMBEDDED, tuned_as="embedded1"),
     Setup("one_kind", with_backbones(EMBEDDED_1, "resnet_medium"), EMBEDDED, tuned_as="embedded1"),

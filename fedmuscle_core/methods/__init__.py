@@ -15,13 +15,14 @@ from .matfl import MaTFL
 from .mfed import MFed, MFedProximal
 from .centralised import Centralised
 from .muscle_mfed import MFedPerArchitecture, MuscleMFed
+from .traced import TracedFedMuscle
 from .creamfl import CreamFL, CreamFLMuscle, Distilled
 from .alpha_controls import ConstantMargin, ShuffledAlpha
 
 __all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "CreamFL", "CreamFLMuscle", "Distilled", "EncoderOnly",
-           "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx", "Gramian", "Local", "MFed", "MFedPerArchitecture",
-           "MFedProximal", "MaTFL", "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples", "method_named",
-           "of_group"]
+           "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx", "Gramian", "Local", "MaTFL", "MFed",
+           "MFedPerArchitecture", "MFedProximal", "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples",
+           "TracedFedMuscle", "method_named", "of_group"]
 
 
 def method_named(name):

@@ -1,5 +1,6 @@
 """What the methods with a contrastive phase share: public batches, and the exchange of representations with peers."""
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,6 +17,12 @@ from ..placement import at_work
 from ..seeds import generator
 
 REFRESHES = ("batch", "round")
+# {name: share of the contrastive rate in a round, from 1, of so many}
+SCHEDULES = {
+    "constant": lambda round, rounds: 1.0,
+    "cosine": lambda round, rounds: (1 + math.cos(math.pi * (round - 1) / rounds)) / 2,
+    "sqrt": lambda round, rounds: 1 / math.sqrt(round),
+}
 UNIT = 1e-3                                           # how far the length of a representation may be from 1
 
 
@@ -23,7 +30,8 @@ UNIT = 1e-3                                           # how far the length of a 
 class Contrastive(Method):
     """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes
     over
-    the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
+    the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature; schedule: of
+    the rate over rounds, of SCHEDULES."""
 
     uses_public, group, needs = True, "aligning", "public data"
     grid = {"contrastive_lr": (1e-4, 3e-4, 1e-3), "tau": (0.1, 0.2, 0.5, 1.0)}
@@ -33,12 +41,14 @@ class Contrastive(Method):
     contrastive_epochs: int = 1
     contrastive_steps: int | None = None
     tau: float = 0.2
+    schedule: str = "constant"
 
     def __post_init__(self):
         positive_int("batch_size", self.batch_size)
         positive_int("contrastive_epochs", self.contrastive_epochs)
         if self.contrastive_steps is not None:
             positive_int("contrastive_steps", self.contrastive_steps)
+        one_of("schedule", self.schedule, SCHEDULES)
         checks.number("contrastive_lr", self.contrastive_lr, above=0)
         checks.number("tau", self.tau, above=0)
 
@@ -56,6 +66,10 @@ class Contrastive(Method):
     def num_batches(self, public_size):
         """Public batches a round."""
         return self.contrastive_steps or self.contrastive_epochs * (public_size // self.batch_size)
+
+    def set_rate(self, client, round, rounds):
+        """Give the client's contrastive optimiser the rate of a round."""
+        client.contrastive_optimizer.param_groups[0]["lr"] = self.contrastive_lr * SCHEDULES[self.schedule](round, rounds)
 
     def rows(self, client, round):
         """The rows of every public batch of a round, as a client draws them."""
@@ -92,7 +106,7 @@ class PeerMemory:
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
-    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.
+    same for all clients; with own_views every client's is another.  peer_choice, shifts: see `peers`.
     refresh: "batch", peers' representations are of this very batch, or
     "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
 
@@ -102,6 +116,7 @@ class WithPeers(Contrastive):
     augment: bool = False
     own_views: bool = False
     peer_choice: str = "random"
+    shifts: tuple = ()
     refresh: str = "batch"
 
     def __post_init__(self):
@@ -112,6 +127,12 @@ class WithPeers(Contrastive):
         if self.own_views and not self.augment:
             raise ValueError("own_views: got True without augment, expected False: there are no views")
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
+        object.__setattr__(self, "shifts", tuple(self.shifts))
+        if any(type(shift) is not int or shift < 0 for shift in self.shifts):
+            raise ValueError(f"shifts: got {self.shifts}, expected whole numbers from 0")
+        if bool(self.shifts) != (self.peer_choice == "shifted"):
+            raise ValueError(f"shifts: got {self.shifts} with peer_choice {self.peer_choice!r}, expected some with 'shifted', "
+                             "none with others")
         one_of("refresh", self.refresh, REFRESHES)
         if self.refresh == "round" and self.augment:
             raise ValueError("augment: got True, expected False with refresh 'round', whose uploads serve every batch")
@@ -205,14 +226,15 @@ class WithPeers(Contrastive):
             return [], {}
         tasks, kinds, places = server.known("task"), self.kinds(server), range(len(numbers))
         chosen = [choose(self.peer_choice, self.num_peers, {client: parts[place] for client, parts in uploads.items()}, rng,
-                         seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains) for place in places]
+                         seed=server.seed, round=round, tasks=tasks, gains=server.memory.gains, shifts=self.shifts)
+                  for place in places]
 
         def message_of(client):
             members = [[client, *peers[client]] for peers in chosen]
             own = [[kinds[member] for member in several] for several in members]
             payloads = [self.serve(torch.stack([uploads[peer][place] for peer in members[place][1:]]), own[place])
                         for place in places]
-            return {"round": round, "batches": numbers, "kinds": own, "payloads": payloads}
+            return {"round": round, "rounds": server.rounds, "batches": numbers, "kinds": own, "payloads": payloads}
 
         return [Stage("contrast", takers, message_of, lambda client, reply: expect(reply, {"loss": float}))], chosen[-1]
 
@@ -243,6 +265,7 @@ class WithPeers(Contrastive):
     def contrast(self, client, message):
         """One step on the loss for every batch of the message; {"loss": sum}."""
         total = 0.0
+        self.set_rate(client, message["round"], message["rounds"])
         with at_work(client):
             for number, kinds, payload in zip(message["batches"], message["kinds"], message["payloads"], strict=True):
                 where = message["round"], number

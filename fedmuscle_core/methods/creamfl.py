@@ -90,7 +90,8 @@ class CreamFL(Contrastive):
         away = [client for client in server.clients if client not in (centre, *present)]
         loss = {"contrastive_loss": float, "local_loss": float}
         answers, alone = yield [
-            Stage("learn", present, lambda client: {"round": round, "image": sent["image"], "text": sent["text"]},
+            Stage("learn", present, lambda client: {"round": round, "rounds": server.rounds, "image": sent["image"],
+                                                      "text": sent["text"]},
                   lambda client, reply: self.checked(reply, self.like(server, self.parts(server, client)) | loss)),
             Stage("local", away, lambda client: {"round": round}, lambda client, reply: expect(reply, {"local_loss": float}))]
         wanted = {name: aggregate([reply[name] for reply in answers.values() if name in reply], sent[other])
@@ -109,6 +110,7 @@ class CreamFL(Contrastive):
     def learn(self, client, message):
         """Contrastive steps, a local phase, and what the client then makes of all public pairs."""
         before, losses = represented(client), []
+        self.set_rate(client, message["round"], message["rounds"])
         held = {name: message[name].to(client.device) for name in OTHER}
         with at_work(client):
             for number, rows in enumerate(self.rows(client, message["round"])):
@@ -132,8 +134,8 @@ class CreamFL(Contrastive):
 
         def extend(loss, step):
             pairs = dict(zip(OTHER, step.features.chunk(2, 1), strict=True))
-            apart = sum((pairs[name] - message[name][step.wanted].to(loss.device)).square().sum(1).mean()
-                        for name in OTHER if name in message)
+            apart = sum(((pairs[name] - message[name][step.wanted].to(loss.device)).square().sum(1).mean()
+                         for name in OTHER if name in message), start=torch.zeros_like(loss))
             distances.append(apart.item())
             return loss + self.kd * apart
 

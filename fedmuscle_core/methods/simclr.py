@@ -35,10 +35,12 @@ class SimCLR(Contrastive):
         return whole if self.budget == "steps" else math.ceil(whole / 2)
 
     def play(self, server, round):
-        return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round}, lambda client, reply: expect(
-            reply, {"contrastive_loss": float, "local_loss": float}), ends=True)))
+        return by_metric((yield Stage("learn", server.clients, lambda client: {"round": round, "rounds": server.rounds},
+                                      lambda client, reply: expect(reply, {"contrastive_loss": float, "local_loss": float}),
+                                      ends=True)))
 
     def learn(self, client, message):
+        self.set_rate(client, message["round"], message["rounds"])
         return {"contrastive_loss": self.contrast(client, message["round"]),
                 "local_loss": local_phase(client, message["round"])}
 

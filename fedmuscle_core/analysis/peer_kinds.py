@@ -1,0 +1,34 @@
+"""Which kind of peer helps which kind of client: from runs in which every client was served by one kind alone."""
+
+import numpy as np
+import pandas as pd
+
+from ..experiments.statistics import SCORE_LIMITS
+
+
+def best_validation(history):
+    """Log-odds of every client's best validation score over rounds: a Series over (seed, client)."""
+    best = history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max()
+    share = best.clip(*SCORE_LIMITS) / 100
+    return np.log(share / (1 - share))
+
+
+def kind_gains(histories, local, names):
+    """(K, K) table: change in log-odds against `local`, on validation samples, of clients of the kind of the row that are
+    served by the kind of the column; mean over clients and seeds.
+
+    histories: {shift: history} of runs with K equal `shifts`, see `peers`; client c is of kind (c - 1) mod K, `names` in turn.
+    """
+    count, alone, table = len(names), best_validation(local), pd.DataFrame(index=names, columns=names, dtype=float)
+    for shift, history in histories.items():
+        gains = best_validation(history) - alone
+        kinds = (gains.index.get_level_values("client") - 1) % count
+        for kind, gain in gains.groupby(kinds).mean().items():
+            table.iloc[kind, (kind + shift) % count] = gain
+    return table.rename_axis(index="client", columns="served by")
+
+
+def oracle_shifts(table):
+    """The shifts by which each kind is served by what `kind_gains` says is best for it, a tuple."""
+    best = table.to_numpy().argmax(1)
+    return tuple(int((other - kind) % len(table)) for kind, other in enumerate(best))

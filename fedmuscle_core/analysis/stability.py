@@ -1,0 +1,74 @@
+"""A federation that can be solved: linear models, quadratic losses, gradient descent; what FedMuscle's two phases do to it.
+
+Client n has one number w_n for each direction of the public data, which is all that its representation is there.
+
+    local loss        h/2 (w_n - a_n)^2,   E steps of rate eta_l:   w_n - a_n  is multiplied by  rho_l = (1 - eta_l h)^E
+    contrastive loss  c/2 sum over its M peers (w_n - w_m)^2, peers constant, all clients at once, T steps of eta_c
+
+The mean of the w_n stays, with all others as peers exactly, with fewer in expectation, and every difference between clients is
+multiplied by  rho_c = (1 - eta_c c M N / (N - 1))^T.  So a round maps the gap of two clients
+
+    delta  ->  rho_l rho_c delta + (1 - rho_l) (a_1 - a_2),
+    which comes to rest at  delta* = (a_1 - a_2) (1 - rho_l) / (1 - rho_l rho_c)  if and only if  |rho_l rho_c| < 1,
+
+where the contrastive phase takes (1 - rho_c) delta* away that the local phase gives back: a tug of war that ends only as eta_c
+goes to 0.  Ours; neither paper has it.
+"""
+
+import numpy as np
+
+from ..checks import number, positive_int
+
+
+def contraction(rate, curvature, steps):
+    """(1 - rate curvature)^steps, by which gradient descent multiplies the distance to where a quadratic is least."""
+    return (1 - rate * curvature) ** positive_int("steps", steps, least=0)
+
+
+def spread(num_clients, num_peers):
+    """M N / (N - 1): by how much the difference of two of N clients is steeper than the distance to one constant peer."""
+    if not 1 <= num_peers < num_clients:
+        raise ValueError(f"num_peers: got {num_peers}, expected 1 to {num_clients - 1} with {num_clients} clients")
+    return num_peers * num_clients / (num_clients - 1)
+
+
+def largest_rate(curvature, num_clients=2, num_peers=1):
+    """The contrastive rate from which on the contrastive phase drives clients apart: 2 / (c M N / (N - 1))."""
+    return 2 / (number("curvature", curvature, above=0) * spread(num_clients, num_peers))
+
+
+def resting_gap(gap, rho_local, rho_contrast):
+    """delta* of two clients whose own optima are `gap` apart; ValueError where there is none."""
+    if not abs(rho_local * rho_contrast) < 1:
+        raise ValueError(f"rho_local, rho_contrast: got {rho_local:g}, {rho_contrast:g}, expected a product below 1 in size")
+    return gap * (1 - rho_local) / (1 - rho_local * rho_contrast)
+
+
+def tug(gap, rho_local, rho_contrast):
+    """(1 - rho_c) delta*: what each phase takes back of the other, round by round, at rest."""
+    return (1 - rho_contrast) * resting_gap(gap, rho_local, rho_contrast)
+
+
+def play(optima, rounds, *, local_rate, contrastive_rate, local_steps, contrastive_steps, h=1.0, c=1.0, num_peers=None, seed=0):
+    """Step by step: (rounds, 2, N) of the w_n after each contrastive and each local phase, beginning at the optima.
+
+    optima: the a_n of N clients.  contrastive_rate: a number or one a round.  num_peers: drawn anew for every step, all if
+    None.
+    """
+    optima = np.asarray(optima, dtype=float)
+    count, rng = len(optima), np.random.default_rng(seed)
+    spread(count, num_peers or count - 1)
+    rates, w, found = np.broadcast_to(contrastive_rate, rounds), optima.copy(), []
+    for rate in rates:
+        for _ in range(contrastive_steps):
+            pull = np.empty(count)
+            for client in range(count):
+                others = np.delete(np.arange(count), client)
+                peers = others if num_peers is None else rng.choice(others, num_peers, replace=False)
+                pull[client] = c * (w[client] - w[peers]).sum()
+            w = w - rate * pull
+        found.append([w, w])
+        for _ in range(local_steps):
+            w = w - local_rate * h * (w - optima)
+        found[-1][1] = w
+    return np.array(found)

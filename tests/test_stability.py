@@ -1,0 +1,72 @@
+"""The solvable federation: closed forms against playing it step by step, on both sides of the limit."""
+
+import numpy as np
+import pytest
+
+from fedmuscle_core.analysis.stability import contraction, largest_rate, play, resting_gap, spread, tug
+
+TWO = {"local_rate": 0.1, "contrastive_rate": 0.05, "local_steps": 5, "contrastive_steps": 8, "h": 0.7, "c": 1.3}
+
+
+def rhos(values, num_clients=2, num_peers=1):
+    return (contraction(values["local_rate"], values["h"], values["local_steps"]),
+            contraction(values["contrastive_rate"], values["c"] * spread(num_clients, num_peers), values["contrastive_steps"]))
+
+
+def test_two_clients_come_to_rest_where_the_formula_says():
+    path = play([1.0, -0.5], 200, **TWO)
+    gaps, (rho_local, rho_contrast) = path[:, :, 0] - path[:, :, 1], rhos(TWO)
+    assert gaps[-1, 1] == pytest.approx(resting_gap(1.5, rho_local, rho_contrast))
+    assert gaps[-1, 1] - gaps[-1, 0] == pytest.approx(tug(1.5, rho_local, rho_contrast))
+    assert gaps[5, 1] == pytest.approx(rho_local * rho_contrast * gaps[4, 1] + (1 - rho_local) * 1.5)
+    assert path[-1, 1].mean() == pytest.approx(0.25)                          # the mean stays
+
+
+def test_with_all_peers_every_difference_shrinks_by_the_same_factor():
+    values, optima = TWO | {"contrastive_rate": 0.02}, np.array([1.0, -0.5, 0.3, 2.0])
+    path, (rho_local, rho_contrast) = play(optima, 300, **values), rhos(values, 4, 3)
+    wanted = optima.mean() + resting_gap(optima - optima.mean(), rho_local, rho_contrast)
+    assert np.allclose(path[-1, 1], wanted)
+
+
+def test_peers_drawn_at_random_shrink_differences_by_that_factor_on_average():
+    values = TWO | {"contrastive_steps": 1, "local_steps": 0}
+    optima = np.array([1.0, -0.5, 0.3, 2.0])
+    ends = np.mean([play(optima, 1, num_peers=2, seed=seed, **values)[0, 0] for seed in range(4000)], axis=0)
+    _, rho = rhos(values, 4, 2)
+    assert np.allclose(ends - optima.mean(), rho * (optima - optima.mean()), atol=0.01)
+
+
+@pytest.mark.parametrize(("num_clients", "share"), [(2, 0.98), (2, 1.02), (5, 0.98), (5, 1.02)])
+def test_above_the_largest_rate_the_contrastive_phase_drives_clients_apart(num_clients, share):
+    rate = share * largest_rate(1.3, num_clients, num_clients - 1)
+    path = play(np.linspace(-1, 1, num_clients), 1, local_rate=0.0, contrastive_rate=rate, local_steps=1, contrastive_steps=400,
+                c=1.3)
+    assert (np.ptp(path[0, 0]) < 1) == (share < 1)
+
+
+def test_local_phases_can_hold_what_the_contrastive_phase_alone_would_not():
+    values = TWO | {"contrastive_rate": 1.01 * largest_rate(1.3), "contrastive_steps": 3}
+    path, (rho_local, rho_contrast) = play([1.0, -0.5], 400, **values), rhos(values)
+    assert abs(rho_contrast) > 1 > abs(rho_local * rho_contrast)
+    assert path[-1, 1, 0] - path[-1, 1, 1] == pytest.approx(resting_gap(1.5, rho_local, rho_contrast))
+    with pytest.raises(ValueError, match="rho_local, rho_contrast: got 0.9, -1.2, expected a product below 1"):
+        resting_gap(1.0, 0.9, -1.2)
+
+
+def test_the_tug_of_war_ends_with_the_rate():
+    rates = 0.05 / np.arange(1, 401)
+    falling, constant = (play([1.0, -0.5], 400, **TWO | {"contrastive_rate": rate}) for rate in (rates, 0.05))
+    def moved(path):
+        return np.abs(np.diff(path[:, 1] - path[:, 0]))[-1, 0]
+    assert moved(falling) < 0.02 * moved(constant)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: spread(3, 3), "num_peers: got 3, expected 1 to 2 with 3 clients"),
+    (lambda: largest_rate(0.0), "curvature: got 0.0"),
+    (lambda: contraction(0.1, 1.0, -1), "steps: got -1"), (lambda: play([0, 1], 1, num_peers=2, **TWO), "num_peers: got 2"),
+])
+def test_bad_values_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

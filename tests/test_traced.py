@@ -34,7 +34,7 @@ def test_measuring_changes_nothing(refresh):
 def test_drift_is_what_each_phase_moves(monkeypatch):
     """Without local phases nothing drifts in them; the contrastive drift is that of the whole round."""
     monkeypatch.setattr("fedmuscle_core.methods.fedmuscle.local_phase", lambda client, round: 0.0)
-    found = federation(method("fedmuscle_traced"))
+    found = federation(method("fedmuscle_traced"), plain=True)
     before = {client.name: traced.probes(client) for client in found.clients}
     history = found.fit(1, progress=False).query("split == 'train'").pivot(index="client", columns="metric", values="value")
     assert (history["drift_local"] == 0).all() and torch.allclose(

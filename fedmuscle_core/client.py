@@ -25,19 +25,26 @@ class Training:
     round, and its head could not follow the representation (our choice; Local gets the same).
 
     keep_best: a client with validation samples is tested with the parameters it had at its best score on them, the first of
-    equal ones, not with those it ends with; how alike representations are is measured with the latter."""
+    equal ones, not with those it ends with; how alike representations are is measured with the latter.
+
+    noise_multiplier, clip: DP-SGD (Abadi et al., 2016) in the place of ordinary steps where the first is above 0, see
+    `private_phase`; `privacy.accounting` tells what it is worth."""
 
     local_epochs: int = 1
     local_lr: float = 1e-3
     local_batch_size: int = 16
     min_local_steps: int = 10
     keep_best: bool = False
+    noise_multiplier: float = 0.0
+    clip: float = 1.0
 
     def __post_init__(self):
         boolean("keep_best", self.keep_best)
         for name in ("local_epochs", "local_batch_size", "min_local_steps"):
             positive_int(name, getattr(self, name))
         number("local_lr", self.local_lr, above=0)
+        number("noise_multiplier", self.noise_multiplier, least=0)
+        number("clip", self.clip, above=0)
 
 
 class Client:
@@ -171,8 +178,11 @@ def local_phase(client, round, extend=None):
     """Passes of the task loss over the private set, the whole network learning, see `Training`; returns the mean loss, nan
     where a parameter ends as NaN or infinity.
 
-    extend: function (loss, `LocalStep`) -> loss, for methods whose local objective has a further term.
+    extend: function (loss, `LocalStep`) -> loss, for methods whose local objective has a further term.  ValueError for one
+    where steps are private.
     """
+    if client.training.noise_multiplier:
+        return private_phase(client, round, extend)
     data, task, losses = client.data["train"], client.task, []
     order = generator(client.seed, "client", client.name, "local", round)
     passes, total = local_steps(client.training, data.size)
@@ -190,6 +200,40 @@ def local_phase(client, round, extend=None):
                 losses.append(step(client.local_optimizer, loss))
         (flat,) = client.local_optimizer.param_groups[0]["params"]
         return sum(losses) / len(losses) if torch.isfinite(flat).all() else math.nan
+
+
+def private_phase(client, round, extend=None):
+    """As `local_phase`, by DP-SGD: as many steps, each on a Poisson sample of the private set, every sample with probability
+    q = batch size / n;
+
+        step along  1 / (q n) ( sum_{i in sample} g_i min(1, clip / |g_i|) + noise_multiplier clip N(0, I) ),
+
+    g_i the gradient of sample i's loss with respect to all that learns.  The loss that it returns is measured, not private.
+    """
+    if extend is not None:
+        raise ValueError(f"noise_multiplier: got {client.training.noise_multiplier} with a method whose local objective has a "
+                         "further term, expected 0")
+    data, task, training, losses = client.data["train"], client.task, client.training, []
+    draws, noise = (generator(client.seed, "client", client.name, name, round) for name in ("poisson", "noise"))
+    _, total = local_steps(training, data.size)
+    rate = min(1.0, training.local_batch_size / data.size)
+    client.network.train()
+    with at_work(client), own_randomness(client, "local dropout", round):
+        (flat,) = client.local_optimizer.param_groups[0]["params"]
+        for _ in range(total):
+            summed = torch.zeros_like(flat)
+            for row in (torch.rand(data.size, generator=draws) < rate).nonzero():
+                inputs, wanted = (part.to(client.device) for part in data.take(row))
+                loss = task.loss(client.network(inputs), wanted)
+                loss.backward()
+                losses.append(loss.item())
+                summed += flat.grad * (training.clip / flat.grad.norm()).clamp(max=1.0)
+                flat.grad.zero_()
+            drawn = torch.randn(flat.shape, generator=noise).to(flat)
+            flat.grad.copy_((summed + training.noise_multiplier * training.clip * drawn) / (rate * data.size))
+            client.local_optimizer.step()
+            flat.grad.zero_()
+        return sum(losses) / max(1, len(losses)) if torch.isfinite(flat).all() else math.nan
 
 
 def accumulated(client, inputs, wanted, size):

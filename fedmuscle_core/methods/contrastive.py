@@ -108,7 +108,8 @@ class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
     same for all clients; with own_views every client's is another.  peer_choice, shifts: see `peers`.
     refresh: "batch", peers' representations are of this very batch, or
-    "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
+    "round", of the beginning of the round (those of an absent client: of the last round it took part in).  noise: standard
+    deviation of Gaussian noise on every number of an upload, whose rows are brought back to unit length."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 
@@ -118,10 +119,12 @@ class WithPeers(Contrastive):
     peer_choice: str = "random"
     shifts: tuple = ()
     refresh: str = "batch"
+    noise: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         positive_int("num_peers", self.num_peers)
+        checks.number("noise", self.noise, least=0)
         boolean("augment", self.augment)
         boolean("own_views", self.own_views)
         if self.own_views and not self.augment:
@@ -251,7 +254,8 @@ class WithPeers(Contrastive):
     def embed(self, client, message):
         """Representations of the public batch, whose graph is kept for the step, or of the whole public set."""
         if self.refresh == "round":
-            return {"representations": F.normalize(represent(client, client.public).float(), dim=1)}
+            return {"representations": self.noisy(client, F.normalize(represent(client, client.public).float(), dim=1),
+                                                  message["round"])}
         where = message["round"], message["batch"]
         if makes_graph_again(client):
             with at_work(client), torch.no_grad():
@@ -260,7 +264,14 @@ class WithPeers(Contrastive):
         else:
             client.kept["graph"] = embed(client, self.public_batch(client, where), *where)
             upload = client.kept["graph"].detach()
-        return {"representations": upload.float()}
+        return {"representations": self.noisy(client, upload.float(), *where)}
+
+    def noisy(self, client, rows, *stream):
+        """Rows with the client's `noise`, at unit length."""
+        if not self.noise:
+            return rows
+        drawn = torch.randn(rows.shape, generator=generator(client.seed, "upload noise", client.name, *stream)).to(rows)
+        return F.normalize(rows + self.noise * drawn, dim=1)
 
     def contrast(self, client, message):
         """One step on the loss for every batch of the message; {"loss": sum}."""

@@ -1,0 +1,181 @@
+"""Shadow federations for notebook 19: what uploads tell of who was in the private set, which classes it has, which task it has.
+
+    python -m fedmuscle_core.experiments.shadows [--workers 2]
+
+Client 1 draws half of POOL candidates anew in each of SHADOWS federations; what its upload tells of every candidate is kept, a
+line a federation, in STORED, and a killed run goes on.  The candidates are asked for in the last round, as a server may that
+chooses the public samples.  Initial weights and orders differ between federations, data do not.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from ..client import local_steps, represent, score
+from ..data import Samples
+from ..federation import Federation
+from ..network import in_batches
+from ..paths import results
+from ..privacy.attacks import confidence, margin
+from ..seeds import generator
+from ..world.scenes import digit_scenes
+from ..world.tasks import targets, task_named
+from .build import build, read, world_for
+from .code import code_digest
+from .processes import affordable, in_processes, stoppable
+from .profiles import profile_settings
+from .runs import one_thread
+from .setups import EMBEDDED, ClientSpec, Setup
+from .store import environment, now, write_atomically
+
+STORED = results("mini") / "privacy" / "shadows.jsonl"
+POOL, SHADOWS, FIRST = 400, 32, 200                    # candidates, federations, the first one's seed
+SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("mlc", "vit_small", 20),
+                          ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
+    "num_peers": 2, "keep_best": False, "contrastive_steps": 30, "measure_gradients": False}, tuned_as="embedded1")
+# {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term.
+VARIANTS = {
+    "FedMuscle": ("fedmuscle", {}, "representations"),
+    "FedMuscle, noise 0.1": ("fedmuscle", {"noise": 0.1}, "representations"),
+    "FedMuscle, DP-SGD 0.5": ("fedmuscle", {"noise_multiplier": 0.5}, "representations"),
+    "FedMuscle, DP-SGD 1": ("fedmuscle", {"noise_multiplier": 1.0}, "representations"),
+    "FedHeNN": ("fedhenn", {}, "representations"),
+    "CoFED": ("cofed", {}, "votes"),
+    "M-Fed": ("mfed", {"lam": 0.0}, "parameters"),
+    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "noise_multiplier": 0.5}, "parameters"),
+    "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "noise_multiplier": 1.0}, "parameters"),
+}
+PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
+
+
+def settings_of(variant, shadow, **changes):
+    """The settings of one federation, as tuned on Setup 1; M-Fed, which nobody tuned there, with Local's values."""
+    method, values, _ = VARIANTS[variant]
+    known = "local" if method == "mfed" else method
+    (settings,) = profile_settings("mini", SETUP, known, [FIRST + shadow])
+    return settings.replace(method=method, **values | changes)
+
+
+def play(variant, shadow, **changes):
+    """The record of one federation: values and member of each candidate, scores in percent, what a probe reads of each task in
+    what each client sends, by nearest class means."""
+    settings = settings_of(variant, shadow, **changes)
+    with one_thread():
+        clients, (inputs, wanted) = build(settings).clients, candidates(settings)
+        member = torch.rand(POOL, generator=generator(FIRST + shadow, "member")) < 0.5
+        clients[0].data["train"] = Samples(int(member.sum()), inputs[member], wanted[member])
+        federation = Federation(clients, settings.method, seed=settings.seed, training=settings.training)
+        federation.fit(settings.rounds, progress=False)
+        values = told(settings.method, clients[0], inputs, wanted, VARIANTS[variant][2], settings.rounds)
+        return {"variant": variant, "shadow": shadow, "values": [float(f"{value:.4g}") for value in values.tolist()],
+                "member": "".join(str(int(one)) for one in member), "score": {
+                    str(client.name): round(score(client, "test"), 2) for client in clients},
+                "probes": {str(client.name): probes(settings.method, client, settings.rounds) for client in clients},
+                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now()}
+
+
+def candidates(settings):
+    """(inputs, targets) of the POOL candidates, the same whatever the seed."""
+    pairs, wanted = world_for(settings.replace(seed=FIRST)).private(1)["train"]
+    task = task_named(SETUP.clients[0].task)
+    return read(task, SETUP.clients[0].backbone, task.modality, pairs), wanted
+
+
+def sent(method, client, inputs, round):
+    """(n, d) what the client sends as representations of `inputs`, with the method's noise."""
+    rows = F.normalize(represent(client, Samples(len(inputs), inputs)).float(), dim=1)
+    return method.noisy(client, rows, round, "asked for") if hasattr(method, "noisy") else rows
+
+
+def told(method, client, inputs, wanted, reads, round):
+    """(n,) what an upload tells of each candidate: "parameters", the confidence of the network in its answer; "votes", whether
+    it votes for it; "representations", or kernels of them, how much nearer it lies to its class than to others."""
+    if reads == "representations":
+        rows = sent(method, client, inputs, round)
+        return torch.nan_to_num(margin(rows @ rows.T, wanted))
+    if reads == "votes":
+        return (method.votes(client, Samples(len(inputs), inputs)) == wanted).float()
+    client.network.eval()
+    return confidence(in_batches(client.network, inputs), wanted)
+
+
+def probes(method, client, round, count=600):
+    """{task: share of labelled scenes whose answer the nearest of the class means of as many others tells, in percent}."""
+    found = {}
+    for name in PROBED:
+        scenes = digit_scenes("public", task_named(name).layout, 2 * count, FIRST, "probe")
+        answers, rows = targets(name, scenes), sent(method, client, scenes.images, round)
+        if name == "mlc":                                                      # each digit for itself
+            right = [_nearest(rows, answers[:, label].long(), count) for label in range(answers.shape[1])]
+            found[name] = round_(sum(right) / len(right))
+        else:
+            found[name] = round_(_nearest(rows, answers, count))
+    return found
+
+
+def round_(share):
+    """In percent, two places."""
+    return round(100 * share, 2)
+
+
+def _nearest(rows, classes, count):
+    first, second = (rows[:count], classes[:count]), (rows[count:], classes[count:])
+    known = first[1].unique()
+    means = F.normalize(torch.stack([first[0][first[1] == one].mean(0) for one in known]), dim=1)
+    return (known[(second[0] @ means.T).argmax(1)] == second[1]).float().mean().item()
+
+
+def stored(path):
+    """{(variant, shadow): record} of the whole lines of a file, {} where there is none."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {(record["variant"], record["shadow"]): record for record in records}
+
+
+def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, **changes):
+    """{(variant, shadow): record} of all, those that `path` lacks computed and appended."""
+    found = stored(path)
+    missing = [(variant, shadow, changes) for shadow in range(shadows) for variant in variants
+               if (variant, shadow) not in found]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and (text := path.read_text()) and not text.endswith("\n"):              # of a killed run
+        write_atomically(path, text[:text.rfind("\n") + 1])
+    bar = tqdm(total=len(missing), desc="shadow federations", disable=not missing)
+    with bar, contextlib.closing(in_processes(_play, missing, max(1, min(workers, len(missing))))) as done:
+        for (variant, shadow, _), record in done:
+            if isinstance(record, Exception):
+                raise record
+            with path.open("a") as file:
+                file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            found[variant, shadow] = record
+            bar.update()
+    return {(variant, shadow): found[variant, shadow] for variant in variants for shadow in range(shadows)}
+
+
+def _play(variant, shadow, changes):
+    return play(variant, shadow, **changes)
+
+
+def privacy_of(settings, private):
+    """(noise multiplier, sample rate, steps) of the local phases of a run, for a client with so many private samples."""
+    _, steps = local_steps(settings.training, private)
+    rate = min(1.0, settings.training.local_batch_size / private)
+    return settings.training.noise_multiplier, rate, settings.rounds * steps
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1)
+    workers = affordable(parser.parse_args(argv).workers)
+    with stoppable("finished federations are kept: the same command goes on"):
+        compute(workers=workers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Attacks of whoever reads uploads, as functions of what is read.
+
+Membership: was a sample in the private set that a client trained on?  One number a sample, higher where it looks like a member,
+then the likelihood ratio of Carlini et al. (2022), "Membership inference attacks from first principles", against federations in
+which the attacker knows the answer.  Reported at low false-positive rates, as an attack that is right about few people for sure
+harms them.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from sklearn.metrics import roc_auc_score, roc_curve
+
+RATES = (0.001, 0.01, 0.1)     # of false positives
+
+
+def detection(scores, member):
+    """{"auc", "tpr at 0.1 % fpr", ..}: how well scores tell members from others, both flattened.
+
+    ValueError where there are no members or no others, or NaN.
+    """
+    scores, member = np.asarray(scores, dtype=float).ravel(), np.asarray(member, dtype=bool).ravel()
+    if scores.shape != member.shape or np.isnan(scores).any() or member.all() or not member.any():
+        raise ValueError(f"scores, member: got {scores.shape} and {member.shape} with {member.sum()} members, expected a "
+                         "number for each sample, members and others")
+    false, true, _ = roc_curve(member, scores)
+    return {"auc": float(roc_auc_score(member, scores))} | {
+        f"tpr at {100 * rate:g} % fpr": float(true[false <= rate].max()) for rate in RATES}
+
+
+def likelihood_ratios(values, member):
+    """(K, n) log-likelihood ratios of membership, of n samples in each of K federations.
+
+    values: (K, n) what was read of each sample in each federation; member: (K, n) bool.  For federation k, the sample's values
+    in the other federations are fitted by a normal law where it was a member and by another where it was not; their spreads
+    are those of all samples together, as few federations tell little of a single one's.
+    ValueError where a sample was not in three federations or more, and out of as many.
+    """
+    values, member = np.asarray(values, dtype=float), np.asarray(member, dtype=bool)
+    inside, outside = member.sum(0), (~member).sum(0)
+    if values.shape != member.shape or min(inside.min(), outside.min()) < 3:
+        raise ValueError(f"member: got {values.shape} and {member.shape} with a sample that was in {inside.min()}, or out of "
+                         f"{outside.min()} federations, expected each in three or more and out of as many")
+    means, spreads = {}, {}
+    for name, chosen in (("in", member), ("out", ~member)):
+        count, total = chosen.sum(0), np.where(chosen, values, 0).sum(0)
+        means[name] = (total - np.where(chosen, values, 0)) / (count - chosen)                # without the federation itself
+        apart = np.where(chosen, values - total / count, 0)
+        spreads[name] = np.sqrt(np.square(apart).sum() / (chosen.sum() - values.shape[1]))
+    logs = {name: stats.norm.logpdf(values, means[name], max(spreads[name], 1e-12)) for name in means}
+    return logs["in"] - logs["out"]
+
+
+def confidence(logits, targets):
+    """(n,) log p_y - log (1 - p_y) of the true class y, from logits (n, classes); sum over labels for several."""
+    if targets.ndim == 2:
+        return (logits * (2 * targets - 1)).sum(1)
+    own = F.cross_entropy(logits.double(), targets.long(), reduction="none").neg()
+    return own - torch.log1p(-own.exp().clamp(max=1 - 1e-12))
+
+
+def margin(kernel, classes):
+    """(n,) mean similarity to the other samples of the same class minus that to samples of others, from a kernel (n, n): what
+    representations, or kernels, tell without any head.  nan where a class has one sample."""
+    same = classes[:, None] == classes[None]
+    own = same & ~torch.eye(len(classes), dtype=torch.bool)
+    return (kernel * own).sum(1) / own.sum(1) - (kernel * ~same).sum(1) / (~same).sum(1)
+
+
+def grams_of_sums(sums, num_peers, batch_size, tau):
+    """(M, B, B) inner products of each peer's representations, from the sums over tuples that the protocol "tuples" sends.
+
+    sums: (B^M, d), S_j = sum_m z^m_{j_m} / tau, tuples in lexicographic order, rows z of unit length.  Two tuples that differ
+    in one place give the difference of two rows of one peer, and as rows have length 1,  z_j . z_k = 1 - |z_j - z_k|^2 / 2.
+    So sums hide where a peer's rows point as a whole, and nothing of how they lie to one another.
+    """
+    grid = sums.view(*[batch_size] * num_peers, -1) * tau
+    found = []
+    for m in range(num_peers):
+        rows = grid[tuple(slice(None) if place == m else 0 for place in range(num_peers))]
+        found.append(1 - torch.cdist(rows, rows).square() / 2)
+    return torch.stack(found)
+
+
+def inverted(network, task, update, target, shape, steps=300, rate=0.1, smooth=1e-3, seed=0):
+    """(shape) inputs whose gradient points along an `update`, a vector over the encoder's parameters, the negative gradient up
+    to its length: the inversion of Geiping et al. (2020), by the cosine and total variation.  target: the samples' answers,
+    known.
+
+    Returns (inputs in [0, 1], the last cosine).
+    """
+    rng = torch.Generator().manual_seed(seed)
+    guess = torch.rand(shape, generator=rng).requires_grad_()
+    parameters = [parameter for parameter in network.encoder().parameters() if parameter.requires_grad]
+    optimizer, cosine = torch.optim.Adam([guess], lr=rate), 0.0
+    network.eval()
+    for _ in range(steps):
+        gradient = torch.autograd.grad(task.loss(network(guess.clamp(0, 1)), target), parameters, create_graph=True,
+                                       materialize_grads=True)
+        similar = F.cosine_similarity(-torch.cat([part.flatten() for part in gradient]), update, dim=0)
+        variation = sum(guess.diff(dim=dim).abs().mean() for dim in (-1, -2))
+        optimizer.zero_grad()
+        (1 - similar + smooth * variation).backward()
+        optimizer.step()
+        cosine = similar.item()
+    return guess.detach().clamp(0, 1), cosine
+
+
+def psnr(found, truth):
+    """Peak signal-to-noise ratio in dB of images in [0, 1]: -10 log10 of the mean squared difference."""
+    return -10 * torch.log10((found - truth).square().mean().clamp(min=1e-12)).item()

@@ -1,0 +1,67 @@
+"""Shadow federations: half of the candidates each, what is read of uploads, kept line by line."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from fedmuscle_core.experiments import shadows
+from fedmuscle_core.privacy.attacks import detection, likelihood_ratios
+
+SHORT = {"rounds": 1, "contrastive_steps": 1, "public_size": 64, "validation_size": 20, "test_size": 20, "dim": 16}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(shadows, "POOL", 24)
+    clients = (shadows.SETUP.clients[0]._replace(train_size=24), *shadows.SETUP.clients[1:])
+    monkeypatch.setattr(shadows, "SETUP", dataclasses.replace(shadows.SETUP, clients=clients))
+
+
+def test_every_variant_is_played_and_reads_one_number_a_candidate(tmp_path):
+    path = tmp_path / "shadows.jsonl"
+    found = shadows.compute(path, shadows=1, **SHORT)
+    assert {variant for variant, _ in found} == set(shadows.VARIANTS)
+    for record in found.values():
+        assert len(record["values"]) == len(record["member"]) == 24 and 4 < record["member"].count("1") < 20
+        assert set(record["score"]) == set(record["probes"]) == {"1", "2", "3"}
+        assert all(set(one) == set(shadows.PROBED) and all(0 <= share <= 100 for share in one.values())
+                   for one in record["probes"].values())
+    members = {record["member"] for record in found.values()}
+    assert len(members) == 1                                                  # of a shadow, whatever the variant
+    assert set(found["CoFED", 0]["values"]) <= {0.0, 1.0}
+    assert found["FedMuscle", 0]["values"] != found["FedMuscle, noise 0.1", 0]["values"]
+
+
+def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
+    path = tmp_path / "shadows.jsonl"
+    first = shadows.compute(path, ("CoFED",), 1, **SHORT)
+    whole = path.read_text()
+    path.write_text(whole + whole[:40])
+    both = shadows.compute(path, ("CoFED",), 2, **SHORT)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["shadow"] for line in lines] == [0, 1] and both["CoFED", 0] == first["CoFED", 0]
+    assert both["CoFED", 0]["member"] != both["CoFED", 1]["member"]
+    again = shadows.play("CoFED", 1, **SHORT)
+    assert again["values"] == both["CoFED", 1]["values"]                      # the same seed, the same numbers
+
+
+def test_a_client_that_learnt_its_samples_by_heart_is_found_out_by_its_parameters():
+    """Sixty epochs on a dozen samples each; the stored runs are of ordinary length."""
+    long = SHORT | {"rounds": 1, "local_epochs": 60}
+    records = [shadows.play("M-Fed", shadow, **long) for shadow in range(8)]
+    values = np.array([record["values"] for record in records])
+    member = np.array([[one == "1" for one in record["member"]] for record in records])
+    inside, outside = values[member].mean(), values[~member].mean()
+    assert inside > outside + 1
+    kept = (member.sum(0) >= 3) & ((~member).sum(0) >= 3)
+    assert detection(likelihood_ratios(values[:, kept], member[:, kept]), member[:, kept])["auc"] > 0.8
+
+
+def test_what_epsilon_is_asked_about():
+    settings = shadows.settings_of("M-Fed, DP-SGD 1", 0)
+    noise, rate, steps = shadows.privacy_of(settings, 200)
+    assert noise == 1.0 and rate == settings.training.local_batch_size / 200
+    passes = -(-200 // settings.training.local_batch_size) * settings.training.local_epochs
+    assert steps == settings.rounds * max(passes, settings.training.min_local_steps)

@@ -182,7 +182,7 @@ plots.save_figure(fig, inversion.reset_index(), "19_privacy_inversion", profile)
 # %% [markdown]
 # ## Matrices or sums?
 #
-# To save its clients work the paper's protocol sends sums of peers' rows over all tuples, ours the peers' matrices, which is a ten-thousandth of the
+# To save its clients work the paper's protocol sends sums of peers' rows over all tuples, ours the peers' matrices, far fewer
 # bytes. Do the sums hide the peers from one another? Two tuples that differ in one place give the difference of two rows of one peer, and rows have
 # length 1: every peer's inner products follow exactly. What stays hidden is where its rows point as a whole.
 

@@ -1,0 +1,114 @@
+"""What grows with what: `python -m fedmuscle_core.benchmarks.scaling`.
+
+FedMuscle with networks of a few numbers, uploads once a round, one round: clients up to a thousand, parked in files, then peers
+M, batch size B, and width d, one at a time.  Time is told apart into what clients do, and what else there is: checks, counts,
+draws of peers, messages, files.  Each case in a process of its own, so that its peak memory is its own.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from ..client import Client, Training
+from ..engines.in_process import InProcess
+from ..exchange import size_of
+from ..experiments.parked import ParkedClients
+from ..experiments.store import environment, now, write_atomically
+from ..federation import Federation
+from ..methods import FedMuscle
+from ..seeds import seeded
+from ..tasks import classification
+from . import begun, play_round
+from .loss import peak_memory
+
+USUAL = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}
+VARIED = {"clients": (10, 30, 100, 300, 1000), "num_peers": (1, 5, 9), "batch_size": (8, 128), "dim": (8, 128, 256)}
+PUBLIC, STEPS, EXACT_UP_TO = 512, 8, 3
+
+
+def cases(most):
+    """The cases, each once: the usual one with one value changed; `most` clients at most."""
+    found = [USUAL | {name: value} for name, values in VARIED.items() for value in (USUAL[name], *values)]
+    return [case for case in list({tuple(case.items()): case for case in found}.values()) if case["clients"] <= most]
+
+
+class Timed(InProcess):
+    """Adds up the `seconds` that client functions take."""
+
+    def __init__(self, clients, method):
+        super().__init__(clients, self)
+        self.own, self.seconds = method, 0.0
+
+    def __getattr__(self, name):
+        call = getattr(self.own, name)
+
+        def timed(client, message):
+            clock = time.perf_counter()
+            reply = call(client, message)
+            self.seconds += time.perf_counter() - clock
+            return reply
+        return timed
+
+
+def client(index, dim):
+    """A client with 32 of the pixels of 20 handwritten digits."""
+    inputs, labels = (torch.tensor(values) for values in load_digits(return_X_y=True))
+    with seeded(0, "scaling", index):
+        rows, pixels = torch.randperm(len(labels))[:20], torch.randperm(64)[:32]
+        inputs = inputs[:, pixels].float() / 16
+        encoder = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, dim))
+        return Client(index, encoder, nn.Linear(dim, 10), classification(10), train=(inputs[rows], labels[rows]),
+                      public=inputs[:PUBLIC], held_out=inputs[:2])
+
+
+def one(clients, num_peers, batch_size, dim):
+    """The row of one case, measured in this process."""
+    torch.set_num_threads(1)
+    sampling = {"num_samples": 64} if num_peers > EXACT_UP_TO else {}
+    method = FedMuscle(num_peers=num_peers, batch_size=batch_size, refresh="round", **sampling,
+                       contrastive_steps=min(STEPS, PUBLIC // batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        start = peak_memory()
+        federation = Federation(ParkedClients(lambda index: federation.join(client(index, dim)), clients, folder), method,
+                                training=Training(min_local_steps=2))
+        begun(federation, 1)
+        federation.engine = engine = Timed(federation.clients, method)
+        clock = time.perf_counter()
+        play_round(federation, 1)
+        seconds = time.perf_counter() - clock
+        kept = size_of(federation.server.memory.uploads)
+    table = federation.ledger.table().groupby("direction")["bytes"].sum() / clients
+    return {"clients": clients, "num_peers": num_peers, "batch_size": batch_size, "dim": dim,
+            "steps": method.num_batches(PUBLIC), "seconds": round(seconds, 3), "client_seconds": round(engine.seconds, 3),
+            "up_bytes": int(table["up"]), "down_bytes": int(table["down"]), "server_bytes": kept,
+            "extra_MiB": round(peak_memory() - start, 1)}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=1000, help="clients at most")
+    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
+    args = parser.parse_args(argv)
+    rows = []
+    for case in cases(args.most):
+        with get_context("spawn").Pool(1) as pool:
+            rows.append(row := pool.apply(one, tuple(case.values())))
+        print(f"{row['clients']:5} clients, M {row['num_peers']}, B {row['batch_size']:3}, d {row['dim']:3}: "
+              f"{row['seconds']:8.2f} s, {row['client_seconds']:8.2f} s of it the clients'; {row['up_bytes'] / 1024:7.0f} KiB "
+              f"up, {row['down_bytes'] / 1024:7.0f} down a client; the server keeps {row['server_bytes'] / 2 ** 20:6.1f} MiB",
+              flush=True)
+    if args.save:
+        record = {"public_size": PUBLIC, "measured": now(), "versions": environment(), "rows": rows}
+        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 24 What does a federation of a hundred thousand clients need, and what breaks first?
+#
+# What grows with what was measured with up to a thousand clients in one process, each with a network of a few numbers, so that what is left
+# is the protocol. The closed forms are those that the ledger counts. Together they plan a federation nobody here can run.
+#
+# A client that takes part sends and receives, in float32, per round of $T$ batches
+#
+# $$\text{up} = 4 \, T B d \ \text{ or } \ 4 \, P d, \qquad \text{down} = 4 \, T M B d ,$$
+#
+# the second where it uploads all $P$ public samples once a round; the server then keeps $4 \, N P d$ bytes.
+
+# %% tags=["parameters"]
+profile: str = "mini"  # every profile shows the stored measurement
+
+# %%
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from fedmuscle_core.analysis import plots, scaling
+from fedmuscle_core.paths import DATA
+
+plots.use_style()
+record = json.loads((DATA / "results" / "benchmark_scaling.json").read_text())
+rows = pd.DataFrame(record["rows"])
+print(f"measured {record['measured'][:10]} with {record['public_size']} public samples, by `python -m fedmuscle_core.benchmarks.scaling`")
+
+# %% [markdown]
+# ## Measured
+#
+# Seconds of one round, of all clients and of the rest, which is the server's: checks, counts, draws of peers, messages, files.
+
+# %%
+usual = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}
+rows["server_seconds"] = rows["seconds"] - rows["client_seconds"]
+fig, axes = plt.subplots(1, 4, figsize=(12, 2.9), layout="constrained")
+for ax, (name, text) in zip(axes, (("clients", "clients N"), ("num_peers", "peers M"), ("batch_size", "batch size B"), ("dim", "width d")), strict=True):
+    line = rows[(rows[[other for other in usual if other != name]] == pd.Series({other: usual[other] for other in usual if other != name})).all(axis=1)].sort_values(name)
+    ax.plot(line[name], 1e3 * line["client_seconds"] / line["clients"] / line["steps"], "o-", color="#737373", label="the client")
+    ax.plot(line[name], 1e3 * line["server_seconds"] / line["clients"] / line["steps"], "o-", color="#1d4ed8", label="the server")
+    ax.set(xlabel=text, xscale="log", ylim=(0, None))
+axes[0].set_ylabel("ms a client and step")
+axes[0].legend()
+fig.suptitle("What a client costs does not grow with how many there are", x=0.01, ha="left")
+plots.save_figure(fig, rows, "24_scaling", profile)
+
+# %%
+shown = rows[rows["num_peers"].eq(3) & rows["batch_size"].eq(32) & rows["dim"].eq(32)].set_index("clients")
+pd.DataFrame({"seconds a round": shown["seconds"], "of it the server's": shown["server_seconds"].round(2), "KiB up a client": shown["up_bytes"] / 1024,
+              "KiB down a client": shown["down_bytes"] / 1024, "MiB the server keeps": (shown["server_bytes"] / 2 ** 20).round(1),
+              "MiB of memory more": shown["extra_MiB"]}).round(2)
+
+# %% [markdown]
+# ## A hundred thousand clients
+#
+# As in the paper: $M = 3$, $B = 32$, $d = 256$, 5,000 public samples, 60 batches a round. One server with a link of 10 Gbit/s and 256 GB, clients with
+# 10 Mbit/s, a round an hour. What it takes, and what breaks, the worst first:
+
+# %%
+limits = scaling.Limits(server_work=scaling.server_work(record["rows"]))
+ways = {
+    "uploads every batch, all take part": {"refresh": "batch"},
+    "uploads once a round, all take part": {"refresh": "round"},
+    "once a round, a tenth takes part": {"refresh": "round", "share": 0.1},
+    "every batch, a tenth takes part": {"refresh": "batch", "share": 0.1},
+    "every batch, one in a hundred": {"refresh": "batch", "share": 0.01},
+    "every batch, a tenth, M = 1, d = 64": {"refresh": "batch", "share": 0.1, "num_peers": 1, "dim": 64},
+    "the paper's sums, one in a hundred": {"refresh": "batch", "share": 0.01, "protocol": "tuples"},
+}
+plans = {name: scaling.plan(100_000, limits=limits, **changes) for name, changes in ways.items()}
+pd.DataFrame({name: {"MiB up a client": one.client_up / 2 ** 20, "MiB down a client": one.client_down / 2 ** 20, "GB the server keeps": one.server_memory / 1e9,
+                     "hours of its link": one.link_seconds / 3600, "hours of its work": one.server_seconds / 3600,
+                     "breaks": ", ".join(f"{what} ({times:.1f} times)" for what, times in scaling.breaks(one, limits)) or "nothing"}
+              for name, one in plans.items()}).T
+
+# %% [markdown]
+# Uploads once a round save messages, not bytes: 5,000 public samples are more than 60 batches of 32 read. What to set, in this order: let a share of the
+# clients take part in each round, which costs nothing that notebook [09](09_noniid.ipynb) could show for half of them; then fewer peers, whose gain saturates
+# ([07](07_peer_count.ipynb)); then a smaller $d$. Several servers, each for a share of the clients, work as one does: peers are drawn among those present.
+#
+# ## Deviations from the paper
+#
+# The paper's largest federation has 35 clients. Plan, limits and tiny networks are ours; the server's work is that of this package in Python, on one core.
+#
+# ## Published, and ours
+
+# %%
+pd.DataFrame([{"question": f"100,000 clients, {name}: what breaks first?", "published": "not found",
+               "ours": (scaling.breaks(one, limits) or [("nothing", 0)])[0][0], "agrees?": "cannot be said"} for name, one in plans.items()])
+
+# %%
+fits = [name for name, one in plans.items() if not scaling.breaks(one, limits)]
+print(f"Of {len(plans)} ways to run 100,000 clients {len(fits)} fit one server: {'; '.join(fits) or 'none'}.")

@@ -49,6 +49,8 @@ MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", 
 RATE_FACTORS = (1.0, 0.1, 0.3, 3.0)                   # of the tuned contrastive rate
 SCHEDULES = ("constant", "cosine", "sqrt")
 PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4})
+BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
+        "mfed_dense": ("local", "fedmuscle", "mfed", "muscle_mfed")}
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
 CROWD = {"quick": "creamfl"}                          # in the place of creamfl35
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
@@ -306,6 +308,11 @@ def by_phases(profile, seeds=None, setup="hundred_rounds"):
     tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
     return {(", ".join(f"{name} {value}" for name, value in changes.items()) or "as they are", "fedmuscle_traced"): [
         settings.replace(method="fedmuscle_traced", **changes) for settings in tuned] for changes in some(profile, PHASES)}
+
+
+def by_system(profile, setup, seeds=None):
+    """FedMuscle, M-Fed, and both together, on one of the setups of BOTH."""
+    return {(setup, method): tuned_runs(profile, method, seeds, setup) for method in BOTH[setup]}
 
 
 def by_mfed_variant(profile, seeds=None):

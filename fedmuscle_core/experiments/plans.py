@@ -171,6 +171,11 @@ def notebook_23(profile, seeds=None):
     return ablations.flat(ablations.by_kind_of_peer(profile, setup), ablations.by_crowd_choice(profile, seeds, None, setup))
 
 
+def notebook_25(profile, seeds=None):
+    """Both systems together, where clients have several architectures and where they have one."""
+    return ablations.flat(*(ablations.by_system(profile, setup, seeds) for setup in ablations.BOTH))
+
+
 NOTEBOOKS_OF = {                                      # of the profiles that are not for all
     "foundation": ("15", "17"),
     "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data

@@ -138,7 +138,7 @@ CREAMFL_CLIENTS = (
 def sharing_setup(name, sizes, tuned_as="mfed_dense"):
     """A setup of M-Fed."""
     return Setup(name, with_tasks(sizes), MFED, one_start=True, tuned_as=tuned_as, tunes=(
-        "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle"))
+        "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle", "muscle_mfed"))
 
 
 def official(setup):
@@ -222,6 +222,7 @@ SETUPS = {setup.name: setup for setup in (
     Setup("hundred_rounds", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED | {
         "rounds": 100, "contrastive_steps": 12, "local_epochs": 1, "num_peers": 2}, tuned_as="embedded1"),
     Setup("clients12", EMBEDDED_1 * 2, EMBEDDED, tuned_as="embedded1"),       # private sets of their own
+    Setup("both12", EMBEDDED_1 * 2, EMBEDDED, tunes=("fedmuscle", "mfed_per_architecture", "muscle_mfed")),
     Setup("clients24", EMBEDDED_1 * 4, EMBEDDED, tuned_as="embedded1"),
     Setup("one_kind", with_backbones(EMBEDDED_1, "resnet_medium"), EMBEDDED, tuned_as="embedded1"),
     Setup("two_kinds", with_backbones(EMBEDDED_1, "resnet_medium", "vit_medium"), EMBEDDED, tuned_as="embedded1"),

@@ -4,13 +4,16 @@ import dataclasses
 import math
 
 import pytest
+import tiny_world
 import torch
 import torch.nn.functional as F
 from rounds import equal, states
 from torch import nn
 
 from fedmuscle_core import Client, Federation, Local, Training, classification, info_nce, retrieval
-from fedmuscle_core.experiments.build import build
+from fedmuscle_core.experiments import build as building
+from fedmuscle_core.experiments import trunks
+from fedmuscle_core.experiments.build import build, world_for
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import SETUPS, Setup
 from fedmuscle_core.methods import creamfl
@@ -18,6 +21,7 @@ from fedmuscle_core.methods.creamfl import CreamFL, CreamFLMuscle, Distilled, ag
 from fedmuscle_core.networks.pair_network import PairNetwork, PairRepresentation, packed
 from fedmuscle_core.seeds import generator, seeded
 from fedmuscle_core.tasks import PairContrast, recalls
+from fedmuscle_core.world.real import sources, splits
 
 PUBLIC, DIM, WORDS = 20, 6, 5
 TRAINING = Training(local_lr=1e-2, local_batch_size=8, min_local_steps=3)
@@ -71,7 +75,7 @@ def client(name, kind, size=12):
             data = {split: (found, torch.arange(size) % 3) for split, found in inputs.items()}
             encoder, head = image_model() if kind == "image" else Words(), nn.Linear(DIM, 3)
         else:
-            encoder, head = Pairs(PairRepresentation(image_model(), Words(), (3, 4, 4), WORDS)), None
+            encoder, head = Pairs(PairRepresentation(image_model(), Words(), (3, 4, 4), (WORDS,))), None
             task = retrieval(DIM, kind)
             data = {split: (packed(images(size, name, split), words(size, name, split)), torch.arange(size))
                     for split in ("train", "test")}
@@ -230,6 +234,40 @@ def test_a_centre_that_is_none_is_refused(kinds, method, message):
 def test_bad_values_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Setup of a server and two clients on tiny photos with captions, of which a fifth is set apart for scores."""
+    tiny_world.write_data(tmp_path)
+    monkeypatch.setenv("FEDMUSCLE_DATA", str(tmp_path))
+    monkeypatch.setattr(trunks, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(building, "TEXT_LENGTH", 40)                          # the small networks read no more
+    monkeypatch.setitem(sources.SOURCES, "flickr30k", sources.SOURCES["flickr30k"]._replace(test_share=0.2))
+    return Setup("tiny_photos", (("public_pairs@flickr30k", "resnet_small+bert_small", 8), ("class@cifar10", "vit_small", 8),
+                                 ("pairs@flickr30k", "vit_small+distilbert_small", 6)), {
+        "public_domain": "flickr30k", "public_size": 8, "dim": 8, "validation_size": 4, "test_size": 6, "image_size": 32})
+
+
+@pytest.mark.parametrize("adaptation", ["full", "last"])
+def test_photos_with_captions_have_one_role_each_and_are_read_by_both_networks(photos, adaptation):
+    settings = Settings.of(photos, "creamfl", batch_size=4, contrastive_steps=2, rounds=1, adaptation=adaptation)
+    world = world_for(settings)
+    private, public = splits.private_rows(photos.tasks, photos.sizes, 0), splits.public_rows(
+        photos.tasks, photos.sizes, 0, "flickr30k", 8)
+    parts = [private[3], public, *(splits.scored_rows("pairs@flickr30k", split, size) for split, size in (
+        ("validation", 4), ("test", 6)))]
+    rows = [row for part in parts for row in part.tolist()]
+    assert set(private) == {2, 3} and len(rows) == len(set(rows)) == 6 + 8 + 4 + 6
+    (pairs, numbers) = world.private(1)["train"]
+    assert pairs.captions == world.public().captions and torch.equal(numbers, torch.arange(8))
+    found = build(settings)
+    history = found.fit(1, progress=False)
+    assert history.query("split == 'test'")["metric"].tolist().count("R@1") == 2
+    (first, *_) = found.clients
+    assert torch.equal(first.data["train"].inputs, first.public.take(torch.arange(8))[0])
+    assert (first.data["train"].inputs.dtype == torch.float16) == (adaptation == "last")
+    assert world.used()["clients"].keys() == {"0", "2", "3"}
 
 
 def test_the_setup_s_centre_has_the_public_pairs_and_every_kind_of_client_learns():

@@ -290,7 +290,7 @@ def by_size(profile, seeds=None):
 
 def by_server(profile, seeds=None, setup="creamfl"):
     """What trains the server's own model: the public pairs alone, or the clients as well."""
-    return {(setup, method): tuned_runs(profile, method, seeds, setup, SEVERAL if setup == "creamfl" else FEW)
+    return {(setup, method): tuned_runs(profile, method, seeds, setup, FEW if setup == "creamfl35" else SEVERAL)
             for method in SERVER_METHODS}
 
 

@@ -114,21 +114,26 @@ def make_pair_client(index, settings, world, public, held_out, device="cpu"):
     """As `make_client`, of a client that reads images with texts, by a backbone for each."""
     spec, compute = settings.setup.clients[index - 1], settings.compute
     task = dataclasses.replace(task_named(spec.task), num_outputs=2 * settings.dim)
-    if len(spec.backbones) != 2 or compute.adaptation == "last":
-        raise ValueError(f"client {index}: got backbone {spec.backbone!r} and adaptation {compute.adaptation!r}, expected two, "
-                         "for images and texts, as in 'resnet_small+bert_small', and not 'last'")
-
-    def read_both(pairs):
-        return tuple(read(task, *reader, pairs) for reader in zip(spec.backbones, ("image", "text"), strict=True))
-
-    models = []
+    if len(spec.backbones) != 2:
+        raise ValueError(f"client {index}: got backbone {spec.backbone!r}, expected two, for images and texts, as in "
+                         "'resnet_small+bert_small'")
+    models, trunks = [], []
     with seeded(settings.seed, "client", index, "weights"):
         for name, make in zip(spec.backbones, (RepresentationModel, TextRepresentationModel), strict=True):
-            backbone = adapt(load_backbone(name), compute.adaptation, compute.lora_rank)
+            backbone = load_backbone(name)
+            if compute.adaptation == "last":
+                trunk, backbone = split(backbone, compute.last_stages)
+                trunks.append(KeptTrunk(trunk, name, compute, device))
+            adapt(backbone, compute.adaptation, compute.lora_rank)
             models.append(make(backbone, settings.dim, pixels_of(name, compute.image_size, compute.precision)))
+
+    def read_both(pairs):
+        both = [read(task, *reader, pairs) for reader in zip(spec.backbones, ("image", "text"), strict=True)]
+        return [kept.private(part) for kept, part in zip(trunks, both, strict=True)] if trunks else both
+
     data = {part: (read_both(pairs), wanted) for part, (pairs, wanted) in world.private(index).items()}
-    (images, ids), _ = data["train"]
-    network = PairNetwork(PairRepresentation(*models, images.shape[1:], ids.shape[1]))
+    (images, texts), _ = data["train"]
+    network = PairNetwork(PairRepresentation(*models, images.shape[1:], texts.shape[1:]))
     return Client(index, network, None, task, **{part: (packed(*inputs), wanted) for part, (inputs, wanted) in data.items()},
                   **{name: None if pairs is None else packed(*read_both(pairs)) for name, pairs in (
                       ("public", public), ("held_out", held_out))},

@@ -155,7 +155,9 @@ def notebook_17(profile, seeds=None):
 
 
 def notebook_18(profile, seeds=None):
-    """CreamFL with few clients and with the paper's number."""
+    """CreamFL with few clients and with the paper's number; in profile "foundation", on photos."""
+    if profile == "foundation":
+        return ablations.flat(ablations.by_server(profile, seeds, "creamfl_photos"))
     return ablations.flat(ablations.by_server(profile, seeds), ablations.by_server(
         profile, seeds, ablations.CROWD.get(profile, "creamfl35")))
 
@@ -177,7 +179,7 @@ def notebook_25(profile, seeds=None):
 
 
 NOTEBOOKS_OF = {                                      # of the profiles that are not for all
-    "foundation": ("15", "17"),
+    "foundation": ("15", "17", "18"),
     "paper": ("02", "03", "04", "05", "07", "09"),    # those whose setups have a version with real data
 }
 PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

@@ -180,6 +180,16 @@ GRID_NETWORKS = {"strong": ("efficientnet_lite2", "efficientnet_lite1", "dinov2_
                  "mixed": ("resnet_small", "efficientnet_lite2", "vit_small", "efficientnet_lite1"),
                  "weak": ("resnet_medium", "vit_small", "resnet_small")}
 GRID_SIZES = {"few": (40, 40, 40, 80, 80, 12), "some": (100, 100, 100, 250, 250, 40), "many": (200, 200, 200, 1000, 1000, 200)}
+# CreamFL on Flickr8k's photos and captions: client 1 is the server's model; few pairs are left for everybody.
+CREAMFL_PHOTOS = (
+    ClientSpec("public_pairs@flickr8k_pairs", "efficientnet_lite0+minilm_l3", 300),
+    *(ClientSpec(task, backbone, size) for task, size, backbones in (
+        ("class@cifar10_excerpt", 40, ("efficientnet_lite0", "dinov2_small", "efficientnet_lite2")),
+        ("text@ag_news_excerpt", 40, ("minilm_l3", "minilm_l6", "minilm_l3")),
+        ("pairs@flickr8k_pairs", 80, (
+            "efficientnet_lite1+minilm_l3", "dinov2_small+minilm_l6", "efficientnet_lite2+minilm_l3")))
+      for backbone in backbones),
+)
 FOUNDATIONS = (
     Setup("foundation1", FOUNDATION_1, FOUNDATION),
     Setup("foundation2", FOUNDATION_2, FOUNDATION | {"public_domain": "flickr8k", "public_size": 850}),
@@ -238,6 +248,8 @@ SETUPS = {setup.name: setup for setup in (
                         *5 * CREAMFL_CLIENTS[7:]), CREAMFL, tuned_as="creamfl"),               # the paper's numbers of clients
     *FOUNDATIONS,
     *map(official, FOUNDATIONS),
+    Setup("creamfl_photos", CREAMFL_PHOTOS, FOUNDATION | {
+        "public_domain": "flickr8k_pairs", "public_size": 300, "contrastive_steps": 9}, tunes="server"),
     Setup("foundation_mfed", with_tasks(FOUNDATION_DENSE, "efficientnet_lite2"),
           FOUNDATION | {"rounds": 20, "local_epochs": 1, "min_local_steps": 4}, one_start=True,
           tunes=("fedavg", "encoder_only", "mfed", "mfed_proximal")),

@@ -89,10 +89,11 @@ def outputs_read(settings_list):
         if compute.adaptation == "last":
             world = world_for(settings)
             for client, spec in enumerate(settings.setup.clients, 1):
-                kept = found[spec.backbone, compute.last_stages, compute.image_size]
                 for source, rows, public in world.samples_read(client, HELD_OUT):
                     views = range(compute.views) if public and settings.method.changes_public else ()
-                    kept |= {(source, row, view) for row in rows for view in (None, *views)}
+                    for name in spec.backbones:
+                        found[name, compute.last_stages, compute.image_size] |= {
+                            (source, row, view) for row in rows for view in (None, *views)}
     return {trunk: len(samples) for trunk, samples in found.items()}
 
 

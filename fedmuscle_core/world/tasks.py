@@ -139,7 +139,7 @@ REAL_KINDS = {          # of tasks on real data, "kind@source": its maker in the
     "class": (classification, {}), "labels": (multilabel, {}), "pixels": (segmentation, {"lr_scale": 4.0}),
     "saliency": (segmentation, {"lr_scale": 4.0, "made_of": dense_labels.objects}),
     "edges": (segmentation, EDGES | {"lr_scale": 4.0, "made_of": dense_labels.outlines}),
-    "text": (classification, _TEXT),
+    "text": (classification, _TEXT), "pairs": (retrieval, {}), "public_pairs": (retrieval, {"of_public": True}),
 }
 
 
@@ -147,7 +147,8 @@ def task_named(name):
     """The `WorldTask` of that name: one of `TASKS`, or "kind@source" on real data.
 
     kind: "class" (a photo's), "labels" (which occur in a photo), "pixels" (the class at each, the background being one),
-    "saliency" (whether there is an object), "edges" (whether there is an outline of one) or "text" (the class of a text).
+    "saliency" (whether there is an object), "edges" (whether there is an outline of one), "text" (the class of a text),
+    "pairs" (which of its texts belongs to a photo) or "public_pairs" (the same, of the public ones).
     Raises ValueError for an unknown kind or source, or a source without labels.
     """
     if name in TASKS:
@@ -156,6 +157,9 @@ def task_named(name):
     if not source:
         raise ValueError(f"task: got {name!r}, expected one of {tuple(TASKS)}, or <kind>@<source> on real data")
     number = source_named(source).num_classes
+    if kind in ("pairs", "public_pairs"):
+        make, more = REAL_KINDS[kind]
+        return _world_task(make(1, name), source=source, **more)
     if number is None:
         raise ValueError(f"task: got {name!r}, expected a source with labels")
     make, more = REAL_KINDS[one_of("task: kind", kind, REAL_KINDS)]

@@ -205,18 +205,23 @@ class RealWorld(World):
 
     def private(self, client):
         task = task_named(self.tasks[client - 1])
-        rows = {"train": self._rows()[client]}
+        rows = {"train": self._own_public(client) if task.of_public else self._rows()[client]}
         rows |= {split: splits.own_scored_rows(client, split, size, self.tasks, self.sizes, self.seed, self.dirichlet)
                  for split, size in self._scored_sizes().items()}
         found = {split: splits.task_samples(task, mine) for split, mine in rows.items()}
-        return {split: (Pairs(None, inputs) if task.modality == "text" else Pairs(inputs, None), wanted)
-                for split, (inputs, wanted) in found.items()}
+        pairs = {"text": lambda texts: Pairs(None, texts), "image": lambda images: Pairs(images, None),
+                 "both": lambda both: Pairs(*both)}[task.modality]
+        return {split: (pairs(inputs), wanted) for split, (inputs, wanted) in found.items()}
 
     def _rows(self):
         return splits.private_rows(self.tasks, self.sizes, self.seed, self.dirichlet)
 
     def _public_rows(self):
         return splits.public_rows(self.tasks, self.sizes, self.seed, self.public_domain, self.public_size)
+
+    def _own_public(self, client):
+        """Rows of a client whose private samples are the public ones, of the setup's own source."""
+        return splits.public_rows(self.tasks, self.sizes, self.seed, self.default_domain, self.sizes[client - 1])
 
     def _pairs(self, source, rows):
         return Pairs(*splits.photos_and_texts(source, rows, splits.public_needs(self.tasks)))
@@ -238,7 +243,7 @@ class RealWorld(World):
 
     def used(self):
         """{"sources": {name: hash of its samples}, "clients": {client, "0" the public data: hash of its samples}}."""
-        names, rows = {client: task_named(name).source for client, name in enumerate(self.tasks, 1)}, self._rows()
+        names, rows = {client: task_named(name).source for client, name in enumerate(self.tasks, 1)}, dict(self._rows())
         if self.public_domain is not None:
             names[0], rows[0] = self.public_domain, self._public_rows()
         return {"sources": {name: splits.digest(name) for name in self._sources()},
@@ -247,7 +252,8 @@ class RealWorld(World):
     def samples_read(self, client, held_out):
         """[(source, row numbers, whether public)] of all that a client reads in a run; held_out: how many of those."""
         name = self.tasks[client - 1]
-        found = [(task_named(name).source, self._rows()[client].tolist(), False)]
+        own = self._own_public(client) if task_named(name).of_public else self._rows()[client]
+        found = [(task_named(name).source, own.tolist(), False)]
         found += [(task_named(name).source, splits.own_scored_rows(client, split, size, self.tasks, self.sizes, self.seed,
                                                                    self.dirichlet).tolist(), False)
                   for split, size in self._scored_sizes().items()]

@@ -33,8 +33,8 @@ class Source(NamedTuple):
     no direct download: `terms` says where to ask.
 
     folder: in the data folder, its name if empty.  size: side of its photos as they are kept.  test: the split that scores are
-    of, none if empty.  least: of several labels a photo, those that fewer photos of the test split have do not count in a
-    score, nor do their pixels (our choice).
+    of, none if empty; test_share: of its samples that are set apart for scores where it has no such split.  least: of several
+    labels a photo, those that fewer photos of the test split have do not count in a score, nor do their pixels (our choice).
     """
 
     about: str
@@ -45,6 +45,7 @@ class Source(NamedTuple):
     folder: str = ""
     size: int = 224
     test: str = "test"
+    test_share: float = 0.0
     least: int = 0
 
 
@@ -90,6 +91,8 @@ SOURCES |= {
                                            test=""),
     "flickr8k": Source("1,000 photos of Flickr8k with five captions each", "research and education only",
                        layouts.flickr_captions, folder="flickr8k_1000", size=SIDE),
+    "flickr8k_pairs": Source("the same, a part of it for scores of retrieval", "research and education only",
+                             layouts.flickr_captions, folder="flickr8k_1000", size=SIDE, test_share=0.3),
     "tiny_imagenet": Source("2,000 photos of Tiny ImageNet without labels", "ImageNet terms", layouts.flat_folder,
                             folder="public_unlabeled_tiny", size=64),
     "imagenet": Source("1,000 photos of ImageNet, one a class, without labels", "ImageNet terms", layouts.flat_folder,

@@ -1,9 +1,9 @@
 """Real data for clients: which samples of a source are whose, and the tensors they become.
 
-One rule for every source.  Its test split is for scores only.  The rest, in one random order of the source's own: first what is
-held out for validation, then the pool; a text that occurs twice has one role, see `split_rows`.  In a run the pool is shuffled
-by the run's seed; clients of that source take their private sets from its beginning, one after the other, and public samples
-come from its end.  So no sample has two roles, and a client's set does not depend on the method.
+One rule for every source.  Its test split, or a part that is set apart, is for scores only.  The rest, in one random order of
+the source's own: first what is held out for validation, then the pool; a text that occurs twice has one role, see `split_rows`.
+In a run the pool is shuffled by the run's seed; clients of that source take their private sets from its beginning, one after
+the other, and public samples come from its end.  So no sample has two roles, and a client's set does not depend on the method.
 
 `tasks`: the names of the clients' tasks, client 1 first, a tuple; `sizes`: how many private samples each has, a tuple.
 """
@@ -40,8 +40,10 @@ def _split(name, folder, source):
         is_test = torch.zeros_like(is_test)
     rows = (~is_test).nonzero()[:, 0]
     rows = rows[torch.randperm(len(rows), generator=generator(0, "source", name))]
+    apart = 0 if is_test.any() else round(source.test_share * len(rows))
+    test, rows = (is_test.nonzero()[:, 0], rows) if not apart else (rows[:apart], rows[apart:])
     held_out = min(MOST_HELD_OUT, max(round(HELD_OUT * len(rows)), min(LEAST_HELD_OUT, len(rows) // 5)))
-    parts = {"validation": rows[:held_out], "pool": rows[held_out:], "test": is_test.nonzero()[:, 0]}
+    parts = {"validation": rows[:held_out], "pool": rows[held_out:], "test": test}
     seen = set()
     for part in ("test", "validation", "pool"):
         parts[part] = parts[part].sort().values
@@ -57,7 +59,7 @@ def text_key(image, texts):
 
 
 def private_rows(tasks, sizes, seed, dirichlet=None):
-    """{client: its private rows}, row numbers of the clients' sources.
+    """{client: its private rows}, row numbers of the clients' sources; none of one whose private samples are the public ones.
 
     dirichlet: concentration with which the clients of a task deal what they have together anew, class by class, see
     `partition`; None: not at all.  Raises ValueError where a source has too few samples that have what a client needs.
@@ -79,6 +81,8 @@ def _private_rows(tasks, sizes, seed, places):
     found, taken = {}, {}
     for client, (name, size) in enumerate(zip(tasks, sizes, strict=True), 1):
         task = task_named(name)
+        if task.of_public:
+            continue
         used = taken.setdefault(task.source, set())
         found[client] = _free_rows(task.source, needs_of(task), seed, used, size, f"client {client}")[:size]
         used.update(found[client].tolist())
@@ -119,7 +123,7 @@ def public_rows(tasks, sizes, seed, source, size):
             raise ValueError(f"public_domain: got {source!r}, whose folder {source_folder(source)} is that of the clients' "
                              f"{name!r}; expected {name!r} or another source: samples would have two roles")
     taken = {row for client, name in enumerate(tasks, 1) if task_named(name).source == source
-             for row in private[client].tolist()}
+             for row in private.get(client, torch.empty(0)).tolist()}
     free = _free_rows(source, public_needs(tasks), seed, taken, size, "the public data")
     return free[len(free) - size:]
 
@@ -157,13 +161,15 @@ def held_out_rows(tasks, source, size):
 
 def needs_of(task):
     """Columns of a table that a task needs."""
+    if task.modality == "both":
+        return "image", "texts"
     return ("texts", "label") if task.modality == "text" else ("image", "mask") if task.dense else ("image", "label")
 
 
 def public_needs(tasks):
     """Columns that public data need: photos, texts, or both, as the clients read."""
     modalities = {task_named(name).modality for name in tasks}
-    return tuple(column for column, modality in (("image", "image"), ("texts", "text")) if modality in modalities)
+    return tuple(column for column, modality in (("image", "image"), ("texts", "text")) if {modality, "both"} & modalities)
 
 
 def with_needs(name, rows, needs):
@@ -199,11 +205,14 @@ def photos_and_texts(name, rows, needs):
 
 
 def task_samples(task, rows):
-    """(images or texts, targets) of rows of the task's source.
+    """(images, texts, or both, targets) of rows of the task's source.
 
-    targets: (n,) classes; (n, labels) 0 or 1, float; (n, side, side) uint8 classes of pixels, VOID where there is none.
+    targets: (n,) numbers of pairs; (n,) classes; (n, labels) 0 or 1, float; (n, side, side) uint8 classes of pixels, VOID where
+    there is none.
     """
     table = source_table(task.source).iloc[rows.tolist()]
+    if task.modality == "both":
+        return photos_and_texts(task.source, rows, needs_of(task)), torch.arange(len(rows))
     check_labels(task, table)
     if task.modality == "text":
         return [texts[0] for texts in table["texts"]], torch.tensor(table["label"].tolist())

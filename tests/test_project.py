@@ -30,12 +30,12 @@ def test_a_lock_pins_everything_the_project_depends_on_and_no_index(lock, extras
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + [name for extra in extras for name in project["optional-dependencies"][extra]]
     for requirement in wanted:
-        assert re.split(r"[><=]", requirement)[0] in pinned | {"fedmuscle-core[reproduce]", "flwr[simulation]"}
+        assert re.split(r"[><=]", requirement)[0] in pinned | {"fedmuscle-core[reproduce,privacy]", "flwr[simulation]"}
     assert ("flwr" in pinned) == ("flower" in extras)
 
 
 BEFORE = {"": [], "methods": [""], "engines": ["", "methods"], "networks": [""], "world": [""],
-          "experiments": ["", "methods", "engines", "networks", "world"], "analysis": ["", "methods", "experiments"]}
+          "privacy": [""], "experiments": ["", "methods", "engines", "networks", "world", "privacy"], "analysis": ["", "methods", "experiments"]}
 BEFORE |= {room: list(BEFORE) for room in ("pretraining", "benchmarks")} | {"commands": [*BEFORE, "pretraining", "benchmarks"]}
 
 

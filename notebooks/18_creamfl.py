@@ -62,7 +62,7 @@ plots.use_style()
 # %%
 own = torch.eye(4)[:3]
 exchanged, before = own[[0, 2, 1]], F.normalize(own + 0.3, dim=1)
-rows = {name: {"CreamFL": CreamFL().contrast(own, own, texts, before).item(), "Muscle": muscle_loss(own, [own, texts]).item()}
+rows = {name: {"CreamFL": CreamFL().terms(own, own, texts, before).item(), "Muscle": muscle_loss(own, [own, texts]).item()}
         for name, texts in (("texts as images", own), ("two texts exchanged", exchanged))}
 pd.DataFrame(rows).T.round(3)
 
@@ -115,7 +115,7 @@ by_kind.apply(lambda values: tables.mean_text(values, 2)).unstack().drop("local"
 # Ten with images, ten with texts, fifteen with both; values as tuned with nine.
 
 # %%
-many = sweep_groups(ablations.by_server(profile, seeds, ablations.CROWD.get(profile, "creamfl35")), results(profile), workers)
+many = sweep_groups(ablations.by_server(profile, seeds, ablations.sized(profile, "creamfl35")), results(profile), workers)
 crowd = pd.concat([retrieval.recall_rows(records) for records, _ in many.values()], ignore_index=True)
 retrieval.recall_table(crowd)
 

@@ -34,7 +34,7 @@ from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.paths import results
 
 plots.use_style()
-setup = ablations.CROWD_SETUP.get(profile, "clients24")
+setup = ablations.sized(profile, "clients24")
 
 # %% [markdown]
 # ## Who helps whom?
@@ -53,7 +53,7 @@ fig.suptitle(f"The best kind of peer is worth {spread:+.2f} in log-odds over the
 plots.save_figure(fig, table.reset_index(), "23_choosing_peers_kinds", profile)
 
 # %%
-oracle = peer_kinds.oracle_shifts(table.fillna(-np.inf))
+oracle = peer_kinds.oracle_shifts(table)
 pd.DataFrame({"client": ablations.KIND_NAMES, "best served by": [
     ablations.KIND_NAMES[(kind + shift) % len(oracle)] for kind, shift in enumerate(oracle)]}).set_index("client")
 

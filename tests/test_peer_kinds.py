@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.analysis.peer_kinds import best_validation, kind_gains, oracle_shifts
+from fedmuscle_core.analysis.peer_kinds import kind_gains, oracle_shifts
+from fedmuscle_core.experiments.statistics import best_validation
 
 NAMES = ("a", "b", "c")
 GAIN = np.array([[0.1, 0.4, 0.2], [0.3, 0.0, -0.2], [-0.1, 0.5, 0.2]])       # of the kind of the row by that of the column
@@ -35,4 +36,6 @@ def test_every_pair_of_kinds_is_found_and_the_oracle_takes_the_best():
 def test_kinds_that_were_not_tried_stay_empty():
     table = kind_gains({0: served(0)}, history(ALONE), NAMES)
     assert np.allclose(np.diag(table), np.diag(GAIN)) and table.isna().sum().sum() == 6
-    assert oracle_shifts(table.fillna(-np.inf)) == (0, 0, 0)
+    assert oracle_shifts(table) == (0, 0, 0)
+    with pytest.raises(ValueError, match=r"table: got no number for \['b'\]"):
+        oracle_shifts(table.drop(index="b").reindex(table.index))

@@ -20,7 +20,7 @@ def small(monkeypatch):
 
 
 def test_every_variant_is_played_and_reads_one_number_a_candidate(tmp_path):
-    path = tmp_path / "shadows.jsonl"
+    path = tmp_path / "shadows.ndjson"
     found = shadows.compute(path, shadows=1, **SHORT)
     assert {variant for variant, _ in found} == set(shadows.VARIANTS)
     for record in found.values():
@@ -35,7 +35,7 @@ def test_every_variant_is_played_and_reads_one_number_a_candidate(tmp_path):
 
 
 def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
-    path = tmp_path / "shadows.jsonl"
+    path = tmp_path / "shadows.ndjson"
     first = shadows.compute(path, ("CoFED",), 1, **SHORT)
     whole = path.read_text()
     path.write_text(whole + whole[:40])
@@ -43,6 +43,9 @@ def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["shadow"] for line in lines] == [0, 1] and both["CoFED", 0] == first["CoFED", 0]
     assert both["CoFED", 0]["member"] != both["CoFED", 1]["member"]
+    others = shadows.compute(path, ("CoFED",), 1, **SHORT | {"dim": 8})       # other settings: another federation
+    assert others["CoFED", 0]["settings"]["dim"] == 8 and others["CoFED", 0]["values"] != first["CoFED", 0]["values"]
+    assert shadows.forecast(path, 2).startswith(f"notebook 19 computes {2 * len(shadows.VARIANTS) - 2} shadow federations")
     again = shadows.play("CoFED", 1, **SHORT)
     assert again["values"] == both["CoFED", 1]["values"]                      # the same seed, the same numbers
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_clients import CLIENTS, federation, make_client, method
+from small_clients import CLIENTS, federation, method
 
 from fedmuscle_core.methods import METHODS, traced
 from fedmuscle_core.methods.contrastive import SCHEDULES
@@ -123,7 +123,3 @@ def test_a_federation_that_goes_on_has_the_rate_it_would_have_had():
     half.fit(2, progress=False)
     half.fit(4, progress=False)
     assert all(torch.equal(parameters(whole)[client], parameters(half)[client]) for client in CLIENTS)
-
-
-def test_clients_are_made_alike():
-    assert make_client(1).network is not make_client(1).network

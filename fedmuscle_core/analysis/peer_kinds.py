@@ -3,14 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..experiments.statistics import SCORE_LIMITS
-
-
-def best_validation(history):
-    """Log-odds of every client's best validation score over rounds: a Series over (seed, client)."""
-    best = history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max()
-    share = best.clip(*SCORE_LIMITS) / 100
-    return np.log(share / (1 - share))
+from ..experiments.statistics import best_validation
 
 
 def kind_gains(histories, local, names):
@@ -29,6 +22,9 @@ def kind_gains(histories, local, names):
 
 
 def oracle_shifts(table):
-    """The shifts by which each kind is served by what `kind_gains` says is best for it, a tuple."""
-    best = table.to_numpy().argmax(1)
+    """The shifts by which each kind is served by what `kind_gains` says is best for it, a tuple; what was not tried does not
+    count."""
+    if (empty := table.isna().all(axis=1)).any():
+        raise ValueError(f"table: got no number for {table.index[empty].tolist()}, expected one for each kind")
+    best = np.nanargmax(table.to_numpy(), 1)
     return tuple(int((other - kind) % len(table)) for kind, other in enumerate(best))

@@ -15,9 +15,7 @@ EXACT_UP_TO = 4                                       # more peers: the sampled 
 NUM_SAMPLES = 64
 EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
 CHOICES = ("random", "bandit", "held", "similar", "task")
-CROWD_CHOICES = ("random", "held", "similar", "task", "bandit")
 KIND_NAMES = ("MLC resnet", "MLC segformer", "MLC vit", "IC100 segformer", "IC100 vit", "IC10 resnet")      # of MAIN's clients
-CROWD_SETUP = {"quick": "clients12"}                  # in the place of clients24
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters")
 DIGIT_LAYOUTS = ("single", "scenes", "number", "full")          # one digit; one to four; two; four: all of one pool
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
@@ -52,7 +50,7 @@ PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4})
 BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
         "mfed_dense": ("local", "fedmuscle", "mfed", "muscle_mfed")}
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
-CROWD = {"quick": "creamfl"}                          # in the place of creamfl35
+IN_QUICK = {"clients24": "clients12", "creamfl35": "creamfl"}             # fewer clients where all must run in minutes
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
@@ -63,6 +61,11 @@ WEIGHTS_AGAINST = {                                   # what each of `by_weights
     "margin tuned, tau = 0.2": "learned, tau = 0.2", "alpha = 1, tau tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
+
+
+def sized(profile, setup):
+    """The name of a setup, or of a smaller one that takes its place in profile "quick"."""
+    return IN_QUICK[setup] if profile == "quick" else setup
 
 
 def some(profile, values):
@@ -166,7 +169,7 @@ def by_crowd_choice(profile, seeds=None, oracle=None, setup="clients24"):
     `peers`."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)} | {
         (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice=choice)
-        for choice in some(profile, CROWD_CHOICES)}
+        for choice in some(profile, CHOICES)}
     return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
         profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 

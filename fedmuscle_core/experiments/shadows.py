@@ -3,17 +3,21 @@
     python -m fedmuscle_core.experiments.shadows [--workers 2]
 
 Client 1 draws half of POOL candidates anew in each of SHADOWS federations; what its upload tells of every candidate is kept, a
-line a federation, in STORED, and a killed run goes on.  The candidates are asked for in the last round, as a server may that
-chooses the public samples.  Initial weights and orders differ between federations, data do not.
+line a federation, in STORED, and a killed run goes on.  It is what the client would send next, after its last local phase, if
+the server asked for the candidates, as one may that chooses the public samples.  Initial weights, orders, public samples and
+the other clients' private sets differ between federations, the candidates do not.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..client import local_steps, represent, score
@@ -27,17 +31,18 @@ from ..world.scenes import digit_scenes
 from ..world.tasks import targets, task_named
 from .build import build, read, world_for
 from .code import code_digest
+from .forecast import as_text
 from .processes import affordable, in_processes, stoppable
 from .profiles import profile_settings
 from .runs import one_thread
 from .setups import EMBEDDED, ClientSpec, Setup
 from .store import environment, now, write_atomically
 
-STORED = results("mini") / "privacy" / "shadows.jsonl"
+STORED = results("mini") / "privacy" / "shadows.ndjson"
 POOL, SHADOWS, FIRST = 400, 32, 200                    # candidates, federations, the first one's seed
 SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("mlc", "vit_small", 20),
                           ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
-    "num_peers": 2, "keep_best": False, "contrastive_steps": 30, "measure_gradients": False}, tuned_as="embedded1")
+    "num_peers": 2, "keep_best": False, "contrastive_steps": 30}, tuned_as="embedded1")
 # {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term.
 VARIANTS = {
     "FedMuscle": ("fedmuscle", {}, "representations"),
@@ -46,9 +51,9 @@ VARIANTS = {
     "FedMuscle, DP-SGD 1": ("fedmuscle", {"noise_multiplier": 1.0}, "representations"),
     "FedHeNN": ("fedhenn", {}, "representations"),
     "CoFED": ("cofed", {}, "votes"),
-    "M-Fed": ("mfed", {"lam": 0.0}, "parameters"),
-    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "noise_multiplier": 0.5}, "parameters"),
-    "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "noise_multiplier": 1.0}, "parameters"),
+    "M-Fed": ("mfed", {"lam": 0.0, "measure_gradients": False}, "parameters"),
+    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 0.5}, "parameters"),
+    "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 1.0}, "parameters"),
 }
 PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
 
@@ -64,7 +69,7 @@ def settings_of(variant, shadow, **changes):
 def play(variant, shadow, **changes):
     """The record of one federation: values and member of each candidate, scores in percent, what a probe reads of each task in
     what each client sends, by nearest class means."""
-    settings = settings_of(variant, shadow, **changes)
+    settings, clock = settings_of(variant, shadow, **changes), time.perf_counter()
     with one_thread():
         clients, (inputs, wanted) = build(settings).clients, candidates(settings)
         member = torch.rand(POOL, generator=generator(FIRST + shadow, "member")) < 0.5
@@ -75,8 +80,9 @@ def play(variant, shadow, **changes):
         return {"variant": variant, "shadow": shadow, "values": [float(f"{value:.4g}") for value in values.tolist()],
                 "member": "".join(str(int(one)) for one in member), "score": {
                     str(client.name): round(score(client, "test"), 2) for client in clients},
-                "probes": {str(client.name): probes(settings.method, client, settings.rounds) for client in clients},
-                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now()}
+                "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
+                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now(),
+                "seconds": round(time.perf_counter() - clock, 1)}
 
 
 def candidates(settings):
@@ -104,7 +110,7 @@ def told(method, client, inputs, wanted, reads, round):
     return confidence(in_batches(client.network, inputs), wanted)
 
 
-def probes(method, client, round, count=600):
+def probe_shares(method, client, round, count=600):
     """{task: share of labelled scenes whose answer the nearest of the class means of as many others tells, in percent}."""
     found = {}
     for name in PROBED:
@@ -139,9 +145,10 @@ def stored(path):
 
 def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, **changes):
     """{(variant, shadow): record} of all, those that `path` lacks computed and appended."""
-    found = stored(path)
-    missing = [(variant, shadow, changes) for shadow in range(shadows) for variant in variants
-               if (variant, shadow) not in found]
+    found, keys = stored(path), [(variant, shadow) for shadow in range(shadows) for variant in variants]
+    found = {key: record for key, record in found.items()
+             if key not in keys or record["settings"] == settings_of(*key, **changes).flat()}
+    missing = [(*key, changes) for key in keys if key not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and (text := path.read_text()) and not text.endswith("\n"):              # of a killed run
         write_atomically(path, text[:text.rfind("\n") + 1])
@@ -150,15 +157,27 @@ def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, *
         for (variant, shadow, _), record in done:
             if isinstance(record, Exception):
                 raise record
-            with path.open("a") as file:
+            with FileLock(f"{path}.lock"), path.open("a") as file:
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             found[variant, shadow] = record
             bar.update()
-    return {(variant, shadow): found[variant, shadow] for variant in variants for shadow in range(shadows)}
+    return {key: found[key] for key in keys}
 
 
 def _play(variant, shadow, changes):
     return play(variant, shadow, **changes)
+
+
+def forecast(path=STORED, shadows=SHADOWS):
+    """How many federations `path` lacks, and how long they take by the times of those it has, as a sentence; "" for none."""
+    found = stored(path)
+    seconds = [record["seconds"] for record in found.values()]
+    if not (lacking := len(VARIANTS) * shadows - len(found)):
+        return ""
+    long = as_text(lacking * sum(seconds) / len(seconds)) if seconds else "an unknown time"
+    return f"notebook 19 computes {lacking} shadow federations: about {long} with one worker"
 
 
 def privacy_of(settings, private):

@@ -255,7 +255,8 @@ def test_a_centre_that_is_none_is_refused(kinds, method, message):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: CreamFL(centre=True), "centre: got True"), (lambda: CreamFL(kd=-1.0), "kd: got -1.0"), (lambda: retrieval(0), "dim: got 0"),
+    (lambda: CreamFL(centre=True), "centre: got True"), (lambda: CreamFL(kd=-1.0), "kd: got -1.0"),
+    (lambda: retrieval(0), "dim: got 0"),
     (lambda: CreamFLMuscle(tau=0.1), "tau_prev: got 0.15, expected at most tau = 0.1"),
     (lambda: retrieval(4, tau=0.0), "tau: got 0.0"),
     (lambda: retrieval(4).check("client 1: train", torch.rand(3)), r"client 1: train: got targets of shape \(3,\), torch.f"),

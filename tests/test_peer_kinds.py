@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.analysis.peer_kinds import kind_gains, oracle_shifts
+from fedmuscle_core.analysis.peer_kinds import kind_gains, oracle_shifts, worth_of_choosing
 from fedmuscle_core.experiments.statistics import best_validation
 
 NAMES = ("a", "b", "c")
@@ -31,6 +31,17 @@ def test_every_pair_of_kinds_is_found_and_the_oracle_takes_the_best():
     assert np.allclose(table, GAIN) and table.index.name == "client" and table.columns.name == "served by"
     assert oracle_shifts(table) == (1, 2, 2)                                  # a by b, b by a, c by b
     assert best_validation(history(ALONE))[100, 3] == pytest.approx(0.6)
+
+
+def test_what_choosing_is_worth_is_judged_on_other_seeds():
+    histories = {shift: served(shift) for shift in range(3)}
+    wanted = (GAIN.max(1) - GAIN.mean(1)).mean()
+    assert worth_of_choosing(histories, history(ALONE), NAMES) == pytest.approx(wanted)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(60):                                                       # no kind matters: nothing is worth anything
+        noisy = {shift: history({key: value + rng.normal(0, 0.1) for key, value in ALONE.items()}) for shift in range(3)}
+        found.append(worth_of_choosing(noisy, history(ALONE), NAMES))
+    assert abs(np.mean(found)) < 0.02
 
 
 def test_kinds_that_were_not_tried_stay_empty():

@@ -17,6 +17,7 @@ from fedmuscle_core.privacy import accounting, secure_sum
 from fedmuscle_core.privacy.attacks import (
     confidence,
     detection,
+    detection_interval,
     grams_of_sums,
     inverted,
     likelihood_ratios,
@@ -89,6 +90,15 @@ def test_the_attack_finds_what_was_learnt_by_heart_and_nothing_in_fresh_samples(
     assert found["auc"] > 0.9 and found["tpr at 1 % fpr"] > 0.3
     nothing = detection(likelihood_ratios(fresh, member), member)             # nobody trained on them
     assert nothing["auc"] == pytest.approx(0.5, abs=0.06) and nothing["tpr at 1 % fpr"] < 0.06
+
+
+def test_the_interval_of_the_attack_is_over_federations():
+    values, member, fresh = shadows()
+    ratios, nothing = likelihood_ratios(values, member), likelihood_ratios(fresh, member)
+    value, low, high = detection_interval(ratios, member, "auc")
+    assert value == detection(ratios, member)["auc"] and 0.5 < low < value < high
+    _, low, high = detection_interval(nothing, member, "auc")
+    assert low < 0.5 < high and detection_interval(ratios, member, "auc") == detection_interval(ratios, member, "auc")
 
 
 def test_confidence_is_the_log_odds_of_the_true_class():

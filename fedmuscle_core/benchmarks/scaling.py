@@ -17,6 +17,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from ..analysis.scaling import USUAL
 from ..client import Client, Training
 from ..engines.in_process import InProcess
 from ..exchange import size_of
@@ -29,7 +30,6 @@ from ..tasks import classification
 from . import begun, play_round
 from .loss import peak_memory
 
-USUAL = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}
 VARIED = {"clients": (10, 30, 100, 300, 1000), "num_peers": (1, 5, 9), "batch_size": (8, 128), "dim": (8, 128, 256)}
 PUBLIC, STEPS, EXACT_UP_TO = 512, 8, 3
 

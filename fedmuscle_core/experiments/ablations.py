@@ -5,6 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
+from ..methods import contrastive
 from .claims import PAPER_TAU, TUNED
 from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
 from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
@@ -46,7 +47,7 @@ MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
 RATE_FACTORS = (1.0, 0.1, 0.3, 3.0)                   # of the tuned contrastive rate
 SCHEDULES = ("constant", "cosine", "sqrt")
-PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4})
+PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4, "min_local_steps": 40})
 BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
         "mfed_dense": ("local", "fedmuscle", "mfed", "muscle_mfed")}
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
@@ -167,11 +168,11 @@ def by_kind_of_peer(profile, setup="clients24"):
 def by_crowd_choice(profile, seeds=None, oracle=None, setup="clients24"):
     """How the server chooses the one peer of each of many clients.  oracle: the best kind for each kind, as shifts, see
     `peers`."""
-    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)} | {
-        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice=choice)
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
+        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
         for choice in some(profile, CHOICES)}
     return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
-        profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
+        profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
@@ -298,12 +299,18 @@ def by_server(profile, seeds=None, setup="creamfl"):
 
 
 def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
-    """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured."""
+    """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured; the factor is that of the
+    mean rate over rounds, whatever the schedule."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)}
     tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
-    return runs | {((factor, schedule), "fedmuscle_traced"): [
-        settings.replace(method="fedmuscle_traced", schedule=schedule, contrastive_lr=factor * settings.method.contrastive_lr)
-        for settings in tuned] for factor in some(profile, RATE_FACTORS) for schedule in some(profile, SCHEDULES)}
+    rounds = tuned[0].rounds
+    for schedule in some(profile, SCHEDULES):
+        mean = sum(contrastive.SCHEDULES[schedule](round, rounds) for round in range(1, rounds + 1)) / rounds
+        runs |= {((factor, schedule), "fedmuscle_traced"): [
+            settings.replace(method="fedmuscle_traced", schedule=schedule,
+                             contrastive_lr=float(f"{factor * settings.method.contrastive_lr / mean:.6g}"))
+            for settings in tuned] for factor in some(profile, RATE_FACTORS)}
+    return runs
 
 
 def by_phases(profile, seeds=None, setup="hundred_rounds"):

@@ -10,6 +10,7 @@ the other clients' private sets differ between federations, the candidates do no
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import sys
@@ -20,12 +21,12 @@ import torch.nn.functional as F
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..client import local_steps, represent, score
+from ..client import local_phase, local_steps, represent, score
 from ..data import Samples
 from ..federation import Federation
 from ..network import in_batches
 from ..paths import results
-from ..privacy.attacks import confidence, margin
+from ..privacy.attacks import confidence, inverted, margin, psnr
 from ..seeds import generator
 from ..world.scenes import digit_scenes
 from ..world.tasks import targets, task_named
@@ -39,6 +40,7 @@ from .setups import EMBEDDED, ClientSpec, Setup
 from .store import environment, now, write_atomically
 
 STORED = results("mini") / "privacy" / "shadows.ndjson"
+INVERSION = STORED.with_name("inversion.json")
 POOL, SHADOWS, FIRST = 400, 32, 200                    # candidates, federations, the first one's seed
 SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("mlc", "vit_small", 20),
                           ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
@@ -134,6 +136,54 @@ def _nearest(rows, classes, count):
     known = first[1].unique()
     means = F.normalize(torch.stack([first[0][first[1] == one].mean(0) for one in known]), dim=1)
     return (known[(second[0] @ means.T).argmax(1)] == second[1]).float().mean().item()
+
+
+def inversions(path=INVERSION, samples=4, steps=300, **changes):
+    """What an update of M-Fed's encoder shows of private pictures, computed where `path` does not tell, else read from it.
+
+    {"rows": [{"read", "cosine", "psnr"}], "pictures": {name: hexadecimal bytes of a picture (3, H, W)}, ..}.  Read: the step on
+    one sample, for each of `samples`; the change of a whole local phase, by the network that the server sent, the best over all
+    private pictures; and nothing, the mean public picture.
+    """
+    settings = settings_of("M-Fed", 0, **changes)
+    if path.is_file() and (found := json.loads(path.read_text()))["settings"] == settings.flat() and found["steps"] == steps:
+        return found
+    with one_thread():
+        client = build(settings).clients[0]
+        sent_network, (inputs, answers) = copy.deepcopy(client.network).eval(), client.data["train"].take(torch.arange(POOL))
+        parameters = list(sent_network.encoder().parameters())
+        rows, pictures = [], {}
+        for place in range(samples):
+            loss = client.task.loss(sent_network(inputs[place:place + 1]), answers[place:place + 1])
+            update = -_flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+            guess, cosine = inverted(sent_network, client.task, update, answers[place:place + 1], inputs[:1].shape, steps)
+            rows.append({"read": "one step, one sample", "cosine": cosine, "psnr": psnr(guess, inputs[place:place + 1])})
+            pictures |= {f"private {place}": inputs[place], f"one step {place}": guess[0]}
+        before = _flat(client.network.encoder().parameters())
+        local_phase(client, 1)
+        update = _flat(client.network.encoder().parameters()) - before
+        guess, cosine = inverted(sent_network, client.task, update, answers[:1], inputs[:1].shape, steps)
+        pictures["a phase"] = guess[0]
+        public = world_for(settings.replace(method="fedmuscle")).public().images.mean(0)
+        for read_of, picture, value in (("a local phase", guess[0], cosine), ("nothing", public, float("nan"))):
+            best = max(psnr(picture, one) for one in inputs)
+            rows.append({"read": read_of, "cosine": None if value != value else value, "psnr": best})
+    found = {"rows": rows, "pictures": {name: (255 * picture).round().byte().numpy().tobytes().hex()
+                                        for name, picture in pictures.items()},
+             "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(),
+             "versions": environment(), "finished": now()}
+    write_atomically(path, json.dumps(found) + "\n")
+    return found
+
+
+def picture_of(found, name):
+    """(3, H, W) one of the pictures of `inversions`, in [0, 1]."""
+    values = torch.frombuffer(bytearray.fromhex(found["pictures"][name]), dtype=torch.uint8)
+    return values.view(found["shape"]).float() / 255
+
+
+def _flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def stored(path):

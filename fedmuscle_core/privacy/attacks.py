@@ -30,6 +30,16 @@ def detection(scores, member):
         f"tpr at {100 * rate:g} % fpr": float(true[false <= rate].max()) for rate in RATES}
 
 
+def detection_interval(ratios, member, name, resamples=200, seed=0):
+    """(value, low, high) of one of `detection`'s numbers, 95 %, by resampling federations, the rows of both arrays (K, n)."""
+    rng, ratios, member = np.random.default_rng(seed), np.asarray(ratios), np.asarray(member, dtype=bool)
+    found = []
+    for _ in range(resamples):
+        rows = rng.integers(len(ratios), size=len(ratios))
+        found.append(detection(ratios[rows], member[rows])[name])
+    return detection(ratios, member)[name], *(float(value) for value in np.quantile(found, (0.025, 0.975)))
+
+
 def likelihood_ratios(values, member):
     """(K, n) log-likelihood ratios of membership, of n samples in each of K federations.
 

@@ -9,7 +9,6 @@ from ..checks import number, one_of, positive_int
 from ..exchange import bytes_per_step
 from ..methods.contrastive import REFRESHES
 
-
 USUAL = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}          # of the benchmark, one of which is varied
 
 

@@ -241,9 +241,19 @@ def log_odds_change(scores, baseline="local"):
 
 
 def best_validation(history):
-    """Log-odds of every client's best validation score over rounds, clipped to SCORE_LIMITS: a Series over (seed, client)."""
-    best = history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max()
-    share = best.clip(*SCORE_LIMITS) / 100
+    """Log-odds of every client's best validation score over rounds: a Series over (seed, client)."""
+    return _log_odds(history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max())
+
+
+def last_validation(history):
+    """Likewise of the last round."""
+    rows = history[(history["split"] == "validation") & (history["round"] == history["round"].max())]
+    return _log_odds(rows.set_index(["seed", "client"])["value"])
+
+
+def _log_odds(scores):
+    """Of scores in percent, clipped to SCORE_LIMITS."""
+    share = scores.clip(*SCORE_LIMITS) / 100
     return np.log(share / (1 - share))
 
 

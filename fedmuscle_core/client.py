@@ -210,9 +210,12 @@ def private_phase(client, round, extend=None):
 
     g_i the gradient of sample i's loss with respect to all that learns.  The loss that it returns is measured, not private.
     """
-    if extend is not None:
-        raise ValueError(f"noise_multiplier: got {client.training.noise_multiplier} with a method whose local objective has a "
-                         "further term, expected 0")
+    noise_multiplier = client.training.noise_multiplier
+    for wrong, why in ((extend is not None, "a method whose local objective has a further term"),
+                       (not client.task.labels, f"{client.task.metric}, whose loss is no mean over samples"),
+                       (not all(one.requires_grad for one in client.learning), "parameters that the method has frozen")):
+        if wrong:
+            raise ValueError(f"client {client.name}: noise_multiplier: got {noise_multiplier} with {why}, expected 0")
     data, task, training, losses = client.data["train"], client.task, client.training, []
     draws, noise = (generator(client.seed, "client", client.name, name, round) for name in ("poisson", "noise"))
     _, total = local_steps(training, data.size)
@@ -230,7 +233,7 @@ def private_phase(client, round, extend=None):
                 summed += flat.grad * (training.clip / flat.grad.norm()).clamp(max=1.0)
                 flat.grad.zero_()
             drawn = torch.randn(flat.shape, generator=noise).to(flat)
-            flat.grad.copy_((summed + training.noise_multiplier * training.clip * drawn) / (rate * data.size))
+            flat.grad.copy_((summed + noise_multiplier * training.clip * drawn) / (rate * data.size))
             client.local_optimizer.step()
             flat.grad.zero_()
         return sum(losses) / max(1, len(losses)) if torch.isfinite(flat).all() else math.nan
@@ -240,10 +243,11 @@ def accumulated(client, inputs, wanted, size):
     """The task loss of a batch, `size` samples at a time: all parts but the last have added their gradients already when it
     returns.  With `size` None, or a batch that is no larger, the ordinary loss.
 
-    The loss is a mean over answers, those of pixels without a class left out: each part counts by how many it has.
+    The loss is a mean over answers, those of pixels without a class left out: each part counts by how many it has.  One that
+    is none, as of pairs contrasted within a batch, is taken of the whole batch.
     """
     network, task = client.network, client.task
-    if size is None or len(inputs) <= size:
+    if size is None or len(inputs) <= size or not task.labels:
         return task.loss(network(inputs), wanted)
     answers = [(part, own, task.num_answers(own)) for part, own in zip(inputs.split(size), wanted.split(size), strict=True)]
     answers = [each for each in answers if each[2]] or answers[-1:]

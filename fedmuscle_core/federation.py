@@ -34,6 +34,7 @@ class Federation:
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise", max_samples=10 ** 6):
         positive_int("seed", seed, least=0)
         clients = list(clients) if isinstance(clients, tuple) and clients else clients
+        check_private(method, training or Training())
         self.clients, self.method, self.seed = clients, method, seed
         self.training = training or Training()
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
@@ -247,6 +248,15 @@ def load_client(client, state):
     client.best = state.get("best")                                           # not in those of versions before 0.8
     client.local_optimizer.load_state_dict(state["local"])
     client.contrastive_optimizer.load_state_dict(state["contrastive"])
+
+
+def check_private(method, training):
+    """ValueError where private local phases are of no use, as the method has clients tell of their private samples besides."""
+    told = {"measure_gradients": getattr(method, "measure_gradients", False) is True,
+            "peer_choice": getattr(method, "peer_choice", "") == "bandit"}
+    if training.noise_multiplier and (names := [name for name, is_told in told.items() if is_told]):
+        raise ValueError(f"noise_multiplier: got {training.noise_multiplier} with {names[0]} {getattr(method, names[0])!r}, by "
+                         "which clients tell of their private samples; expected 0, or another value of that")
 
 
 def check_clients(clients):

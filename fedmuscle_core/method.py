@@ -19,7 +19,8 @@ class Method:
     """Plays Local: every client trains alone.
 
     name, label: for settings and for people.  colour: of its lines; None: one that is free.  group: "aligning", models and
-    tasks may differ, "sharing", one architecture, or "control", shown where it is asked for.  exchanges, needs: for people,
+    tasks may differ, "sharing", one architecture, "server", with a model of the server's own, or "control", shown where it is
+    asked for.  exchanges, needs: for people,
     what travels each round and what is asked of clients and server.  uses_public: whether clients need public data.
     contrastive_lr: rate of an optimiser for the representation model alone, None where none is needed.  grid: for tuning,
     {field of the settings: values}, all combinations, twelve; tied: {field: (field that it follows, factor)}.  ceiling: not

@@ -110,10 +110,10 @@ plots.save_figure(fig, drawn, "04_table1_heatmap", profile)
 # ## Summaries that disagree on purpose
 #
 # *Delta*: the paper's mean over clients. *IQM*: mean of the middle half of all (seed, client) changes, stratified bootstrap interval.
-# *Log-odds*: mean over clients of the change in log-odds, the measure of the predictions. *Balanced gain*, our proposal for one fair
-# number: the same over the worse half of the clients. It does not
-# let a client that started at 5 % outvote one that started at 90 %, gives the same verdict for accuracy and for error, and cannot be bought
-# by the winners. A method without any effect comes out slightly below 0, as noise picks the worse half.
+# *Log-odds*: mean over clients of the change in log-odds, the measure of the predictions. *Fair gain*, our proposal for one fair
+# number ([22](22_one_number.ipynb)): the mean over clients of the factor by which the odds of a failure change, as log-odds again. It does not
+# let a client that started at 5 % outvote one that started at 90 %, and cannot be bought by the winners. A method without any effect comes
+# out slightly below 0, as spread costs.
 
 # %%
 tables.comparison_table(history, aligning)

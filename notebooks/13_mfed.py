@@ -137,8 +137,8 @@ task_tables.rank_table(history["mfed_dense"])
 
 # %% [markdown]
 # Change against training alone over all twelve clients. Delta is a mean of relative changes, in which a client near 0 counts most; the
-# change in log-odds (0.1 is 2.5 points at 50 %), the interquartile mean (IQM: of the middle half of clients and seeds) and the balanced gain
-# (mean log-odds change of the worse half of the clients) are the other side. *odsF*: F1 of edge pixels at the best threshold for all scenes.
+# change in log-odds (0.1 is 2.5 points at 50 %), the interquartile mean (IQM: of the middle half of clients and seeds) and the fair gain
+# ([22](22_one_number.ipynb)) are the other side. *odsF*: F1 of edge pixels at the best threshold for all scenes.
 
 # %%
 print(task_tables.order_sentence(history["mfed_dense"], [name for name in methods if name != "fedmuscle"]))

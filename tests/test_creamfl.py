@@ -1,5 +1,6 @@
 """CreamFL: every formula against loops over single numbers, a round by hand, what travels, and between what it stands."""
 
+import copy
 import dataclasses
 import math
 
@@ -14,6 +15,7 @@ from fedmuscle_core import Client, Federation, Local, Training, classification, 
 from fedmuscle_core.experiments import build as building
 from fedmuscle_core.experiments import trunks
 from fedmuscle_core.experiments.build import build, world_for
+from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import SETUPS, Setup
 from fedmuscle_core.methods import creamfl
@@ -145,9 +147,9 @@ def test_the_intra_modal_term_by_loops_and_where_it_pulls():
 
 def test_with_one_temperature_muscle_is_the_sum_over_both_modalities_of_the_server():
     z, own, other, before = (units(6, name) for name in ("z", "own", "other", "before"))
-    found = CreamFLMuscle(tau=0.2, tau_prev=0.2).contrast(z, own, other, before)
+    found = CreamFLMuscle(tau=0.2, tau_prev=0.2).terms(z, own, other, before)
     assert found.item() == pytest.approx((info_nce(z, own, tau=0.2) + info_nce(z, other, tau=0.2)).item())
-    assert CreamFL(tau=0.2).contrast(z, own, other, before).item() == pytest.approx(
+    assert CreamFL(tau=0.2).terms(z, own, other, before).item() == pytest.approx(
         (info_nce(z, other, tau=0.2) + intra(z, own, before, 0.2)).item())
 
 
@@ -214,6 +216,33 @@ def test_an_absent_client_trains_alone_and_the_centre_is_never_absent():
     assert losses["distance"][1].dropna().size >= 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_it_goes_on_from_a_state_and_the_order_of_clients_does_not_matter(method):
+    whole, half, again, backwards = (federation(method(**SMALL), kinds) for kinds in (
+        KINDS, KINDS, KINDS, dict(reversed(KINDS.items()))))
+    whole.fit(3, progress=False)
+    backwards.fit(3, progress=False)
+    half.fit(1, progress=False)
+    again.load(copy.deepcopy(half.state()))
+    again.fit(3, progress=False)
+    wanted = states(whole.clients, "encoder")
+    for found in (again, backwards):
+        own = states(found.clients, "encoder")
+        assert all(equal(wanted[name], own[name]) for name in KINDS)
+
+
+def test_a_round_whose_centre_is_lost_is_lost_alone(monkeypatch):
+    found = federation(CreamFL(**SMALL), bad_uploads="skip")
+    show = CreamFL.show
+    monkeypatch.setattr(CreamFL, "show", lambda self, one, message: {"image": torch.full((PUBLIC, DIM), math.nan)})
+    with pytest.warns(UserWarning, match="client 1 is left out of 'show'"):
+        found.fit(1, progress=False)
+    monkeypatch.setattr(CreamFL, "show", show)
+    history = found.fit(2, progress=False)
+    assert set(history.query("metric == 'local_loss'")["round"]) == {1, 2}
+    assert set(history.query("metric == 'distance'")["round"]) == {2}
+
+
 @pytest.mark.parametrize(("kinds", "method", "message"), [
     (KINDS, {"centre": 9}, r"centre: got 9, expected one of the clients \[1, 2, 3, 4, 5\]"),
     (KINDS, {"centre": 2}, "centre: got client 2 that reads 'image' and has 12 private samples, expected 'both' and the 20"),
@@ -226,7 +255,8 @@ def test_a_centre_that_is_none_is_refused(kinds, method, message):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: CreamFL(kd=-1.0), "kd: got -1.0"), (lambda: retrieval(0), "dim: got 0"),
+    (lambda: CreamFL(centre=True), "centre: got True"), (lambda: CreamFL(kd=-1.0), "kd: got -1.0"),
+    (lambda: retrieval(0), "dim: got 0"),
     (lambda: CreamFLMuscle(tau=0.1), "tau_prev: got 0.15, expected at most tau = 0.1"),
     (lambda: retrieval(4, tau=0.0), "tau: got 0.0"),
     (lambda: retrieval(4).check("client 1: train", torch.rand(3)), r"client 1: train: got targets of shape \(3,\), torch.f"),
@@ -268,6 +298,12 @@ def test_photos_with_captions_have_one_role_each_and_are_read_by_both_networks(p
     assert torch.equal(first.data["train"].inputs, first.public.take(torch.arange(8))[0])
     assert (first.data["train"].inputs.dtype == torch.float16) == (adaptation == "last")
     assert world.used()["clients"].keys() == {"0", "2", "3"}
+
+
+def test_in_profile_quick_the_centre_still_has_the_public_pairs():
+    for method in ("local", "creamfl_muscle"):
+        (settings,) = profile_settings("quick", dataclasses.replace(SETUPS["creamfl"], name="mine"), method, [0], rounds=1)
+        assert settings.public_size == settings.setup.clients[0].train_size == 1000 and settings.rounds == 1
 
 
 def test_the_setup_s_centre_has_the_public_pairs_and_every_kind_of_client_learns():

@@ -213,7 +213,7 @@ def test_security_md_says_what_a_contrast_message_tells_of_peers(tmp_path):
     with one_thread():
         found.fit(1, engine=Listening(found.method, tmp_path), progress=False)
     told = set().union(*seen)
-    assert told == {"round", "batches", "kinds", "payloads"}
+    assert told == {"round", "rounds", "batches", "kinds", "payloads"}
     text = (Path(__file__).parents[1] / "SECURITY.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| FedMuscle, pairwise, Gramian | representations of")]
     assert "modality or task" in row

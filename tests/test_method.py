@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import sys
 
 import pandas as pd
@@ -29,7 +30,8 @@ BAD = {
     "vote_margin": [-0.1, 1.0, float("nan"), "0.3"], "vote_share": [-0.1, 1.0, None], "mu": [-0.1, float("inf"), None],
     "lam": [-0.1, float("inf"), "1"], "decoder_term": ["norm", 1], "share": ["all", None], "group_shift": [-0.5, float("nan")],
     "measure_gradients": [1, None], "average": ["sum", None, 1], "budget": ["epochs", None],
-    "margin": [-0.1, float("nan"), "1"],
+    "margin": [-0.1, float("nan"), "1"], "schedule": ["linear", None], "shifts": [None, "1", (-1,), (0.5,)],
+    "noise": [-0.1, float("nan"), "1"], "kd": [-0.1, float("nan"), None], "centre": [True, 1.5, None],
 }
 FIELDS = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in METHODS.items()}
 PAIRS = [(name, field) for name, fields in FIELDS.items() for field in fields]
@@ -38,9 +40,9 @@ PAIRS = [(name, field) for name, fields in FIELDS.items() for field in fields]
 @pytest.mark.parametrize(("name", "field"), PAIRS)
 def test_a_bad_hyperparameter_is_refused_by_name(name, field):
     for value in BAD[field]:
-        with pytest.raises(ValueError, match=f"^{field}: got {value!r}, expected"):
+        with pytest.raises(ValueError, match=f"^{field}: got {re.escape(repr(value))}, expected"):
             METHODS[name](**{field: value})
-        with pytest.raises(ValueError, match=f"^{field}: got {value!r}, expected"):
+        with pytest.raises(ValueError, match=f"^{field}: got {re.escape(repr(value))}, expected"):
             Settings.of(method=name, **{field: value})
 
 
@@ -62,16 +64,16 @@ def test_a_method_is_a_value(name):
 def test_what_is_no_method_of_its_own_is_not_among_them():
     assert not {Method, Contrastive, WithPeers, Sharing} & set(METHODS.values())
     assert all(name == kind.name and issubclass(kind, Method) for name, kind in METHODS.items())
-    assert list(METHODS) == [*of_group("aligning"), *of_group("sharing"), *of_group("control")]
+    assert sorted(METHODS) == sorted(name for group in ("aligning", "sharing", "server", "control") for name in of_group(group))
     assert method_named("fedmuscle") is FedMuscle
     with pytest.raises(ValueError, match=r"method: got 'sage', expected one of \('local', 'simclr'"):
         method_named("sage")
 
 
 def test_people_can_tell_them_apart():
-    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 18
+    assert len({kind.label for kind in METHODS.values()}) == len(METHODS) == 24
     assert all(kind.exchanges and kind.needs and kind.__doc__ for kind in METHODS.values())
-    for group in ("aligning", "sharing"):
+    for group in ("aligning", "sharing", "server"):
         colours = [METHODS[name].colour for name in of_group(group)]
         assert len(set(colours)) == len(colours) and None not in colours
     assert [name for name, kind in METHODS.items() if kind.ceiling] == ["centralised"]
@@ -81,14 +83,14 @@ def test_what_cannot_leave_the_process_says_why():
     """And what to change so that it can."""
     cures = {"measure_gradients": False, "refresh": "round"}
     stays = {name for name, kind in METHODS.items() if kind().stays}
-    curable = {name for name in METHODS if set(cures) & set(FIELDS[name])}
-    assert stays == curable | {"centralised"} and len(curable) == 12
+    curable = {name for name in METHODS if set(cures) & set(FIELDS[name])} - {"mfed_per_architecture"}       # measures none
+    assert stays == curable | {"centralised"} and len(curable) == 14
     for name in curable - {"fedmuscle_views"}:                                 # which are what it is
-        (field,) = set(cures) & set(FIELDS[name])
+        (field,) = set(cures) & set(FIELDS[name]) - ({"measure_gradients"} if name == "muscle_mfed" else set())
         assert field in METHODS[name]().stays and not METHODS[name](**{field: cures[field]}).stays
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in of_group("server")])        # see test_creamfl
 def test_what_it_says_of_its_exchange_and_its_public_data_is_so(name):
     kind = METHODS[name]
     found = federation(method(name))

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedmuscle_core.analysis.peer_kinds import best_validation, kind_gains, oracle_shifts
+from fedmuscle_core.analysis.peer_kinds import kind_gains, oracle_shifts, worth_of_choosing
+from fedmuscle_core.experiments.statistics import best_validation
 
 NAMES = ("a", "b", "c")
 GAIN = np.array([[0.1, 0.4, 0.2], [0.3, 0.0, -0.2], [-0.1, 0.5, 0.2]])       # of the kind of the row by that of the column
@@ -32,7 +33,20 @@ def test_every_pair_of_kinds_is_found_and_the_oracle_takes_the_best():
     assert best_validation(history(ALONE))[100, 3] == pytest.approx(0.6)
 
 
+def test_what_choosing_is_worth_is_judged_on_other_seeds():
+    histories = {shift: served(shift) for shift in range(3)}
+    wanted = (GAIN.max(1) - GAIN.mean(1)).mean()
+    assert worth_of_choosing(histories, history(ALONE), NAMES) == pytest.approx(wanted)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(60):                                                       # no kind matters: nothing is worth anything
+        noisy = {shift: history({key: value + rng.normal(0, 0.1) for key, value in ALONE.items()}) for shift in range(3)}
+        found.append(worth_of_choosing(noisy, history(ALONE), NAMES))
+    assert abs(np.mean(found)) < 0.02
+
+
 def test_kinds_that_were_not_tried_stay_empty():
     table = kind_gains({0: served(0)}, history(ALONE), NAMES)
     assert np.allclose(np.diag(table), np.diag(GAIN)) and table.isna().sum().sum() == 6
-    assert oracle_shifts(table.fillna(-np.inf)) == (0, 0, 0)
+    assert oracle_shifts(table) == (0, 0, 0)
+    with pytest.raises(ValueError, match=r"table: got no number for \['b'\]"):
+        oracle_shifts(table.drop(index="b").reindex(table.index))

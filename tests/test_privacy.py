@@ -10,11 +10,21 @@ from scipy import stats
 from small_clients import CLIENTS, federation, make_client, method
 from torch import nn
 
-from fedmuscle_core import Client, Network, Training, classification
+from fedmuscle_core import Client, Network, Training, classification, retrieval
 from fedmuscle_core.client import local_phase, private_phase
 from fedmuscle_core.exchange import tuple_payload
 from fedmuscle_core.privacy import accounting, secure_sum
-from fedmuscle_core.privacy.attacks import confidence, detection, grams_of_sums, inverted, likelihood_ratios, margin, psnr
+from fedmuscle_core.privacy.attacks import (
+    confidence,
+    detection,
+    detection_interval,
+    grams_of_sums,
+    inverted,
+    likelihood_ratios,
+    margin,
+    psnr,
+    rows_of_sums,
+)
 from fedmuscle_core.seeds import generator, seeded
 
 TRAINING = Training(local_lr=1e-2, local_batch_size=4, min_local_steps=5)
@@ -82,11 +92,20 @@ def test_the_attack_finds_what_was_learnt_by_heart_and_nothing_in_fresh_samples(
     assert nothing["auc"] == pytest.approx(0.5, abs=0.06) and nothing["tpr at 1 % fpr"] < 0.06
 
 
+def test_the_interval_of_the_attack_is_over_federations():
+    values, member, fresh = shadows()
+    ratios, nothing = likelihood_ratios(values, member), likelihood_ratios(fresh, member)
+    value, low, high = detection_interval(ratios, member, "auc")
+    assert value == detection(ratios, member)["auc"] and 0.5 < low < value < high
+    _, low, high = detection_interval(nothing, member, "auc")
+    assert low < 0.5 < high and detection_interval(ratios, member, "auc") == detection_interval(ratios, member, "auc")
+
+
 def test_confidence_is_the_log_odds_of_the_true_class():
     logits, targets = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 1, 1, 2])
     share = logits.double().softmax(1)[torch.arange(5), targets]
-    assert torch.allclose(confidence(logits, targets), torch.log(share / (1 - share)))
-    assert torch.isfinite(confidence(torch.tensor([[60.0, 0.0]]), torch.tensor([0]))).all()
+    assert torch.allclose(confidence(logits, targets).double(), torch.log(share / (1 - share)), atol=1e-5)
+    assert confidence(torch.tensor([[60.0, 0.0], [80.0, 0.0]]), torch.tensor([0, 0])).tolist() == [60.0, 80.0]
     labels = torch.tensor([[1.0, 0.0]])
     assert confidence(torch.tensor([[2.0, -3.0]]), labels).item() == 5.0
 
@@ -105,6 +124,15 @@ def test_sums_over_tuples_tell_every_peer_s_inner_products():
     peers = F.normalize(torch.randn(3, 4, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=2)
     sums, _ = tuple_payload(peers, 0.2, 0.15)
     assert torch.allclose(grams_of_sums(sums, 3, 4, 0.2), peers @ peers.mT)
+    found = rows_of_sums(sums, 3, 4, 0.2)                                     # all but what no difference reaches
+    missing = peers - found
+    assert torch.allclose(missing, missing[:, :1].expand_as(missing)) and not torch.allclose(found, peers, atol=0.1)
+
+
+def test_with_more_rows_than_dimensions_the_sums_tell_the_rows():
+    peers = F.normalize(torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=2)
+    sums, _ = tuple_payload(peers, 0.2, 0.15)
+    assert torch.allclose(rows_of_sums(sums, 2, 8, 0.2), peers)
 
 
 def test_one_sample_s_update_can_be_turned_back_into_the_sample():
@@ -168,6 +196,20 @@ def test_private_steps_draw_poisson_samples_and_repeat_by_seed():
     assert len({int((torch.rand(12, generator=order) < 1 / 3).sum()) for _ in range(20)}) > 2
     with pytest.raises(ValueError, match="noise_multiplier: got 0.5 with a method whose local objective has a further term"):
         local_phase(first, 2, lambda loss, step: loss)
+
+
+def test_private_steps_that_mean_nothing_are_refused():
+    frozen = client(noise=0.5)
+    frozen.network.encoder().requires_grad_(False)
+    with pytest.raises(ValueError, match="client 1: noise_multiplier: got 0.5 with parameters that the method has frozen"):
+        local_phase(frozen, 1)
+    paired = client(noise=0.5)
+    paired.task = retrieval(3)
+    with pytest.raises(ValueError, match="noise_multiplier: got 0.5 with R@1, whose loss is no mean over samples"):
+        local_phase(paired, 1)
+    for name, changes in (("mfed", {}), ("fedmuscle", {"peer_choice": "bandit"})):
+        with pytest.raises(ValueError, match="noise_multiplier: got 1.0 with (measure_gradients True|peer_choice 'bandit')"):
+            federation(method(name, **changes), training=Training(noise_multiplier=1.0))
 
 
 def test_without_noise_a_local_phase_is_what_it_was():
@@ -264,5 +306,7 @@ def test_masks_cancel_in_the_sum_and_hide_each_part():
     assert (part - (values["anna"] + values["ben"]).double()).abs().median() > 1e6         # without cleo it says nothing
     with pytest.raises(ValueError, match="values: got .* with 3 clients, expected a sum below"):
         secure_sum.masked(torch.tensor([1e12]), "anna", clients, seed_of)
+    with pytest.raises(ValueError, match=r"client: got 'dora', expected one of \['anna', 'ben', 'cleo'\]"):
+        secure_sum.masked(torch.ones(2), "dora", clients, seed_of)
     with pytest.raises(ValueError, match="values: got nan"):
         secure_sum.masked(torch.tensor([float("nan")]), "anna", clients, seed_of)

@@ -3,7 +3,7 @@
 import pytest
 from small_clients import CLIENTS, federation, method
 
-from fedmuscle_core.analysis.scaling import Limits, breaks, plan, server_work
+from fedmuscle_core.analysis.scaling import USUAL, Limits, breaks, plan, server_work
 from fedmuscle_core.benchmarks import scaling
 from fedmuscle_core.exchange import size_of
 
@@ -30,7 +30,8 @@ def test_a_share_of_the_clients_costs_that_share_but_memory_of_all_their_uploads
 
 
 def test_what_breaks_is_told_worst_first():
-    limits = Limits(server_link=1e6, client_link=1e3, server_memory=1e6, seconds=10.0, server_work=1e-9)
+    limits = Limits(server_link=1e6, client_link=1e3, server_memory=1e6, seconds=10.0, server_work=1e-9,
+                    server_draw=0.0)
     found = plan(1000, num_peers=1, batch_size=10, dim=10, steps=1, public_size=100, refresh="round", limits=limits)
     assert breaks(found, limits) == [("the server's memory", 4.0)]
     assert found.link_seconds == pytest.approx(4.4) and found.client_seconds == pytest.approx(4.4)
@@ -45,7 +46,9 @@ def test_the_benchmark_measures_what_the_plan_says(capsys):
     assert (row["up_bytes"], row["down_bytes"], row["server_bytes"]) == (
         wanted.client_up, wanted.client_down, wanted.server_memory)
     assert 0 < row["client_seconds"] < row["seconds"] and row["steps"] == 8
-    assert server_work([row, row | {"clients": 100, "seconds": 10.0, "client_seconds": 2.0}]) == pytest.approx(0.01)
+    made = [{**USUAL, "clients": count, "steps": 8, "client_seconds": 1.0, "seconds": 1.0 + 8 * count * (2e-4 + 3e-7 * count)}
+            for count in (10, 100, 1000)]
+    assert server_work([*made, row]) == pytest.approx((2e-4, 3e-7))
 
 
 @pytest.mark.parametrize(("values", "message"), [

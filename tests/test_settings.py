@@ -102,11 +102,12 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
           "micro_batch_size": 4, "decoder_term": "distance", "share": "encoder", "measure_gradients": False, "augment": True,
           "offload": True, "mu": 0.5, "group_shift": 0.5, "vote_margin": 0.5, "vote_share": 0.5, "average": "median",
           "keep_best": True,
-          "budget": "samples"}
+          "budget": "samples", "noise_multiplier": 0.5, "noise": 0.1, "schedule": "cosine", "centre": 2}
 
 
 # What some methods take one value of, or only together with another.
-NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol"},
+NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"},
+             **dict.fromkeys(("mfed_per_architecture", "muscle_mfed"), {"measure_gradients"}), "constant_margin": {"protocol"},
              "shuffled_alpha": {"protocol", "num_samples"}}
 
 
@@ -115,7 +116,7 @@ def test_the_key_depends_on_every_field_but_the_seed(method):
     usual = Settings.of(method=method, tau=0.5)
     keys = {usual.key()}
     names = set(usual.flat()) - {"method", "seed"} - ({"average"} if method == "matfl" else set())     # it takes one value
-    names -= {"own_views", "last_stages"} | NOT_ALONE.get(method, set())
+    names -= {"own_views", "last_stages", "shifts"} | NOT_ALONE.get(method, set())
     for name in names:
         value = usual.flat()[name]
         other = not value if isinstance(value, bool) else OTHERS[name] if name in OTHERS else 2 * value

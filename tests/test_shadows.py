@@ -20,7 +20,7 @@ def small(monkeypatch):
 
 
 def test_every_variant_is_played_and_reads_one_number_a_candidate(tmp_path):
-    path = tmp_path / "shadows.jsonl"
+    path = tmp_path / "shadows.ndjson"
     found = shadows.compute(path, shadows=1, **SHORT)
     assert {variant for variant, _ in found} == set(shadows.VARIANTS)
     for record in found.values():
@@ -35,7 +35,7 @@ def test_every_variant_is_played_and_reads_one_number_a_candidate(tmp_path):
 
 
 def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
-    path = tmp_path / "shadows.jsonl"
+    path = tmp_path / "shadows.ndjson"
     first = shadows.compute(path, ("CoFED",), 1, **SHORT)
     whole = path.read_text()
     path.write_text(whole + whole[:40])
@@ -43,6 +43,10 @@ def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["shadow"] for line in lines] == [0, 1] and both["CoFED", 0] == first["CoFED", 0]
     assert both["CoFED", 0]["member"] != both["CoFED", 1]["member"]
+    others = shadows.compute(path, ("CoFED",), 1, **SHORT | {"dim": 8})       # other settings: another federation
+    assert others["CoFED", 0]["settings"]["dim"] == 8
+    assert others["CoFED", 0]["settings"] != first["CoFED", 0]["settings"]
+    assert shadows.forecast(path, 2).startswith(f"notebook 19 computes {2 * len(shadows.VARIANTS) - 2} shadow federations")
     again = shadows.play("CoFED", 1, **SHORT)
     assert again["values"] == both["CoFED", 1]["values"]                      # the same seed, the same numbers
 
@@ -57,6 +61,18 @@ def test_a_client_that_learnt_its_samples_by_heart_is_found_out_by_its_parameter
     assert inside > outside + 1
     kept = (member.sum(0) >= 3) & ((~member).sum(0) >= 3)
     assert detection(likelihood_ratios(values[:, kept], member[:, kept]), member[:, kept])["auc"] > 0.8
+
+
+def test_updates_are_inverted_once_and_kept(tmp_path):
+    """Second derivatives through the attention of a ViT among it."""
+    path = tmp_path / "inversion.json"
+    found = shadows.inversions(path, samples=1, steps=3, **SHORT)
+    assert [row["read"] for row in found["rows"]] == ["one step, one sample", "a local phase", "nothing"]
+    assert set(found["pictures"]) == {"private 0", "one step 0", "a phase"}
+    assert shadows.picture_of(found, "private 0").shape == (3, 32, 32)
+    assert all(-1 <= row["cosine"] <= 1 for row in found["rows"][:2]) and found["rows"][2]["cosine"] is None
+    assert shadows.inversions(path, samples=1, steps=3, **SHORT)["finished"] == found["finished"]
+    assert shadows.inversions(path, samples=1, steps=4, **SHORT)["steps"] == 4
 
 
 def test_what_epsilon_is_asked_about():

@@ -3,14 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..experiments.statistics import SCORE_LIMITS
-
-
-def best_validation(history):
-    """Log-odds of every client's best validation score over rounds: a Series over (seed, client)."""
-    best = history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max()
-    share = best.clip(*SCORE_LIMITS) / 100
-    return np.log(share / (1 - share))
+from ..experiments.statistics import best_validation
 
 
 def kind_gains(histories, local, names):
@@ -28,7 +21,22 @@ def kind_gains(histories, local, names):
     return table.rename_axis(index="client", columns="served by")
 
 
+def worth_of_choosing(histories, local, names):
+    """Mean over kinds of what the best kind of peer is worth over the mean kind, the best chosen on one seed and judged on the
+    others, mean over seeds: 0 where kinds do not matter.  Arguments as of `kind_gains`."""
+    seeds, found = sorted(local["seed"].unique()), []
+    for seed in seeds:
+        one, rest = (kind_gains({shift: history[(history["seed"] == seed) == own] for shift, history in histories.items()},
+                                local[(local["seed"] == seed) == own], names) for own in (True, False))
+        best = np.nanargmax(one.to_numpy(), 1)
+        found.append((rest.to_numpy()[range(len(names)), best] - rest.mean(axis=1)).mean())
+    return float(np.mean(found))
+
+
 def oracle_shifts(table):
-    """The shifts by which each kind is served by what `kind_gains` says is best for it, a tuple."""
-    best = table.to_numpy().argmax(1)
+    """The shifts by which each kind is served by what `kind_gains` says is best for it, a tuple; what was not tried does not
+    count."""
+    if (empty := table.isna().all(axis=1)).any():
+        raise ValueError(f"table: got no number for {table.index[empty].tolist()}, expected one for each kind")
+    best = np.nanargmax(table.to_numpy(), 1)
     return tuple(int((other - kind) % len(table)) for kind, other in enumerate(best))

@@ -18,7 +18,7 @@ def recall_rows(records, client=1):
 
 def recall_table(rows):
     """One row a method: recalls, mean over seeds with 95 % interval, as text."""
-    names = [name for name in rows.columns if "R@" in name and name != "R@1"]
+    names = [name for name in rows.columns if "R@" in name]
     found = {method: {name: interval_text(mean_interval(several[name]), signed=False) for name in names}
              | {"seeds": len(several)} for method, several in rows.groupby("method", sort=False)}
     return pd.DataFrame(found).T.rename(index=lambda name: METHODS[name].label).rename_axis("method")

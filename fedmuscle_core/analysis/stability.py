@@ -11,8 +11,8 @@ multiplied by  rho_c = (1 - eta_c c M N / (N - 1))^T.  So a round maps the gap o
     delta  ->  rho_l rho_c delta + (1 - rho_l) (a_1 - a_2),
     which comes to rest at  delta* = (a_1 - a_2) (1 - rho_l) / (1 - rho_l rho_c)  if and only if  |rho_l rho_c| < 1,
 
-where the contrastive phase takes (1 - rho_c) delta* away that the local phase gives back: a tug of war that ends only as eta_c
-goes to 0.  Ours; neither paper has it.
+where the contrastive phase takes (1 - rho_c) delta* away that the local phase gives back: a tug of war that ends only as one of
+the rates goes to 0.  Ours; we found none in the papers.
 """
 
 import numpy as np
@@ -33,7 +33,8 @@ def spread(num_clients, num_peers):
 
 
 def largest_rate(curvature, num_clients=2, num_peers=1):
-    """The contrastive rate from which on the contrastive phase drives clients apart: 2 / (c M N / (N - 1))."""
+    """The contrastive rate beyond which the contrastive phase drives clients apart, on average over the draws of peers:
+    2 / (c M N / (N - 1))."""
     return 2 / (number("curvature", curvature, above=0) * spread(num_clients, num_peers))
 
 
@@ -57,7 +58,7 @@ def play(optima, rounds, *, local_rate, contrastive_rate, local_steps, contrasti
     """
     optima = np.asarray(optima, dtype=float)
     count, rng = len(optima), np.random.default_rng(seed)
-    spread(count, num_peers or count - 1)
+    spread(count, count - 1 if num_peers is None else num_peers)
     rates, w, found = np.broadcast_to(contrastive_rate, rounds), optima.copy(), []
     for rate in rates:
         for _ in range(contrastive_steps):

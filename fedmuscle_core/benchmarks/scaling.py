@@ -1,8 +1,8 @@
 """What grows with what: `python -m fedmuscle_core.benchmarks.scaling`.
 
 FedMuscle with networks of a few numbers, uploads once a round, one round: clients up to a thousand, parked in files, then peers
-M, batch size B, and width d, one at a time.  Time is told apart into what clients do, and what else there is: checks, counts,
-draws of peers, messages, files.  Each case in a process of its own, so that its peak memory is its own.
+M, batch size B, and width d, one at a time.  Time is told apart into what clients do, their files among it, and what the server
+does: checks, counts, draws of peers, messages.  Each case in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -10,12 +10,14 @@ import json
 import sys
 import tempfile
 import time
+from functools import lru_cache
 from multiprocessing import get_context
 
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from ..analysis.scaling import USUAL
 from ..client import Client, Training
 from ..engines.in_process import InProcess
 from ..exchange import size_of
@@ -28,7 +30,6 @@ from ..tasks import classification
 from . import begun, play_round
 from .loss import peak_memory
 
-USUAL = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}
 VARIED = {"clients": (10, 30, 100, 300, 1000), "num_peers": (1, 5, 9), "batch_size": (8, 128), "dim": (8, 128, 256)}
 PUBLIC, STEPS, EXACT_UP_TO = 512, 8, 3
 
@@ -40,26 +41,37 @@ def cases(most):
 
 
 class Timed(InProcess):
-    """Adds up the `seconds` that client functions take."""
+    """Adds up the `seconds` of all that clients do, that they are made, loaded and saved among it; what messages take to make
+    is the server's."""
 
-    def __init__(self, clients, method):
-        super().__init__(clients, self)
-        self.own, self.seconds = method, 0.0
+    seconds = 0.0
 
-    def __getattr__(self, name):
-        call = getattr(self.own, name)
+    def ask(self, stages):
+        spent = [0.0]
 
-        def timed(client, message):
-            clock = time.perf_counter()
-            reply = call(client, message)
-            self.seconds += time.perf_counter() - clock
-            return reply
-        return timed
+        def timed(message_of):
+            def made(client):
+                clock = time.perf_counter()
+                message = message_of(client)
+                spent[0] += time.perf_counter() - clock
+                return message
+            return made
+
+        clock = time.perf_counter()
+        replies = super().ask([stage._replace(message_of=timed(stage.message_of)) for stage in stages])
+        self.seconds += time.perf_counter() - clock - spent[0]
+        return replies
+
+
+@lru_cache(maxsize=1)
+def digits():
+    """(pixels, labels) of scikit-learn's digits."""
+    return tuple(torch.tensor(values) for values in load_digits(return_X_y=True))
 
 
 def client(index, dim):
     """A client with 32 of the pixels of 20 handwritten digits."""
-    inputs, labels = (torch.tensor(values) for values in load_digits(return_X_y=True))
+    inputs, labels = digits()
     with seeded(0, "scaling", index):
         rows, pixels = torch.randperm(len(labels))[:20], torch.randperm(64)[:32]
         inputs = inputs[:, pixels].float() / 16

@@ -15,7 +15,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from ..checks import positive_int
-from ..experiments import trunks, tuning
+from ..experiments import shadows, trunks, tuning
 from ..experiments.choices import path_to_write, tuned_for
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
@@ -41,6 +41,8 @@ def dry_run(profile, only=None, parameters=None, force=False):
     numbers = [source.stem[:2] for source in sources]
     if missing := [number for number in numbers if number not in PLANS]:
         print(f"notebooks {', '.join(missing)} compute no runs that are planned")
+    if "19" in numbers and profile == "mini" and (said := shadows.forecast()):
+        print(said)
     wanted = _planned(profile, numbers, given.get("seeds"))
     missing = missing_runs(wanted, results(profile))
     print(f"notebooks {', '.join(numbers)}: {len(set(wanted))} runs, {len(missing)} of them not in {results(profile)}")

@@ -5,6 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
+from ..methods import contrastive
 from .claims import PAPER_TAU, TUNED
 from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
 from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
@@ -15,9 +16,7 @@ EXACT_UP_TO = 4                                       # more peers: the sampled 
 NUM_SAMPLES = 64
 EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
 CHOICES = ("random", "bandit", "held", "similar", "task")
-CROWD_CHOICES = ("random", "held", "similar", "task", "bandit")
 KIND_NAMES = ("MLC resnet", "MLC segformer", "MLC vit", "IC100 segformer", "IC100 vit", "IC10 resnet")      # of MAIN's clients
-CROWD_SETUP = {"quick": "clients12"}                  # in the place of clients24
 PUBLIC_DOMAINS = ("single", "noise", "scenes", "letters")
 DIGIT_LAYOUTS = ("single", "scenes", "number", "full")          # one digit; one to four; two; four: all of one pool
 PUBLIC_METHODS = ("simclr", "pairwise", "fedmuscle")
@@ -48,11 +47,11 @@ MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
 RATE_FACTORS = (1.0, 0.1, 0.3, 3.0)                   # of the tuned contrastive rate
 SCHEDULES = ("constant", "cosine", "sqrt")
-PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4})
+PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4, "min_local_steps": 40})
 BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
         "mfed_dense": ("local", "fedmuscle", "mfed", "muscle_mfed")}
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
-CROWD = {"quick": "creamfl"}                          # in the place of creamfl35
+IN_QUICK = {"clients24": "clients12", "creamfl35": "creamfl"}             # fewer clients where all must run in minutes
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
@@ -63,6 +62,11 @@ WEIGHTS_AGAINST = {                                   # what each of `by_weights
     "margin tuned, tau = 0.2": "learned, tau = 0.2", "alpha = 1, tau tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
+
+
+def sized(profile, setup):
+    """The name of a setup, or of a smaller one that takes its place in profile "quick"."""
+    return IN_QUICK[setup] if profile == "quick" else setup
 
 
 def some(profile, values):
@@ -164,11 +168,11 @@ def by_kind_of_peer(profile, setup="clients24"):
 def by_crowd_choice(profile, seeds=None, oracle=None, setup="clients24"):
     """How the server chooses the one peer of each of many clients.  oracle: the best kind for each kind, as shifts, see
     `peers`."""
-    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)} | {
-        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice=choice)
-        for choice in some(profile, CROWD_CHOICES)}
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
+        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
+        for choice in some(profile, CHOICES)}
     return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
-        profile, "fedmuscle", seeds, setup, FEW, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
+        profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
@@ -295,12 +299,18 @@ def by_server(profile, seeds=None, setup="creamfl"):
 
 
 def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
-    """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured."""
+    """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured; the factor is that of the
+    mean rate over rounds, whatever the schedule."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)}
     tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
-    return runs | {((factor, schedule), "fedmuscle_traced"): [
-        settings.replace(method="fedmuscle_traced", schedule=schedule, contrastive_lr=factor * settings.method.contrastive_lr)
-        for settings in tuned] for factor in some(profile, RATE_FACTORS) for schedule in some(profile, SCHEDULES)}
+    rounds = tuned[0].rounds
+    for schedule in some(profile, SCHEDULES):
+        mean = sum(contrastive.SCHEDULES[schedule](round, rounds) for round in range(1, rounds + 1)) / rounds
+        runs |= {((factor, schedule), "fedmuscle_traced"): [
+            settings.replace(method="fedmuscle_traced", schedule=schedule,
+                             contrastive_lr=float(f"{factor * settings.method.contrastive_lr / mean:.6g}"))
+            for settings in tuned] for factor in some(profile, RATE_FACTORS)}
+    return runs
 
 
 def by_phases(profile, seeds=None, setup="hundred_rounds"):

@@ -6,6 +6,7 @@ import torch
 
 from ..client import HELD_OUT, Client, at_best
 from ..federation import Federation
+from ..methods.sharing import Sharing
 from ..network import in_batches
 from ..networks.adaptation import adapt
 from ..networks.backbones import load_backbone, pixels_of
@@ -45,7 +46,8 @@ def check(settings):
     public_size = settings.public_size if settings.method.uses_public else None
     settings.method.check(len(settings.setup.clients), public_size, settings.dim)
     compute = settings.compute
-    if settings.method.group == "sharing" and (compute.offload or compute.adaptation not in ("full", "last")):
+    shares = settings.method.group == "sharing" or isinstance(settings.method, Sharing)
+    if shares and (compute.offload or compute.adaptation not in ("full", "last")):
         raise ValueError(f"offload, adaptation: got {compute.offload}, {compute.adaptation!r}, expected False and 'full' or "
                          f"'last' with {settings.method.label}, which exchanges all that learns")
     return settings
@@ -137,7 +139,13 @@ def make_pair_client(index, settings, world, public, held_out, device="cpu"):
     return Client(index, network, None, task, **{part: (packed(*inputs), wanted) for part, (inputs, wanted) in data.items()},
                   **{name: None if pairs is None else packed(*read_both(pairs)) for name, pairs in (
                       ("public", public), ("held_out", held_out))},
-                  lr_scale=task.lr_scale, works_on=device, micro_batch_size=compute.micro_batch_size, offload=compute.offload)
+                  lr_scale=task.lr_scale, works_on=device, micro_batch_size=compute.micro_batch_size, offload=compute.offload,
+                  view=no_view)
+
+
+def no_view(batch, rng):
+    """ValueError: nobody has said what another view of a pair is."""
+    raise ValueError("augment: got views of pairs of images and texts, expected a method that changes no public samples")
 
 
 def make_network(task, backbone, name, settings):

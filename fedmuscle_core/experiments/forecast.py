@@ -119,7 +119,7 @@ def sources_text(settings_list):
 def backbones_text(setups):
     """One line a backbone: a local folder, the hub's local cache, or what its download would be."""
     lines = ["backbones:"]
-    for name in sorted({spec.backbone for setup in setups for spec in setup.clients}):
+    for name in sorted({name for setup in setups for spec in setup.clients for name in spec.backbones}):
         folder, known = backbone_folder(name), CHECKPOINTS.get(name)
         if folder is not None:
             lines.append(f"  {name}: here: {folder}")

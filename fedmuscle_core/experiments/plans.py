@@ -159,7 +159,7 @@ def notebook_18(profile, seeds=None):
     if profile == "foundation":
         return ablations.flat(ablations.by_server(profile, seeds, "creamfl_photos"))
     return ablations.flat(ablations.by_server(profile, seeds), ablations.by_server(
-        profile, seeds, ablations.CROWD.get(profile, "creamfl35")))
+        profile, seeds, ablations.sized(profile, "creamfl35")))
 
 
 def notebook_20(profile, seeds=None):
@@ -169,7 +169,7 @@ def notebook_20(profile, seeds=None):
 
 def notebook_23(profile, seeds=None):
     """Which kind of peer helps whom, and how the server may choose; the oracle's runs depend on the first of these."""
-    setup = ablations.CROWD_SETUP.get(profile, "clients24")
+    setup = ablations.sized(profile, "clients24")
     return ablations.flat(ablations.by_kind_of_peer(profile, setup), ablations.by_crowd_choice(profile, seeds, None, setup))
 
 

@@ -1,6 +1,7 @@
 """The profiles: one name chooses the scale of a whole notebook."""
 
 from ..checks import one_of
+from ..world.tasks import task_named
 from .choices import tuned
 from .settings import Settings
 from .setups import SETUPS, setup_named
@@ -50,6 +51,8 @@ def profile_settings(profile, setup, method, seeds, **changes):
     if profile == "paper":
         setup, changes = paper_version(setup, changes)
     scale = {name: min(value, setup.settings.get(name, value)) for name, value in scale.items()}
+    if any(task_named(task).of_public for task in setup.tasks):               # whose private samples are the public ones
+        scale.pop("public_size", None)
     chosen = tuned(setup, method, **changes) if isinstance(method, str) else {}
     settings = Settings.of(setup, method, **{**chosen, **scale, **changes})
     return [settings.replace(seed=seed) for seed in seeds]

@@ -127,7 +127,7 @@ class Settings:
         groups = (self, self.training, self.method, self.compute)
         both = {field.name: _as_declared(field, getattr(group, field.name)) for group in groups
                 for field in dataclasses.fields(group) if field.name not in ("setup", "method", "training", "compute")}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in sorted(both.items())}
+        plain = {name: listed(value) for name, value in sorted(both.items())}
         return {"setup": self.setup.name, "method": self.method.name, **plain}
 
     def canonical(self):
@@ -142,7 +142,8 @@ class Settings:
     def key(self):
         """Short hash of the setup's name and of all values but the seed that differ from their defaults: a new field leaves
         stored runs valid."""
-        usual = Settings().flat() | {field.name: field.default for field in dataclasses.fields(self.method)} | {"setup": None}
+        usual = Settings().flat() | {field.name: listed(field.default) for field in dataclasses.fields(self.method)} | {
+            "setup": None}
         fields = {name: value for name, value in self.flat().items() if name != "seed" and value != usual[name]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -169,6 +170,11 @@ def check_method(method):
 def _as_declared(field, value):
     """1 as 1.0 where a field takes numbers: equal settings have one name."""
     return float(value) if type(value) is int and field.type in (float, float | None, "float", "float | None") else value
+
+
+def listed(value):
+    """A tuple as the list that it is stored as, everything else as it is."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def field_names(group):

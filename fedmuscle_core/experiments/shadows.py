@@ -3,41 +3,48 @@
     python -m fedmuscle_core.experiments.shadows [--workers 2]
 
 Client 1 draws half of POOL candidates anew in each of SHADOWS federations; what its upload tells of every candidate is kept, a
-line a federation, in STORED, and a killed run goes on.  The candidates are asked for in the last round, as a server may that
-chooses the public samples.  Initial weights and orders differ between federations, data do not.
+line a federation, in STORED, and a killed run goes on.  It is what the client would send next, after its last local phase, if
+the server asked for the candidates, as one may that chooses the public samples.  Initial weights, orders, public samples and
+the other clients' private sets differ between federations, the candidates do not.
 """
 
 import argparse
 import contextlib
+import copy
 import json
+import os
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..client import local_steps, represent, score
+from ..client import local_phase, local_steps, represent, score
 from ..data import Samples
 from ..federation import Federation
 from ..network import in_batches
 from ..paths import results
-from ..privacy.attacks import confidence, margin
+from ..privacy.attacks import confidence, inverted, margin, psnr
 from ..seeds import generator
 from ..world.scenes import digit_scenes
 from ..world.tasks import targets, task_named
 from .build import build, read, world_for
 from .code import code_digest
+from .forecast import as_text
 from .processes import affordable, in_processes, stoppable
 from .profiles import profile_settings
 from .runs import one_thread
 from .setups import EMBEDDED, ClientSpec, Setup
 from .store import environment, now, write_atomically
 
-STORED = results("mini") / "privacy" / "shadows.jsonl"
+STORED = results("mini") / "privacy" / "shadows.ndjson"
+INVERSION = STORED.with_name("inversion.json")
 POOL, SHADOWS, FIRST = 400, 32, 200                    # candidates, federations, the first one's seed
 SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("mlc", "vit_small", 20),
                           ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
-    "num_peers": 2, "keep_best": False, "contrastive_steps": 30, "measure_gradients": False}, tuned_as="embedded1")
+    "num_peers": 2, "keep_best": False, "contrastive_steps": 30}, tuned_as="embedded1")
 # {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term.
 VARIANTS = {
     "FedMuscle": ("fedmuscle", {}, "representations"),
@@ -46,9 +53,9 @@ VARIANTS = {
     "FedMuscle, DP-SGD 1": ("fedmuscle", {"noise_multiplier": 1.0}, "representations"),
     "FedHeNN": ("fedhenn", {}, "representations"),
     "CoFED": ("cofed", {}, "votes"),
-    "M-Fed": ("mfed", {"lam": 0.0}, "parameters"),
-    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "noise_multiplier": 0.5}, "parameters"),
-    "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "noise_multiplier": 1.0}, "parameters"),
+    "M-Fed": ("mfed", {"lam": 0.0, "measure_gradients": False}, "parameters"),
+    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 0.5}, "parameters"),
+    "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 1.0}, "parameters"),
 }
 PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
 
@@ -64,7 +71,7 @@ def settings_of(variant, shadow, **changes):
 def play(variant, shadow, **changes):
     """The record of one federation: values and member of each candidate, scores in percent, what a probe reads of each task in
     what each client sends, by nearest class means."""
-    settings = settings_of(variant, shadow, **changes)
+    settings, clock = settings_of(variant, shadow, **changes), time.perf_counter()
     with one_thread():
         clients, (inputs, wanted) = build(settings).clients, candidates(settings)
         member = torch.rand(POOL, generator=generator(FIRST + shadow, "member")) < 0.5
@@ -75,8 +82,9 @@ def play(variant, shadow, **changes):
         return {"variant": variant, "shadow": shadow, "values": [float(f"{value:.4g}") for value in values.tolist()],
                 "member": "".join(str(int(one)) for one in member), "score": {
                     str(client.name): round(score(client, "test"), 2) for client in clients},
-                "probes": {str(client.name): probes(settings.method, client, settings.rounds) for client in clients},
-                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now()}
+                "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
+                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now(),
+                "seconds": round(time.perf_counter() - clock, 1)}
 
 
 def candidates(settings):
@@ -104,7 +112,7 @@ def told(method, client, inputs, wanted, reads, round):
     return confidence(in_batches(client.network, inputs), wanted)
 
 
-def probes(method, client, round, count=600):
+def probe_shares(method, client, round, count=600):
     """{task: share of labelled scenes whose answer the nearest of the class means of as many others tells, in percent}."""
     found = {}
     for name in PROBED:
@@ -130,6 +138,54 @@ def _nearest(rows, classes, count):
     return (known[(second[0] @ means.T).argmax(1)] == second[1]).float().mean().item()
 
 
+def inversions(path=INVERSION, samples=4, steps=300, **changes):
+    """What an update of M-Fed's encoder shows of private pictures, computed where `path` does not tell, else read from it.
+
+    {"rows": [{"read", "cosine", "psnr"}], "pictures": {name: hexadecimal bytes of a picture (3, H, W)}, ..}.  Read: the step on
+    one sample, for each of `samples`; the change of a whole local phase, by the network that the server sent, the best over all
+    private pictures; and nothing, the mean public picture.
+    """
+    settings = settings_of("M-Fed", 0, **changes)
+    if path.is_file() and (found := json.loads(path.read_text()))["settings"] == settings.flat() and found["steps"] == steps:
+        return found
+    with one_thread():
+        client = build(settings).clients[0]
+        sent_network, (inputs, answers) = copy.deepcopy(client.network).eval(), client.data["train"].take(torch.arange(POOL))
+        parameters = list(sent_network.encoder().parameters())
+        rows, pictures = [], {}
+        for place in range(samples):
+            loss = client.task.loss(sent_network(inputs[place:place + 1]), answers[place:place + 1])
+            update = -_flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+            guess, cosine = inverted(sent_network, client.task, update, answers[place:place + 1], inputs[:1].shape, steps)
+            rows.append({"read": "one step, one sample", "cosine": cosine, "psnr": psnr(guess, inputs[place:place + 1])})
+            pictures |= {f"private {place}": inputs[place], f"one step {place}": guess[0]}
+        before = _flat(client.network.encoder().parameters())
+        local_phase(client, 1)
+        update = _flat(client.network.encoder().parameters()) - before
+        guess, cosine = inverted(sent_network, client.task, update, answers[:1], inputs[:1].shape, steps)
+        pictures["a phase"] = guess[0]
+        public = world_for(settings.replace(method="fedmuscle")).public().images.mean(0)
+        for read_of, picture, value in (("a local phase", guess[0], cosine), ("nothing", public, float("nan"))):
+            best = max(psnr(picture, one) for one in inputs)
+            rows.append({"read": read_of, "cosine": None if value != value else value, "psnr": best})
+    found = {"rows": rows, "pictures": {name: (255 * picture).round().byte().numpy().tobytes().hex()
+                                        for name, picture in pictures.items()},
+             "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(),
+             "versions": environment(), "finished": now()}
+    write_atomically(path, json.dumps(found) + "\n")
+    return found
+
+
+def picture_of(found, name):
+    """(3, H, W) one of the pictures of `inversions`, in [0, 1]."""
+    values = torch.frombuffer(bytearray.fromhex(found["pictures"][name]), dtype=torch.uint8)
+    return values.view(found["shape"]).float() / 255
+
+
+def _flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
 def stored(path):
     """{(variant, shadow): record} of the whole lines of a file, {} where there is none."""
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
@@ -139,9 +195,10 @@ def stored(path):
 
 def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, **changes):
     """{(variant, shadow): record} of all, those that `path` lacks computed and appended."""
-    found = stored(path)
-    missing = [(variant, shadow, changes) for shadow in range(shadows) for variant in variants
-               if (variant, shadow) not in found]
+    found, keys = stored(path), [(variant, shadow) for shadow in range(shadows) for variant in variants]
+    found = {key: record for key, record in found.items()
+             if key not in keys or record["settings"] == settings_of(*key, **changes).flat()}
+    missing = [(*key, changes) for key in keys if key not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and (text := path.read_text()) and not text.endswith("\n"):              # of a killed run
         write_atomically(path, text[:text.rfind("\n") + 1])
@@ -150,15 +207,27 @@ def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, *
         for (variant, shadow, _), record in done:
             if isinstance(record, Exception):
                 raise record
-            with path.open("a") as file:
+            with FileLock(f"{path}.lock"), path.open("a") as file:
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             found[variant, shadow] = record
             bar.update()
-    return {(variant, shadow): found[variant, shadow] for variant in variants for shadow in range(shadows)}
+    return {key: found[key] for key in keys}
 
 
 def _play(variant, shadow, changes):
     return play(variant, shadow, **changes)
+
+
+def forecast(path=STORED, shadows=SHADOWS):
+    """How many federations `path` lacks, and how long they take by the times of those it has, as a sentence; "" for none."""
+    found = stored(path)
+    seconds = [record["seconds"] for record in found.values()]
+    if not (lacking := len(VARIANTS) * shadows - len(found)):
+        return ""
+    long = as_text(lacking * sum(seconds) / len(seconds)) if seconds else "an unknown time"
+    return f"notebook 19 computes {lacking} shadow federations: about {long} with one worker"
 
 
 def privacy_of(settings, private):

@@ -5,7 +5,7 @@ Interquartile mean, stratified bootstrap and probability of improvement follow A
 the edge of the statistical precipice" (2021), with clients in place of their tasks.
 """
 
-from itertools import combinations
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -240,6 +240,23 @@ def log_odds_change(scores, baseline="local"):
     return changes.assign(value=changes["score"], log_odds=np.log1p(changes["change"] / 100)).drop(columns=["score", "change"])
 
 
+def best_validation(history):
+    """Log-odds of every client's best validation score over rounds: a Series over (seed, client)."""
+    return _log_odds(history[history["split"] == "validation"].groupby(["seed", "client"])["value"].max())
+
+
+def last_validation(history):
+    """Likewise of the last round."""
+    rows = history[(history["split"] == "validation") & (history["round"] == history["round"].max())]
+    return _log_odds(rows.set_index(["seed", "client"])["value"])
+
+
+def _log_odds(scores):
+    """Of scores in percent, clipped to SCORE_LIMITS."""
+    share = scores.clip(*SCORE_LIMITS) / 100
+    return np.log(share / (1 - share))
+
+
 def fair_mean(gains):
     """G = -log( 1/N sum_n exp(-g_n) ) of N clients' changes in log-odds g_n, an array of any length but 0.
 
@@ -262,8 +279,9 @@ def fair_gain(changes):
     - more log-odds for everybody is as much more for G, whatever they started at (scale-free), so that accuracy near 5 and near
       95 % count alike;
     - log-odds given by a better client to a worse one raise it (the worst client counts).
-    With the factor 1, a client counts by its own odds of a failure.  It follows that one client, however small its baseline,
-    can add at most log(N / (N - 1)), while G is at most the worst client's gain + log N, and never above the mean.
+    With the factor 1, a client counts by the odds of its failures, relative to training alone.  It follows that a client that
+    rises without end adds log(1 + e^-g_n / sum of the others' e^-g), log(N / (N - 1)) where all stood alike, while G is at most
+    the worst client's gain + log N, and never above the mean.
     Its price: spread of the clients, noise included, lowers it by about half its variance, so that a method without any effect
     comes out a little below 0.  Compare methods with one another, paired over seeds.
     """
@@ -301,16 +319,16 @@ def client_weights(scores, baseline="local"):
 
 
 def flips(numbers, first="delta", second="fair_gain"):
-    """Pairs of methods that two of NUMBERS order differently, by their means over seeds: one row a pair.
+    """Pairs of methods that two of NUMBERS order differently, by mean differences over the seeds both have: one row a pair.
 
     numbers: as from `overall_numbers`.  Columns: former, the method better by `first`; latter; of both numbers the paired
     difference, former minus latter, as (mean, low, high): first, second.  Ties are no disagreement.
     """
-    means, rows = numbers.groupby("method")[[first, second]].mean(), []
-    for pair in combinations(sorted(means.index), 2):
-        former, latter = sorted(pair, key=lambda name: means.loc[name, first], reverse=True)
-        if means.loc[former, first] > means.loc[latter, first] and means.loc[former, second] < means.loc[latter, second]:
-            rows.append((former, latter, *(paired_difference(numbers, name, former, latter) for name in (first, second))))
+    rows = []
+    for former, latter in permutations(sorted(numbers["method"].unique()), 2):
+        found = [paired_difference(numbers, name, former, latter) for name in (first, second)]
+        if found[0][0] > 0 > found[1][0]:
+            rows.append((former, latter, *found))
     return pd.DataFrame(rows, columns=["former", "latter", "first", "second"])
 
 

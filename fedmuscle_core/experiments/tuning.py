@@ -17,7 +17,6 @@ import math
 import sys
 from statistics import mean
 
-import numpy as np
 import pandas as pd
 
 from ..checks import positive_int
@@ -30,7 +29,7 @@ from .processes import affordable, stoppable
 from .runs import missing_runs, sweep
 from .settings import Settings
 from .setups import setup_named
-from .statistics import SCORE_LIMITS, failures
+from .statistics import best_validation, failures
 from .store import check_writable, write_atomically
 
 FOLDER = results("mini") / "tuning"
@@ -184,10 +183,7 @@ def validation_log_odds(history, reference):
     if failures(history):
         return -math.inf
 
-    def best_log_odds(table):
-        best = table[table["split"] == "validation"].groupby("client")["value"].max().clip(*SCORE_LIMITS) / 100
-        return np.log(best / (1 - best))
-    return float((best_log_odds(history) - best_log_odds(reference)).mean())
+    return float((best_validation(history) - best_validation(reference)).mean())
 
 
 def forecast(setup, wanted, domain, workers):

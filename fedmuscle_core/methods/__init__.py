@@ -31,5 +31,5 @@ def method_named(name):
 
 
 def of_group(group):
-    """Names of the methods that are "aligning", "sharing" or a "control", see `Method.group`."""
+    """Names of the methods that are "aligning", "sharing", "server" or a "control", see `Method.group`."""
     return tuple(name for name, method in METHODS.items() if method.group == group)

@@ -83,6 +83,8 @@ class CoFED(Method):
 
     def register(self, client, message):
         """vote_shape: of its votes on one public sample; vote_classes: what it chooses among."""
+        if not client.task.labels:
+            raise ValueError(f"client {client.name}: got a task of {client.task.metric}, expected one with labels to vote for")
         shape = list(self.votes(client, client.public.first(1)).shape[1:]) if client.public else None
         classes = 2 if client.task.multilabel else client.task.num_outputs
         return super().register(client, message) | {"vote_shape": shape, "vote_classes": classes}

@@ -130,9 +130,9 @@ class WithPeers(Contrastive):
         if self.own_views and not self.augment:
             raise ValueError("own_views: got True without augment, expected False: there are no views")
         one_of("peer_choice", self.peer_choice, PEER_CHOICES)
+        if not isinstance(self.shifts, (list, tuple)) or any(type(shift) is not int or shift < 0 for shift in self.shifts):
+            raise ValueError(f"shifts: got {self.shifts!r}, expected whole numbers from 0")
         object.__setattr__(self, "shifts", tuple(self.shifts))
-        if any(type(shift) is not int or shift < 0 for shift in self.shifts):
-            raise ValueError(f"shifts: got {self.shifts}, expected whole numbers from 0")
         if bool(self.shifts) != (self.peer_choice == "shifted"):
             raise ValueError(f"shifts: got {self.shifts} with peer_choice {self.peer_choice!r}, expected some with 'shifted', "
                              "none with others")

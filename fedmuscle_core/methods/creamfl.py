@@ -54,6 +54,8 @@ class CreamFL(Contrastive):
     def __post_init__(self):
         super().__post_init__()
         number("kd", self.kd, least=0)
+        if isinstance(self.centre, bool) or not isinstance(self.centre, (int, str)):
+            raise ValueError(f"centre: got {self.centre!r}, expected the name of a client")
 
     def check_cards(self, cards):
         if self.centre not in cards:
@@ -84,8 +86,10 @@ class CreamFL(Contrastive):
 
     def play(self, server, round):
         centre, inside = self.centre, tuple(OTHER)
-        (sent,) = (yield Stage("show", [centre], lambda client: {}, lambda client, reply: self.checked(
-            reply, self.like(server, inside)), uncounted=inside)).values()
+        sent = (yield Stage("show", [centre], lambda client: {}, lambda client, reply: self.checked(
+            reply, self.like(server, inside)), uncounted=inside)).get(centre)
+        if sent is None:                                                      # lost, or refused: this round is lost with it
+            return by_metric((yield self.local_phases(server, round)))
         present = [client for client in server.present(round) if client != centre]
         away = [client for client in server.clients if client not in (centre, *present)]
         loss = {"contrastive_loss": float, "local_loss": float}
@@ -111,19 +115,19 @@ class CreamFL(Contrastive):
         """Contrastive steps, a local phase, and what the client then makes of all public pairs."""
         before, losses = represented(client), []
         self.set_rate(client, message["round"], message["rounds"])
-        held = {name: message[name].to(client.device) for name in OTHER}
         with at_work(client):
+            held = {name: message[name].to(client.device) for name in OTHER}
             for number, rows in enumerate(self.rows(client, message["round"])):
                 batch = client.public.take(rows)[0].to(client.device)
                 loss = 0.0
                 for name, z in seen(client, batch, message["round"], number).items():
                     own, other, old = held[name][rows], held[OTHER[name]][rows], before[name][rows].to(z.device)
-                    loss = loss + or_nan(lambda z, served=(own, other, old): self.contrast(z, *served), z)
+                    loss = loss + or_nan(lambda z, served=(own, other, old): self.terms(z, *served), z)
                 losses.append(step(client.contrastive_optimizer, loss))
         loss = local_phase(client, message["round"])
         return represented(client) | {"contrastive_loss": sum(losses) / max(1, len(losses)), "local_loss": loss}
 
-    def contrast(self, z, own, other, before):
+    def terms(self, z, own, other, before):
         """L_inter + L_intra of unit-length rows (B, d): the client's, the server's of the same and of the other modality, and
         the client's before the round."""
         return info_nce(z, other, tau=self.tau, normalize=False) + intra(z, own, before, self.tau)
@@ -134,7 +138,8 @@ class CreamFL(Contrastive):
 
         def extend(loss, step):
             pairs = dict(zip(OTHER, step.features.chunk(2, 1), strict=True))
-            apart = sum(((pairs[name] - message[name][step.wanted].to(loss.device)).square().sum(1).mean()
+            rows = step.wanted.cpu()
+            apart = sum(((pairs[name] - message[name][rows].to(loss.device)).square().sum(1).mean()
                          for name in OTHER if name in message), start=torch.zeros_like(loss))
             distances.append(apart.item())
             return loss + self.kd * apart
@@ -143,7 +148,7 @@ class CreamFL(Contrastive):
         return {"local_loss": loss, "distance": sum(distances) / len(distances)}
 
     def forwards(self, work):
-        return (2 + work.back) * self.num_batches(work.public_size) * self.batch_size + 2 * work.public_size
+        return (1 + work.back) * self.num_batches(work.public_size) * self.batch_size + 2 * work.public_size
 
     def turns(self, work):
         return 3
@@ -154,7 +159,7 @@ class CreamFLMuscle(CreamFL):
     """CreamFL whose clients step on the Muscle loss against the server's image and text representations.  tau_prev: see
     `losses.muscle_loss`."""
 
-    name, label, colour = "creamfl_muscle", "CreamFL with Muscle", "#2563eb"
+    name, label, colour = "creamfl_muscle", "CreamFL with Muscle", "#c026d3"
     tied = {"tau_prev": ("tau", 0.75)}
 
     tau_prev: float = 0.15
@@ -165,7 +170,7 @@ class CreamFLMuscle(CreamFL):
         if self.tau_prev > self.tau:
             raise ValueError(f"tau_prev: got {self.tau_prev}, expected at most tau = {self.tau}")
 
-    def contrast(self, z, own, other, before):
+    def terms(self, z, own, other, before):
         return muscle_loss(z, [own, other], tau=self.tau, tau_prev=self.tau_prev, normalize=False)
 
 
@@ -173,11 +178,14 @@ class CreamFLMuscle(CreamFL):
 class Distilled(CreamFL):
     """CreamFL without contrastive terms: clients train locally, the server aggregates and distils."""
 
-    name, label, colour = "distilled", "Distillation alone", "#737373"
-    grid = {"local_lr": (2.5e-4, 5e-4, 1e-3, 2e-3), "kd": (0.03, 0.3, 3.0)}
+    name, label, colour = "distilled", "Distillation alone", "#65a30d"
+    grid = {"local_lr": (2.5e-4, 5e-4, 1e-3, 2e-3), "local_batch_size": (8, 16, 32)}
 
     def rows(self, client, round):
         return ()
+
+    def forwards(self, work):
+        return 2 * work.public_size
 
 
 def intra(z, own, before, tau):

@@ -5,6 +5,7 @@ Of the first PROBES public samples z, unit-length representations when a round b
 
     drift_contrast = mean_i |z_i^between - z_i^begin|^2,   drift_local = mean_i |z_i^end - z_i^between|^2,
     drift_round = mean_i |z_i^end - z_i^begin|^2
+    drift_cosine = mean_i cos(z_i^between - z_i^begin, z_i^end - z_i^between), -1 where the second phase undoes the first
 
 At the end of the round, with respect to the representation model's parameters: gradient_local of the task loss on the first
 PROBES private samples, gradient_contrast of the Muscle loss on the last public batch with the peers served for it, Euclidean
@@ -21,7 +22,8 @@ from ..placement import at_work
 from .fedmuscle import FedMuscle
 
 PROBES = 64
-NUMBERS = ("drift_contrast", "drift_local", "drift_round", "gradient_contrast", "gradient_local", "gradient_cosine")
+NUMBERS = ("drift_contrast", "drift_local", "drift_round", "drift_cosine", "gradient_contrast", "gradient_local",
+           "gradient_cosine")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class TracedFedMuscle(FedMuscle):
         reply, end = super().local(client, message), probes(client)
         measured = {name: (one - other).square().sum(1).mean().item() for name, one, other in (
             ("drift_contrast", between, begin), ("drift_local", end, between), ("drift_round", end, begin))}
+        measured["drift_cosine"] = F.cosine_similarity(between - begin, end - between).mean().item()
         return reply | measured | self.gradients(client, *served)
 
     def gradients(self, client, payload, kinds, where):

@@ -104,9 +104,7 @@ class ClientNetwork(Network):
     def train(self, mode=True):
         """Batch statistics stay those of pretraining (our choice): private and public batches would mix them."""
         super().train(mode)
-        keep_batch_statistics(self)
-        if not any(parameter.requires_grad for parameter in self.representation.backbone.parameters()):
-            self.representation.backbone.eval()                               # no dropout, as when its features are kept
+        keep_as_pretrained(self, self.representation.backbone)
         return self
 
 
@@ -161,11 +159,14 @@ class DenseTailNetwork(ClientNetwork):
         return nn.ModuleDict({"head": self.head})
 
 
-def keep_batch_statistics(network):
-    """Put batch normalisation in eval mode."""
+def keep_as_pretrained(network, *backbones):
+    """Put batch normalisation in eval mode, and wholly frozen backbones: no dropout, as when their features are kept."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    for backbone in backbones:
+        if not any(parameter.requires_grad for parameter in backbone.parameters()):
+            backbone.eval()
 
 
 def dense_head(widths, num_outputs):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..network import Network
-from .client_network import keep_batch_statistics
+from .client_network import keep_as_pretrained
 
 
 def packed(images, texts):
@@ -56,5 +56,6 @@ class PairNetwork(Network):
 
     def train(self, mode=True):
         super().train(mode)
-        keep_batch_statistics(self)
+        keep_as_pretrained(self, *(part.backbone for part in (self.representation.image, self.representation.text)
+                                   if hasattr(part, "backbone")))
         return self

@@ -1,11 +1,14 @@
 """(epsilon, delta) of what a client sends, by Opacus' accountant: the extra [privacy].
 
-DP-SGD in the local phases (`client.Training.noise_multiplier`) makes *all* that a client sends private: contrastive steps read
-public samples and peers' representations alone, so that whatever follows from them and from private parameters is
-post-processing.  Neighbouring private sets differ by one sample that is there or not.
+DP-SGD in the local phases (`client.Training.noise_multiplier`) makes a client's parameters private, and with them what follows
+from parameters, public samples and what peers sent: representations, votes, kernels, contrastive steps.  Neighbouring private
+sets differ by one sample that is there or not.  Not private: what is measured for the history, local losses, scores on
+validation and test samples, the number of samples that a client registers; and whoever knows the federation's seed knows the
+noise.
 """
 
 import math
+import warnings
 
 from ..checks import number, positive_int
 
@@ -24,14 +27,17 @@ def epsilon(noise_multiplier, sample_rate, steps, delta=DELTA):
         return math.inf
     accountant = _accountant()
     accountant.history = [(noise_multiplier, sample_rate, steps)]
-    return accountant.get_epsilon(delta)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Optimal order is the")             # the bound holds, it could be a little lower
+        return accountant.get_epsilon(delta)
 
 
 def epsilon_of_representations(noise, rows, uploads, delta=DELTA):
     """epsilon of `uploads` uploads of `rows` unit-length representations with Gaussian noise of standard deviation `noise` on
     each number, whatever the training did: one private sample may turn each row round, so that an upload changes by up to
     2 sqrt(rows), and every upload depends on all private samples."""
-    return epsilon(noise / (2 * math.sqrt(positive_int("rows", rows))), 1.0, uploads, delta)
+    positive_int("rows", rows)
+    return epsilon(number("noise", noise, least=0) / (2 * math.sqrt(rows)), 1.0, uploads, delta)
 
 
 def _accountant():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 RATES = (0.001, 0.01, 0.1)     # of false positives
 
@@ -24,9 +25,19 @@ def detection(scores, member):
     if scores.shape != member.shape or np.isnan(scores).any() or member.all() or not member.any():
         raise ValueError(f"scores, member: got {scores.shape} and {member.shape} with {member.sum()} members, expected a "
                          "number for each sample, members and others")
-    false, true, _ = roc_curve(member, scores)
+    false, true, _ = roc_curve(member, scores, drop_intermediate=False)
     return {"auc": float(roc_auc_score(member, scores))} | {
         f"tpr at {100 * rate:g} % fpr": float(true[false <= rate].max()) for rate in RATES}
+
+
+def detection_interval(ratios, member, name, resamples=200, seed=0):
+    """(value, low, high) of one of `detection`'s numbers, 95 %, by resampling federations, the rows of both arrays (K, n)."""
+    rng, ratios, member = np.random.default_rng(seed), np.asarray(ratios), np.asarray(member, dtype=bool)
+    found = []
+    for _ in range(resamples):
+        rows = rng.integers(len(ratios), size=len(ratios))
+        found.append(detection(ratios[rows], member[rows])[name])
+    return detection(ratios, member)[name], *(float(value) for value in np.quantile(found, (0.025, 0.975)))
 
 
 def likelihood_ratios(values, member):
@@ -56,8 +67,8 @@ def confidence(logits, targets):
     """(n,) log p_y - log (1 - p_y) of the true class y, from logits (n, classes); sum over labels for several."""
     if targets.ndim == 2:
         return (logits * (2 * targets - 1)).sum(1)
-    own = F.cross_entropy(logits.double(), targets.long(), reduction="none").neg()
-    return own - torch.log1p(-own.exp().clamp(max=1 - 1e-12))
+    own = F.one_hot(targets.long(), logits.shape[1]).bool()
+    return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(1)
 
 
 def margin(kernel, classes):
@@ -68,19 +79,28 @@ def margin(kernel, classes):
     return (kernel * own).sum(1) / own.sum(1) - (kernel * ~same).sum(1) / (~same).sum(1)
 
 
-def grams_of_sums(sums, num_peers, batch_size, tau):
-    """(M, B, B) inner products of each peer's representations, from the sums over tuples that the protocol "tuples" sends.
+def rows_of_sums(sums, num_peers, batch_size, tau):
+    """(M, B, d) what the sums over tuples, as the protocol "tuples" sends them, tell of each peer's rows.
 
     sums: (B^M, d), S_j = sum_m z^m_{j_m} / tau, tuples in lexicographic order, rows z of unit length.  Two tuples that differ
-    in one place give the difference of two rows of one peer, and as rows have length 1,  z_j . z_k = 1 - |z_j - z_k|^2 / 2.
-    So sums hide where a peer's rows point as a whole, and nothing of how they lie to one another.
+    in one place give the difference of two rows of one peer,  D_j = z_j - z_0;  as both have length 1,
+    z_0 . D_j = -|D_j|^2 / 2,  which tells z_0 but for its part at right angles to all differences.  That part, the same for all
+    rows of a peer, is left out here; with more rows than dimensions there is none.
     """
-    grid = sums.view(*[batch_size] * num_peers, -1) * tau
+    grid = sums.double().view(*[batch_size] * num_peers, -1) * tau
     found = []
     for m in range(num_peers):
         rows = grid[tuple(slice(None) if place == m else 0 for place in range(num_peers))]
-        found.append(1 - torch.cdist(rows, rows).square() / 2)
+        differences = rows[1:] - rows[0]
+        first = torch.linalg.pinv(differences) @ (-differences.square().sum(1) / 2)
+        found.append(torch.cat([first[None], first + differences]))
     return torch.stack(found)
+
+
+def grams_of_sums(sums, num_peers, batch_size, tau):
+    """(M, B, B) inner products of each peer's rows, exact whatever the dimension:  z_j . z_k = 1 - |D_j - D_k|^2 / 2."""
+    rows = rows_of_sums(sums, num_peers, batch_size, tau)
+    return 1 - (rows[:, :, None] - rows[:, None]).square().sum(3) / 2
 
 
 def inverted(network, task, update, target, shape, steps=300, rate=0.1, smooth=1e-3, seed=0):
@@ -96,12 +116,12 @@ def inverted(network, task, update, target, shape, steps=300, rate=0.1, smooth=1
     optimizer, cosine = torch.optim.Adam([guess], lr=rate), 0.0
     network.eval()
     for _ in range(steps):
-        gradient = torch.autograd.grad(task.loss(network(guess.clamp(0, 1)), target), parameters, create_graph=True,
-                                       materialize_grads=True)
+        with sdpa_kernel(SDPBackend.MATH):                                    # the others have no second derivatives
+            loss = task.loss(network(guess.clamp(0, 1)), target)
+            gradient = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         similar = F.cosine_similarity(-torch.cat([part.flatten() for part in gradient]), update, dim=0)
         variation = sum(guess.diff(dim=dim).abs().mean() for dim in (-1, -2))
-        optimizer.zero_grad()
-        (1 - similar + smooth * variation).backward()
+        (guess.grad,) = torch.autograd.grad(1 - similar + smooth * variation, guess)
         optimizer.step()
         cosine = similar.item()
     return guess.detach().clamp(0, 1), cosine

@@ -2,7 +2,7 @@
 
 Where a server needs a sum alone, as of parameters or kernels, it need not see what is summed.  Numbers become integers modulo
 2^64 with BITS binary places; each pair of clients adds and takes off the same random mask.  One upload by itself is uniformly
-distributed, the sum is exact.  Clients that drop out and agreement on seeds are the protocol's, not shown here.
+distributed, the sum of the integers is exact.  Clients that drop out and agreement on seeds are the protocol's, not shown here.
 """
 
 import numpy as np
@@ -15,10 +15,13 @@ LARGEST = 2 ** (62 - BITS)     # of a sum's size
 def masked(values, client, clients, seed_of):
     """The upload of one client, uint64: `values`, a float tensor, in fixed point, plus its masks.
 
-    clients: names of all, sorted alike by all.  seed_of(one, other): the integer that a pair shares, one < other in that order.
-    Raises ValueError for NaN, or numbers whose sum over the clients may leave the range.
+    clients: names of all, sorted alike by all.  seed_of(one, other): the integer that a pair shares, one before other in that
+    order; another one for every sum: two uploads under one mask give away their difference.
+    Raises ValueError for a client that is none of them, for NaN, or numbers whose sum over the clients may leave the range.
     """
     places = {name: place for place, name in enumerate(clients)}
+    if client not in places:
+        raise ValueError(f"client: got {client!r}, expected one of {list(clients)}")
     most = values.abs().max().item() if values.numel() else 0.0
     if not most * len(clients) < LARGEST:
         raise ValueError(f"values: got {most:g} with {len(clients)} clients, expected a sum below {LARGEST:g}")

@@ -110,6 +110,8 @@ class World:
             domain = getattr(self, field)
             if domain is not None and domain not in self.domains():
                 raise ValueError(f"{name}: got {domain!r}, expected one of {tuple(self.domains())} for clients with {self.of}")
+        if self.dirichlet is not None and (pairs := [name for name in self.tasks if task_named(name).modality == "both"]):
+            raise ValueError(f"dirichlet: got {self.dirichlet} with {pairs[0]!r}, expected None: pairs have no classes")
         self._check_kind()
 
     def _scored_sizes(self):

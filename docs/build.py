@@ -29,6 +29,7 @@ PARTS = {
     "Your own federation": ("16", "21"),
 }
 PAGES = ("data/PREDICTIONS.md", "data/results/README.md")
+LOOKED_UP = ("symbols", "interface", "running", "data", "parts")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2")
 
@@ -83,7 +84,7 @@ def index(found):
         rows = [f"| [{title(path)}](notebooks/{path.name}) | {minutes(number)} |" for number, path in paths.items()]
         text += [f"\n## {part}\n", "| question | runs behind it, one worker |", "|---|---|", *rows,
                  *toctree(part, [f"notebooks/{path.stem}" for path in paths.values()])]
-    return "\n".join([*text, *toctree("To look up", ["symbols", "interface", *(page.removesuffix(".md") for page in PAGES)])])
+    return "\n".join([*text, *toctree("To look up", [*LOOKED_UP, *(page.removesuffix(".md") for page in PAGES)])])
 
 
 def toctree(caption, names):
@@ -109,8 +110,10 @@ def prepare():
         target = SOURCE / page
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(linked((ROOT / page).read_text(encoding="utf-8"), ROOT / page, pages), encoding="utf-8")
-    for name in ("conf.py", "symbols.md", "interface.md"):
-        shutil.copy(DOCS / name, SOURCE)
+    shutil.copy(DOCS / "conf.py", SOURCE)
+    for name in LOOKED_UP:
+        text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        (SOURCE / f"{name}.md").write_text(linked(text, DOCS / f"{name}.md", pages), encoding="utf-8")
     (SOURCE / "index.md").write_text(index(found), encoding="utf-8")
     shutil.copytree(DOCS / "_static", SOURCE / "_static")
     copy_mathjax(SOURCE / "_static" / "mathjax")

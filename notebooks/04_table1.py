@@ -150,6 +150,15 @@ plots.save_figure(fig, rows, "04_table1_forest", profile)
 _, plain = sweep(plans.at_defaults(profile, seeds), results(profile), workers)
 tables.comparison_table(plain, plans.LOSSES)
 
+# %%
+published = beside_paper.published_deltas()
+columns = {"published, foundation models": {method: published[method] for method in plans.LOSSES if method in published},
+           "ours, at defaults": {method: tables.delta_interval(plain, method) for method in plans.LOSSES[1:]},
+           "ours, tuned": {method: tables.delta_interval(history, method) for method in plans.LOSSES[1:]}}
+lead, behind = (tables.delta_difference(runs, "fedmuscle", "simclr")[0] for runs in (plain, history))
+fig, drawn = plots.slope_chart(columns, f"FedMuscle minus SimCLR: {lead:+.0f} points at defaults, {behind:+.0f} where both are tuned")
+plots.save_figure(fig, drawn, "04_table1_order", profile)
+
 # %% [markdown]
 # Where the difference lies: change in log-odds on validation data of one tuning seed, for the same grid of rate and temperature.
 

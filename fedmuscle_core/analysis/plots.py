@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
@@ -148,6 +149,35 @@ def forest_plot(rows, title):
     ax.set_xlabel("paired change in log-odds")
     fig.suptitle(marked(title, rows), x=0.01, ha="left")
     return fig
+
+
+def slope_chart(columns, title, ylabel="Delta (%)"):
+    """How methods stand in one column and the next, a line each, named at its right end; a method that a column lacks begins later.
+
+    columns: {heading: {method: (mean, low, high), or a number}}.  Returns (figure, table of what is drawn).
+    """
+    rows = [(place, heading, method, *(value if isinstance(value, tuple) else (value, float("nan"), float("nan"))))
+            for place, (heading, values) in enumerate(columns.items()) for method, value in values.items()]
+    table = pd.DataFrame(rows, columns=["place", "column", "method", "mean", "low", "high"])
+    fig, ax = plt.subplots(figsize=(2.6 * len(columns) + 1.6, 3.8), layout="constrained")
+    for method in _present(table, None):
+        line = table[table["method"] == method]
+        own = method in ("fedmuscle", "simclr")
+        bars = [(line["mean"] - line["low"]).fillna(0), (line["high"] - line["mean"]).fillna(0)]
+        ax.errorbar(line["place"], line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3, linewidth=2.4 if own else 1.2,
+                    markersize=6 if own else 4)
+    ends = table.sort_values("place").groupby("method").last().sort_values("mean")
+    heights, gap = [], 0.055 * (table["mean"].max() - table["mean"].min())
+    for value in ends["mean"]:
+        heights.append(max(value, heights[-1] + gap) if heights else value)                   # names do not cover one another
+    for method, place, height in zip(ends.index, ends["place"], heights, strict=True):
+        ax.text(place + 0.06, height, METHODS[method].label, color=colour_of(method), va="center",
+                weight="bold" if method in ("fedmuscle", "simclr") else "normal")
+    ax.axhline(0, color="k", lw=0.8)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set(xlim=(-0.25, len(columns) - 0.25), ylabel=ylabel)
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig, table.drop(columns="place")
 
 
 def _present(table, methods):

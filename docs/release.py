@@ -1,7 +1,7 @@
 """Check what would be released: `make release`.
 
-Builds the wheel, installs it with the extra [reproduce] into a fresh environment of each Python that is here, away from the clone,
-and there runs the README's snippets, `fedmuscle doctor` and a short run of the quickstart's setup.
+Builds the wheel, installs it with the extra [reproduce] into a fresh environment of each Python that is here, away from the
+clone, and there runs the README's snippets, `fedmuscle doctor` and a short run of the quickstart's setup.
 """
 
 import re

@@ -17,7 +17,8 @@ def test_good_ones_pass():
     ({"seeds": "[0,1]"}, r"seeds: got '\[0,1\]', expected a list of different whole numbers: `papermill -y"),
     ({"seeds": 3}, "seeds: got 3, expected a list of different whole numbers"),
     ({"seeds": [1, 1]}, r"seeds: got \[1, 1\], expected a list of different"),
-    ({"seeds": [0.5]}, r"seeds: got \[0.5\]"), ({"workers": "two"}, "workers: got 'two', expected a whole number of at least 1"),
+    ({"seeds": [0.5]}, r"seeds: got \[0.5\]"),
+    ({"workers": "two"}, "workers: got 'two', expected a whole number of at least 1"),
     ({"workers": 0}, "workers: got 0"), ({"profile": "small"}, "profile: got 'small', expected one of"),
     ({"seedz": [1]}, r"parameters: got unknown \['seedz'\], expected some of \['profile', 'seeds', 'workers'\]"),
 ])

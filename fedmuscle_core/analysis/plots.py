@@ -152,7 +152,7 @@ def forest_plot(rows, title):
 
 
 def slope_chart(columns, title, ylabel="Delta (%)"):
-    """How methods stand in one column and the next, a line each, named at its right end; a method that a column lacks begins later.
+    """How methods stand in one column and the next, a line each, named at its right end; one that a column lacks begins later.
 
     columns: {heading: {method: (mean, low, high), or a number}}.  Returns (figure, table of what is drawn).
     """
@@ -164,8 +164,8 @@ def slope_chart(columns, title, ylabel="Delta (%)"):
         line = table[table["method"] == method]
         own = method in ("fedmuscle", "simclr")
         bars = [(line["mean"] - line["low"]).fillna(0), (line["high"] - line["mean"]).fillna(0)]
-        ax.errorbar(line["place"], line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3, linewidth=2.4 if own else 1.2,
-                    markersize=6 if own else 4)
+        ax.errorbar(line["place"], line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3,
+                    linewidth=2.4 if own else 1.2, markersize=6 if own else 4)
     ends = table.sort_values("place").groupby("method").last().sort_values("mean")
     heights, gap = [], 0.055 * (table["mean"].max() - table["mean"].min())
     for value in ends["mean"]:

@@ -180,8 +180,8 @@ def in_three():
            f"(published +26.7), {numbers[1]} in log-odds.")
     yield (f"Its place hangs on two numbers: {gaps[0]} points of Delta against SimCLR at defaults, {gaps[1]} where rate and "
            "temperature are chosen for both.")
-    yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the temperature "
-           "is chosen.")
+    yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the "
+           "temperature is chosen.")
 
 
 def short_part():

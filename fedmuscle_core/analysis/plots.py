@@ -160,18 +160,20 @@ def slope_chart(columns, title, ylabel="Delta (%)"):
             for place, (heading, values) in enumerate(columns.items()) for method, value in values.items()]
     table = pd.DataFrame(rows, columns=["place", "column", "method", "mean", "low", "high"])
     fig, ax = plt.subplots(figsize=(2.6 * len(columns) + 1.6, 3.8), layout="constrained")
-    for method in _present(table, None):
+    several = _present(table, None)
+    for shift, method in enumerate(several):
         line = table[table["method"] == method]
+        line = line.assign(place=line["place"] + 0.03 * (shift - (len(several) - 1) / 2))          # bars side by side
         own = method in ("fedmuscle", "simclr")
         bars = [(line["mean"] - line["low"]).fillna(0), (line["high"] - line["mean"]).fillna(0)]
         ax.errorbar(line["place"], line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3,
                     linewidth=2.4 if own else 1.2, markersize=6 if own else 4)
     ends = table.sort_values("place").groupby("method").last().sort_values("mean")
-    heights, gap = [], 0.055 * (table["mean"].max() - table["mean"].min())
+    heights, gap = [], 0.07 * (table["mean"].max() - table["mean"].min())
     for value in ends["mean"]:
         heights.append(max(value, heights[-1] + gap) if heights else value)                   # names do not cover one another
     for method, place, height in zip(ends.index, ends["place"], heights, strict=True):
-        ax.text(place + 0.06, height, METHODS[method].label, color=colour_of(method), va="center",
+        ax.text(place + 0.1, height, METHODS[method].label, color=colour_of(method), va="center",
                 weight="bold" if method in ("fedmuscle", "simclr") else "normal")
     ax.axhline(0, color="k", lw=0.8)
     ax.set_xticks(range(len(columns)), columns)

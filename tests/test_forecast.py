@@ -43,6 +43,10 @@ def test_the_estimate_scales_what_was_measured_by_rounds_and_clients(tiny, tmp_p
     assert estimate([tiny(method="local", rounds=10)] * 4, tmp_path, 2) == pytest.approx(2 * 2 * 10 * 3)
     assert estimate([tiny(setup="embedded1")], tmp_path) == pytest.approx(10 * 2 * 6)                        # another setup
     assert estimate([tiny(method="simclr")], tmp_path) == pytest.approx(6 * 2 * 3)                        # another method
+    store(tmp_path / "tuning", tiny(method="simclr"), 90.0)                   # known there alone: 15 s each
+    store(tmp_path / "tuning", tiny(), 600.0)
+    assert estimate([tiny(method="simclr")], tmp_path) == pytest.approx(15 * 2 * 3)
+    assert estimate([tiny()], tmp_path) == pytest.approx(10 * 2 * 3)
     assert estimate([], tmp_path) == 0 and math.isnan(estimate([tiny()], tmp_path / "empty"))
 
 

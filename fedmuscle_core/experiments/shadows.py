@@ -120,15 +120,10 @@ def probe_shares(method, client, round, count=600):
         answers, rows = targets(name, scenes), sent(method, client, scenes.images, round)
         if name == "mlc":                                                      # each digit for itself
             right = [_nearest(rows, answers[:, label].long(), count) for label in range(answers.shape[1])]
-            found[name] = round_(sum(right) / len(right))
+            found[name] = round(100 * sum(right) / len(right), 2)
         else:
-            found[name] = round_(_nearest(rows, answers, count))
+            found[name] = round(100 * _nearest(rows, answers, count), 2)
     return found
-
-
-def round_(share):
-    """In percent, two places."""
-    return round(100 * share, 2)
 
 
 def _nearest(rows, classes, count):
@@ -164,10 +159,9 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
         update = _flat(client.network.encoder().parameters()) - before
         guess, cosine = inverted(sent_network, client.task, update, answers[:1], inputs[:1].shape, steps)
         pictures["a phase"] = guess[0]
+        rows.append({"read": "a local phase", "cosine": cosine, "psnr": max(psnr(guess[0], one) for one in inputs)})
         public = world_for(settings.replace(method="fedmuscle")).public().images.mean(0)
-        for read_of, picture, value in (("a local phase", guess[0], cosine), ("nothing", public, float("nan"))):
-            best = max(psnr(picture, one) for one in inputs)
-            rows.append({"read": read_of, "cosine": None if value != value else value, "psnr": best})
+        rows.append({"read": "nothing", "cosine": None, "psnr": max(psnr(public, one) for one in inputs)})
     found = {"rows": rows, "pictures": {name: (255 * picture).round().byte().numpy().tobytes().hex()
                                         for name, picture in pictures.items()},
              "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(),

@@ -120,9 +120,9 @@ def probe_shares(method, client, round, count=600):
         answers, rows = targets(name, scenes), sent(method, client, scenes.images, round)
         if name == "mlc":                                                      # each digit for itself
             right = [_nearest(rows, answers[:, label].long(), count) for label in range(answers.shape[1])]
-            found[name] = round(100 * sum(right) / len(right), 2)
+            found[name] = float(f"{100 * sum(right) / len(right):.2f}")
         else:
-            found[name] = round(100 * _nearest(rows, answers, count), 2)
+            found[name] = float(f"{100 * _nearest(rows, answers, count):.2f}")
     return found
 
 

@@ -26,12 +26,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first five of the profile
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import pandas as pd
 import torch
 
 from fedmuscle_core.aggregation import Upload, mean_over_tasks, mean_per_task
-from fedmuscle_core.analysis import beside_paper, plots, tables, task_tables
+from fedmuscle_core.analysis import beside_paper, lessons, plots, tables, task_tables
 from fedmuscle_core.client import LocalStep
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.build import build, mask_from_text
@@ -233,12 +240,41 @@ pd.DataFrame(both)
 # segmentation (points or percent, not stated). Ours: rank among Local and the federated methods.
 #
 # Where M-Fed comes out lower here, three things differ at once: clients of a task draw from one distribution, the best case for
-# averaging within a task; a small encoder has to serve tasks that pull it apart; and the loss is our reconstruction. Notebook 14
+# averaging within a task; a small encoder has to serve tasks that pull it apart; and the loss is our reconstruction. Notebook [14](14_mfed_checks.ipynb)
 # varies the parts of the last and looks at the second; nothing here separates the first.
 
 # %%
 beside_paper.mfed_beside(history["mfed_dense"])
 
-# %%
-print(tables.delta_sentence(history["mfed_dense"], "mfed", "fedavg"))
-print(tables.delta_sentence(history["mfed_labels"], "mfed", "fedavg"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+def against(table, other):
+    row = tables.pairwise_differences(table, "mfed", [other]).iloc[0]
+    return row["mean"], row["low"], row["high"]
+
+
+lessons.learned(
+    "These M-Fed runs are of a version before 0.8, in which clients kept their decoders; with today's they are under way.",
+    *(lessons.says(against(table, other), f"{setup}: M-Fed is above {METHODS[other].label}", f"{setup}: M-Fed is below {METHODS[other].label}",
+                   f"{setup}: M-Fed against {METHODS[other].label}: no difference is shown", "in log-odds", 2)
+      for setup, table in history.items() for other in ("fedavg", "encoder_only")))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [14](14_mfed_checks.ipynb) takes M-Fed apart; [02](02_setup1.ipynb) is FedMuscle, which serves clients of different architectures, too.
+#
+# **Exercise.** What would the server's encoder be if every *client* counted alike, and not every task? Write it next to `mean_over_tasks`.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# alike = sum(upload.encoder[name] for upload in uploads) / len(uploads)
+# print((alike - encoder[name]).abs().max())
+# ```
+#
+# With three clients a task that is the mean over tasks of unweighted means: only the weights by scenes are lost.
+#
+# </details>

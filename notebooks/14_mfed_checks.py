@@ -21,12 +21,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first five of the profile, three for the number of tasks
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from fedmuscle_core.analysis import effects, plots, tables
+from fedmuscle_core.analysis import effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.experiments.profiles import profile_settings
@@ -198,6 +205,29 @@ pd.DataFrame([{"question": f"M-Fed as tuned against: {row.label}", "published": 
                "ours [95 % CI over seeds]": tables.interval_text((-row.mean, -row.high, -row.low)), "agrees?": "cannot be said"}
               for row in effects.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
 
-# %%
-print(effects.answer(variants, "as tuned", "M-Fed", "mfed"))
-print(effects.answer(grown, 1, "tasks", "mfed"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    "These M-Fed runs are of a version before 0.8; with today's they are under way.",
+    *(lessons.says(effects.between(variants, value, "as tuned", "mfed"), f"{value.capitalize()}: M-Fed is worth more", f"{value.capitalize()}: M-Fed is worth less",
+                   f"{value.capitalize()}: no difference is shown", "in log-odds", 2)
+      for value in variants["value"].unique() if value != "as tuned"))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [13](13_mfed.ipynb) has the tables; [SECURITY.md](../SECURITY.md) says who sees what.
+#
+# **Exercise.** Who pulls the encoder most? Order the clients by how far the merged encoder moved when theirs did.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# pd.DataFrame(moved).sort_values("merged encoder moved by", ascending=False).head(3)
+# ```
+#
+# It follows the weights: a client's share of its task's scenes, over the number of tasks.
+#
+# </details>

@@ -97,7 +97,7 @@ fig = diagrams.exchange("server: hands each client the representations of M othe
 # %%
 scenes = {"validation_size": Settings.validation_size, "test_size": Settings.test_size}          # in profile "quick", too
 wanted = [settings for method in ("local", "fedmuscle")
-          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2, **SETUPS["quickstart"].settings)]
+          for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2, **SETUPS["quickstart"].settings, **scenes)]
 records, history = sweep(wanted, results(profile), workers)
 settings = records[-1]["settings"]
 print({name: settings[name] for name in ("rounds", "contrastive_steps", "num_peers", "batch_size", "dim", "tau", "tau_prev", "public_size")})

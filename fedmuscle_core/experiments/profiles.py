@@ -6,8 +6,8 @@ from .settings import Settings
 from .setups import SETUPS, setup_named
 
 PROFILES = {
-    "quick": {"seeds": [0], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 8, "validation_size": 50,
-                                           "test_size": 100}},
+    "quick": {"seeds": [0], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 4, "local_epochs": 1,
+                                           "validation_size": 50, "test_size": 100}},
     "mini": {"seeds": [0, 1, 2, 3, 4, 5, 6, 7], "settings": {}},
     "paper": {"seeds": [0, 1, 2], "settings": {}},
 }

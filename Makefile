@@ -41,6 +41,7 @@ lab: $(LAB)  ## JupyterLab in notebooks/, with the kernel of this project; what 
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --select F notebooks/*.py
 
 mini: setup  ## the numbers of the committed notebooks: computes what data/results lacks
 	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)

@@ -20,7 +20,7 @@
 # This is a replication, not the official code. Everything runs on real handwriting that ships with scikit-learn.
 
 # %% tags=["parameters"]
-profile: str = "mini"  # where runs are stored; "quick" trains the same federations, scored on fewer scenes
+profile: str = "mini"  # where runs are stored; "quick" trains the same federations anew
 seeds: list = [20, 21, 22]  # one federation a seed and method
 workers: int = 2  # processes, one run each
 

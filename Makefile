@@ -25,6 +25,7 @@ test-flower: $(FLOWER)/.installed  ## the tests of the Flower engine, whose pack
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --select F notebooks/*.py
 
 mini: setup  ## the numbers of the committed notebooks: computes what data/results lacks
 	$(BIN)/fedmuscle reproduce --profile mini --workers $(WORKERS)

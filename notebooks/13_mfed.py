@@ -39,7 +39,6 @@ from fedmuscle_core.experiments.claims import MFED_CLAIMS
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import one_thread, stored, sweep
 from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.statistics import delta, final_scores, paired_difference, relative_change, verdict
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.methods.sharing import copied
 from fedmuscle_core.networks.client_network import num_parameters

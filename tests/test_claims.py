@@ -47,7 +47,7 @@ def test_curves_are_flat_after_twice_as_many_rounds_and_local_s_before():
 
 def test_what_came_out_is_written_down_as_it_was():
     found = analysis.verdicts("mini", results("mini"))
-    lines = PREDICTIONS.split("## What came out")[1].splitlines()
+    lines = PREDICTIONS.split("## What came out")[1].split("\n# ")[0].splitlines()
     rows = [line.split(" | ") for line in lines if line[2:3].isdigit()]
     assert [(int(row[0][2:]), row[3], row[4].removesuffix(" |")) for row in rows] == [
         (row.claim, row._3, row.shown) for row in found.itertuples(index=False)]

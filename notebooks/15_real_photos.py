@@ -25,11 +25,18 @@
 profile: str = "mini"  # "quick" shows the stored runs of "mini", too
 seeds: list = []  # empty: the first five of "mini"
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds")
+
 # %%
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, plots, tables
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.choices import tuning_table
 from fedmuscle_core.experiments.runs import stored
@@ -189,7 +196,7 @@ plots.save_figure(fig, drawn, "15_real_photos_heatmap", profile)
 #   first grid had four times the local and ten times the contrastive learning rates; every method chose its lowest, so all were
 #   tuned again, as above.
 # - No flips in SimCLR's augmentation, which is that of the composed scenes.
-# - Segmentation and text clients train with four times the local learning rate of the others, as in notebook 05.
+# - Segmentation and text clients train with four times the local learning rate of the others, as in [05](05_table2.ipynb).
 
 # %% [markdown]
 # ## Published, and ours
@@ -209,7 +216,32 @@ for setup, place, table in (("setup1", "pascal_voc", history["voc_animals"]), ("
                      "agrees?": "cannot be said" if paper is None else beside_paper.agreement(paper, ours)})
 pd.DataFrame(rows)
 
-# %%
-for found in (history["voc_animals"], history_2):
-    print(tables.delta_sentence(found, "fedmuscle", "simclr"))
-    print(tables.delta_sentence(found, "fedmuscle", "pairwise"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    *(lessons.says(tables.delta_interval(table, "fedmuscle"), f"With photos of {domain} FedMuscle gains", f"With photos of {domain} FedMuscle harms",
+                   f"With photos of {domain} no gain is shown", "% Delta") for domain, table in history.items()),
+    lessons.says(tables.delta_interval(history_2, "fedmuscle"), "Ten clients of two modalities gain", "Ten clients of two modalities lose",
+                 "Ten clients of two modalities: no gain is shown", "% Delta"),
+    lessons.says(tables.delta_difference(history["voc_animals"], "fedmuscle", "simclr"), "FedMuscle is worth more than each client's own contrastive learning",
+                 "Each client's own contrastive learning is worth more", "Against each client's own contrastive learning no difference is shown",
+                 "points, photos of voc_animals"))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [16](16_your_own.ipynb) puts your photos in the place of these; [08](08_public_domain.ipynb) varies the public data where nothing must be
+# fetched.
+#
+# **Exercise.** Who pays? Find the clients that lose by FedMuscle, for every source of public photos.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# pd.concat({domain: tables.changes_of(table, ["fedmuscle"]).query("method == 'fedmuscle'").groupby("client")["change"].mean()
+#            for domain, table in history.items()}, axis=1).round(1)
+# ```
+#
+# </details>

@@ -81,8 +81,11 @@ def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
 
 
 def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
-    table = pd.DataFrame({"claim": [1, 2, 3], "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
-    assert analysis.sentence(table) == ("Shown: 1; not shown: 3; shown to be the other way round: 2. As expected: 1, 3.")
+    table = pd.DataFrame({
+        "claim": [1, 2, 3], "first - second": ["a - b", "c - d", "e - f"],
+        "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
+    assert analysis.sentence(table) == (
+        "Shown: 1 (a - b). Not shown: 3 (e - f). Shown to be the other way round: 2 (c - d). As expected: 1, 3.")
     rows = [("local", 1, "validation", round, 10.0 + 2 * max(0, round - 4)) for round in range(9)]
     rows += [("fedmuscle", 1, "validation", round, 50.0) for round in range(9)]
     history = pd.DataFrame(rows, columns=["method", "client", "split", "round", "value"])

@@ -223,7 +223,7 @@ lessons.learned(
                  "Where rate and temperature are chosen for both, no difference is shown", "points"),
     lessons.says(tables.delta_difference(history, "fedmuscle_views", "simclr_samples"), "With views of its own FedMuscle is above SimCLR at equal samples",
                  "With views of its own FedMuscle is below SimCLR at equal samples",
-                 "With views of its own no difference of FedMuscle's Delta to that of SimCLR at equal samples is shown; its worst client and fair gain are above",
+                 "With views of its own no difference of FedMuscle's Delta to that of SimCLR at equal samples is shown; its worst client is above",
                  "points"))
 
 # %% [markdown]

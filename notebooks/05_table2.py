@@ -235,10 +235,10 @@ by_kind = by_group.apply(mean_interval)["fedmuscle"]
 lessons.learned(
     f"The claims. {claims.sentence(found)}",
     lessons.says(tables.delta_interval(history, "fedmuscle"), "Ten clients of two modalities gain", "Alignment harms these clients",
-                 "That alignment helps them is not shown", "% Delta over training alone"),
+                 "That alignment helps the ten clients is not shown", "% Delta over training alone"),
     lessons.says(by_kind["image clients"], "Those with images gain", "Those with images lose", "Those with images: not shown to gain", "% on average"),
     lessons.says(by_kind["text clients"], "Those with texts gain", "Those with texts lose", "Those with texts: not shown to gain", "% on average"),
-    lessons.says(tables.delta_difference(history, "fedmuscle", "simclr"), "It is worth more than each client's own contrastive learning",
+    lessons.says(tables.delta_difference(history, "fedmuscle", "simclr"), "Alignment is worth more than each client's own contrastive learning",
                  "Each client's own contrastive learning is worth more where both are tuned",
                  "Against each client's own contrastive learning no difference is shown", "points, FedMuscle minus SimCLR"))
 

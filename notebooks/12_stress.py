@@ -151,8 +151,8 @@ pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published"
 
 # %% tags=["hide-input"]
 lessons.learned(
-    lessons.says(effects.between(kinds, "one_kind", ablations.MAIN), "Six clients of one architecture gain more than six of five",
-                 "Six clients of one architecture gain less than six of five: what others see differently is what there is to learn, or the rates do not suit them",
+    lessons.says(effects.between(kinds, "one_kind", ablations.MAIN), "Six clients of one architecture gain more over their own Local than six of five",
+                 "Six clients of one architecture gain less over their own Local than six of five; why was not tested",
                  "One architecture against five: no difference shown", "in log-odds", 2),
     lessons.says(effects.between(sizes, "clients12", ablations.MAIN), "Twelve clients gain more than six", "Twelve clients gain less than six",
                  "Twelve clients against six: no difference shown", "in log-odds", 2),

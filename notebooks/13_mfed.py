@@ -287,16 +287,16 @@ def against(table, other):
 
 lessons.learned(
     f"The claims. {claims.sentence(found)}",
-    lessons.says(against(history["mfed_dense"], "fedavg"), "One encoder for all tasks adds to what clients of one task give each other",
-                 "One encoder for all tasks takes from what clients of one task give each other",
-                 "That one encoder for all tasks adds to what clients of one task give each other is not shown", "in log-odds, M-Fed minus FedAvg in task", 2),
-    lessons.says(against(history["mfed_dense"], "encoder_only"), "Averaging decoders as well is worth something", "Averaging decoders as well harms",
-                 "What averaging decoders is worth is not shown", "in log-odds, M-Fed minus encoders only", 2),
-    lessons.says(against(history["mfed_labels"], "fedavg"), "For labels in the place of maps, one encoder for all adds", "For labels in the place of maps, one encoder for all takes",
+    lessons.says(against(history["mfed_dense"], "fedavg"), "M-Fed, one encoder for all tasks and a decoder term, adds to what clients of one task give each other",
+                 "M-Fed, one encoder for all tasks and a decoder term, takes from what clients of one task give each other",
+                 "That M-Fed adds to what clients of one task give each other is not shown", "in log-odds, M-Fed minus FedAvg in task", 2),
+    lessons.says(against(history["mfed_dense"], "encoder_only"), "M-Fed is worth more than sharing encoders alone", "M-Fed is worth less than sharing encoders alone",
+                 "M-Fed against sharing encoders alone: no difference is shown", "in log-odds", 2),
+    lessons.says(against(history["mfed_labels"], "fedavg"), "For labels in the place of maps, M-Fed adds to sharing within the task", "For labels in the place of maps, M-Fed takes from sharing within the task",
                  "For labels in the place of maps, no difference to sharing within the task is shown", "in log-odds", 2),
-    *(lessons.says(against(table, "fedavg"), f"Clients of a task with unequal data ({value}): one encoder for all adds",
-                   f"Clients of a task with unequal data ({value}): one encoder for all takes",
-                   f"Clients of a task with unequal data ({value}): no difference to sharing within the task is shown", "in log-odds", 2)
+    *(lessons.says(against(table, "fedavg"), f"Clients of a task with unequal data, Dirichlet({value}): M-Fed adds to sharing within the task",
+                   f"Clients of a task with unequal data, Dirichlet({value}): M-Fed takes from sharing within the task",
+                   f"Clients of a task with unequal data, Dirichlet({value}): no difference to sharing within the task is shown", "in log-odds", 2)
       for value, table in partition.items() if value != "IID"))
 
 # %% [markdown]

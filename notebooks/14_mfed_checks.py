@@ -228,7 +228,7 @@ def words(what):
 
 
 lessons.learned(
-    lessons.says(changed("decoders stay"), *words("Where decoders are not averaged"), "in log-odds against M-Fed as tuned", 2),
+    lessons.says(changed("decoders stay"), *words("Where decoders stay, so that there is no term either"), "in log-odds against M-Fed as tuned", 2),
     lessons.says(changed("no global decoder term"), *words("Without the term of the global decoder"), "in log-odds", 2),
     lessons.says(changed("frozen encoder"), *words("Where the encoder stays as it was pretrained"), "in log-odds", 2),
     lessons.says(effects.between(grown, grown["value"].max(), 1, "mfed"), f"{grown['value'].max()} tasks are worth more to three clients than their own alone",

@@ -92,6 +92,12 @@ def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
     assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
 
 
+def test_one_seed_gives_claims_without_intervals(monkeypatch):
+    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
+    table = analysis.verdicts("mini", "folder", [10])
+    assert set(table["log-odds"]) == {"+0.100"} and set(table["p (Holm)"]) == {"-"} and set(table["shown"]) == {"no"}
+
+
 def test_the_controls_of_alpha_are_adjusted_together(monkeypatch):
     differences = [0.1, 0.2, 0.15, 0.05, 0.12]
     monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series(differences))

@@ -8,9 +8,18 @@ GOOD = {"profile": "mini", "seeds": [], "workers": 2, "In": [], "_": 1, "get_ipy
 
 
 def test_good_ones_pass():
-    check(GOOD, "profile", "seeds", "workers")
+    check(dict(GOOD), "profile", "seeds", "workers")
     check(GOOD | {"seeds": [3, 4]}, "profile", "seeds", "workers")
     check({"profile": "quick", "seed": 0}, "profile", "seed")
+
+
+def test_the_cell_may_be_run_again_when_others_have_defined_names():
+    notebook = dict(GOOD)
+    check(notebook, "profile", "seeds", "workers")
+    notebook |= {"np": 1, "workers": 3}
+    check(notebook, "profile", "seeds", "workers")
+    with pytest.raises(ValueError, match="workers: got 0"):
+        check(notebook | {"workers": 0}, "profile", "seeds", "workers")
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -23,8 +23,13 @@ def log_odds_differences(first, second, folder):
 
 
 def holm_over(profile, folder, seeds=None, claims=CLAIMS):
-    """`statistics.holm_intervals` of the claims, by their numbers."""
-    return holm_intervals({claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims})
+    """`statistics.holm_intervals` of the claims, by their numbers; means alone, without intervals and p, where one has a single
+    seed."""
+    found = {claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims}
+    if all(len(values) > 1 for values in found.values()):
+        return holm_intervals(found)
+    return pd.DataFrame([(name, *mean_interval(values), math.nan, len(values)) for name, values in found.items()],
+                        columns=["name", "mean", "low", "high", "p", "seeds"])
 
 
 def verdicts(profile, folder, seeds=None, claims=CLAIMS):
@@ -34,7 +39,7 @@ def verdicts(profile, folder, seeds=None, claims=CLAIMS):
     return pd.DataFrame([{
         "claim": claim.number, "first - second": claim.short, "expected": "yes" if claim.expected else "no",
         "log-odds": interval_text(tuple(found.loc[claim.number, ["mean", "low", "high"]]), 3),
-        "p (Holm)": f"{found.loc[claim.number, 'p']:.2g}", "shown": shown(found.loc[claim.number]),
+        "p (Holm)": f"{found.loc[claim.number, 'p']:.2g}".replace("nan", "-"), "shown": shown(found.loc[claim.number]),
         "seeds": int(found.loc[claim.number, "seeds"])} for claim in claims])
 
 

@@ -26,7 +26,7 @@ class Federation:
     `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
     phase.  seed: of every random stream.  absence, bad_uploads, max_samples: see `server.Server`.  ledger: the bytes.
     alignment: {"before", "after"}: how alike the clients' representations of held-out public samples are, see
-    `alignment.alignment_matrices`; empty where they have none.
+    `alignment.alignment_matrices`; empty where they have none.  mean_score: over clients, of the last round's validation.
     Raises ValueError, before any training, naming what does not fit; `exchange.Diverged` where training gives NaN or infinity,
     unless bad uploads are skipped.
     """
@@ -40,7 +40,7 @@ class Federation:
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
-        self.ahead = {}
+        self.ahead, self.mean_score = {}, None
         if isinstance(clients, list):
             check_clients(clients)
             for client in clients:
@@ -87,8 +87,9 @@ class Federation:
             self.server.left_out = {}
             self.note_losses(self.play_round(round), round)
             scores = self.note_scores("validation", round)
+            self.mean_score = sum(scores.values()) / len(scores) if scores else None
             if scores:
-                bar.set_postfix_str(f"mean score {sum(scores.values()) / len(scores):.1f} %")
+                bar.set_postfix_str(f"mean score {self.mean_score:.1f} %")
             self.round = round
             if after_round:
                 after_round(self)

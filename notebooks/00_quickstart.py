@@ -24,12 +24,19 @@ profile: str = "mini"  # where runs are stored; "quick" trains the same federati
 seeds: list = [20, 21, 22]  # one federation a seed and method
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import time
 
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, plots, tables
+from fedmuscle_core.analysis import beside_paper, diagrams, lessons, plots, tables
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.settings import Settings
@@ -82,6 +89,12 @@ print(f"Scenes are drawn when they are needed: {4000 / (time.perf_counter() - cl
 # tuned for Setup 1, on other seeds. Finished runs are stored, so asking again costs nothing.
 
 # %%
+senders = [diagrams.Sender(f"client {row.Index}: {row.task}, {row.backbone.split('_')[0]}\nown scenes, labels, network", "$z$: B x d", "M peers' $z$")
+           for row in clients.itertuples()]
+fig = diagrams.exchange("server: hands each client the representations of M others, keeps nothing", senders,
+                        "public batch: the same B unlabelled scenes for all")
+
+# %%
 scenes = {"validation_size": Settings.validation_size, "test_size": Settings.test_size}          # in profile "quick", too
 wanted = [settings for method in ("local", "fedmuscle")
           for settings in profile_settings(profile, "quickstart", method, seeds, num_peers=2, **SETUPS["quickstart"].settings, **scenes)]
@@ -93,17 +106,43 @@ print({name: settings[name] for name in ("rounds", "contrastive_steps", "num_pee
 # ## What happened, round by round
 #
 # Scores on validation scenes, means over seeds with their 95 % intervals. Round 0 is before any training: the backbones know printed
-# letters, the heads know nothing. Where the blue line leaves the grey one upwards, the others helped; downwards, the client paid.
+# letters, the heads know nothing. Where the blue line leaves the grey one upwards, the client gained; downwards, it paid.
 
 # %%
 fig, drawn = plots.learning_curves(history)
 plots.save_figure(fig, drawn, "00_quickstart", profile)
 
 # %% [markdown]
+# ## What alignment looks like
+#
+# Three rounds of the same federation, here and now. Each line joins what clients 1 and 2 make of one public scene; each panel has its own two axes,
+# along which both clients spread most. Before, every client speaks a language of its own; compare the mean cosine in the titles, not lengths
+# across panels.
+
+# %%
+from fedmuscle_core.client import represent
+from fedmuscle_core.experiments.build import build
+from fedmuscle_core.experiments.runs import one_thread
+
+with one_thread():
+    federation = build(wanted[-1].replace(rounds=3, test_size=0))
+    first, second = federation.clients[:2]
+    pairs = {"before": [represent(client, client.held_out.first(24)) for client in (first, second)]}
+    federation.fit(3, progress=False)
+    pairs["after 3 rounds"] = [represent(client, client.held_out.first(24)) for client in (first, second)]
+fig, drawn = plots.pairs_in_the_plane(pairs, ("client 1", "client 2"))
+plots.save_figure(fig, drawn, "00_quickstart_alignment", profile)
+
+# %% [markdown]
 # ## Delta
 #
-# The paper's summary is the mean relative change against local training, Delta. It hides who pays, so the worst client stands
-# beside it. These are test scenes, touched once, after the last round; differences are paired over seeds.
+# The paper's summary is the mean over the N clients of the relative change of the score P against local training:
+#
+# $$\Delta = \frac{100}{N} \sum_{n=1}^{N} \frac{P_n - P_n^{\text{Local}}}{P_n^{\text{Local}}}$$
+#
+# It hides who pays, so the worst client stands
+# beside it. These are test scenes, touched once, after the last round; differences are paired over seeds. *Clients improved*: share of
+# pairs of seed and client above Local.
 
 # %%
 tables.score_table(history)
@@ -141,6 +180,35 @@ pd.DataFrame([{"quantity": "Delta of FedMuscle (%)", "published (6 clients, VOC)
                "ours (3 clients)": tables.interval_text(ours), "seeds": len(seeds),
                "agrees?": beside_paper.agreement(paper, ours)}])
 
-# %%
-better, clients_in_all = tables.clients_improved(history, "fedmuscle")
-print(f"FedMuscle improves {better} of {clients_in_all} clients on {len(seeds)} seed(s), Delta {tables.interval_text(ours)} %.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+(above, below), (_, clients_in_all) = tables.clients_shown(history, "fedmuscle"), tables.clients_improved(history, "fedmuscle")
+lessons.learned(
+    lessons.says(ours, "FedMuscle gains over training alone on these clients; whether by the exchange or by more unlabelled data, [02](02_setup1.ipynb) asks",
+                 "FedMuscle harmed these clients", "Whether FedMuscle helps these clients is not shown", f"% Delta, {len(seeds)} seed(s)"),
+    f"A mean hides who pays: of {clients_in_all} clients {above} are shown above training alone, {below} below.",
+    f"A round cost a client {measured[0] / 2 ** 20:.1f} MiB. As sums over tuples, the published way, the same loss would cost "
+    f"{size / 2 ** 20:.0f} MiB.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [01](01_muscle_loss.ipynb) builds the loss by hand; [02](02_setup1.ipynb) asks six clients, ten seeds, and whether each client's own
+# contrastive learning would do as well; [16](16_your_own.ipynb) federates models of your own.
+#
+# **Exercise.** Let every client hear one peer instead of two. What becomes of the bytes, and of the gain? (It trains for a minute.)
+#
+# <details><summary>Solution</summary>
+#
+# With one peer the Muscle loss is InfoNCE, and a client sends one matrix and receives one: two thirds of the bytes.
+#
+# ```python
+# fewer = profile_settings(profile, "quickstart", "fedmuscle", seeds, num_peers=1, **SETUPS["quickstart"].settings, **scenes)
+# _, few = sweep([*fewer, *(run for run in wanted if run.method.name == "local")], results(profile), workers)
+# print(few.query("method == 'fedmuscle' and round == 1")["bytes"].unique() / 2 ** 20, "MiB")
+# tables.delta_table(few)
+# ```
+#
+# </details>

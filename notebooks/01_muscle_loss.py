@@ -33,6 +33,13 @@
 profile: str = "mini"  # "quick" (few batches) or "mini" (the committed numbers)
 seeds: list = [0]  # of the Gaussian samples
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds")
+
 # %%
 import json
 import math
@@ -43,7 +50,7 @@ import pandas as pd
 import torch
 
 from fedmuscle_core import info_nce, mi_lower_bound, muscle_loss
-from fedmuscle_core.analysis import beside_paper, plots
+from fedmuscle_core.analysis import beside_paper, lessons, plots
 from fedmuscle_core.paths import results
 
 plots.use_style()
@@ -307,9 +314,33 @@ pd.DataFrame(rows)
 # 0.004 GB for $M = 1$ is rounded to one digit, and even that rounding does not reach it. So something in that row is counted differently
 # from our reading. With the peers' matrices sent instead, five peers cost less than twice what three cost.
 
-# %%
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 worst = (gaussian["learned"] - gaussian["I"]).abs().max(), (gaussian["uniform"] - gaussian["I"]).abs().max()
-fastest = timing["times_slower"].max()
-print(f"Sending matrices, M = 5 costs {cost_ratio(5, 3, 32, 'matrices'):.2f} times M = 3, at any B.")
-print(f"On these Gaussians learned alpha is off by at most {worst[0]:.2f} nats, alpha = 1 by up to {worst[1]:.2f}; "
-      f"the factored evaluation was up to {fastest:.0f} times faster than the literal one.")
+apart = (muscle - pairwise - correction).abs().max()
+lessons.learned(
+    f"The Muscle loss is the sum of pairs and one correction: the two sides differ by {apart:.0e} here.",
+    f"Where the information is known, learned alpha is off by at most {worst[0]:.2f} nats, alpha = 1 at the same "
+    f"temperature by up to {worst[1]:.2f}, as it counts what peers share more than once.",
+    f"All $B^M$ tuples need never be formed: the factored sum was up to {timing['times_slower'].max():,.0f} times faster than the literal one.",
+    f"Nor sent: as matrices, five peers cost {cost_ratio(5, 3, 32, 'matrices'):.2f} times what three cost, at any $B$.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [11](11_mutual_information.ipynb) looks at the bound on Gaussians and in federations, [06](06_loss_comparison.ipynb) at what the loss does to
+# representations, [03](03_alpha_ablation.ipynb) at whether alpha helps clients.
+#
+# **Exercise.** Set `tau_prev` to `tau`. What are $\gamma$, alpha and the correction then? Say it first, then let the loss tell.
+#
+# <details><summary>Solution</summary>
+#
+# $\gamma = 0$, every weight is 1, the correction vanishes, and the loss is the sum of pairs.
+#
+# ```python
+# print(muscle_loss(anchor, peers, tau=tau, tau_prev=tau, reduction="none") - pairwise)
+# ```
+#
+# </details>

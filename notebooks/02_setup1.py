@@ -34,11 +34,18 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the com
 seeds: list = []  # empty: those of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.claims import CLAIMS, TUNED, tuned_runs
 from fedmuscle_core.experiments.profiles import profile_seeds
@@ -75,7 +82,7 @@ probe.pivot(index=["backbone", "parameters"], columns="weights", values=["letter
 # ## The runs
 #
 # Same seeds for all methods, so that differences can be paired. Finished runs are read from the store, missing ones computed. What was
-# tried in tuning, and how it scored: notebook 04.
+# tried in tuning, and how it scored: [04](04_table1.ipynb).
 
 # %%
 records, _ = sweep(plans.notebook_02(profile, seeds), folder, workers)
@@ -219,7 +226,7 @@ pd.DataFrame([{"method": METHODS[method].label, "when": when,
 # - Our choice, as the sources do not say: 60 contrastive steps and two local epochs a round, eight rounds, AdamW, learning rates, sizes of
 #   private sets, at least ten local steps a round, pooling over a 2x2 grid, a one-layer projection, the head on top of the
 #   projection, frozen batch statistics, each client tested with its parameters of its best validation round.
-# - SimCLR embeds two views of every batch, twice as many samples as the aligning methods: notebook 04 has it with as many as these.
+# - SimCLR embeds two views of every batch, twice as many samples as the aligning methods: [04](04_table1.ipynb) has it with as many as these.
 # - The server sends the peers' matrices, not all tuples: same loss and gradient (a test), fewer bytes.
 #
 # ## Published, and ours
@@ -242,11 +249,37 @@ rows = [published_row("fedmuscle", name, mean_interval(of_client.get_group(clien
 pd.DataFrame([*rows, *(published_row(method, "delta", tables.delta_interval(history, method)) for method in ("fedmuscle", "simclr"))])
 
 # %% [markdown]
-# ## What came out
+# ## What we learned
 
-# %%
-print(claims.sentence(found))
-for other in ("simclr", "pairwise"):
-    print(tables.delta_sentence(history, "fedmuscle", other))
-print(beside_paper.order_beside(history).capitalize())
-print(effects.answer(twice, rounds[0], "rounds"))
+# %% tags=["hide-input"]
+lessons.learned(
+    f"The claims. {claims.sentence(found)}",
+    lessons.says(tables.delta_interval(history, "fedmuscle"), "FedMuscle, without labels or a shared architecture, gains over training alone",
+                 "Alignment harms these clients", "That alignment helps is not shown", "% Delta"),
+    lessons.says(tables.delta_difference(history, "fedmuscle", "simclr"), "It is worth more than each client's own contrastive learning on the same data",
+                 "Each client's own contrastive learning on the same public data, which sends nothing, is worth more where both are tuned",
+                 "Against each client's own contrastive learning on the same data no difference is shown", "points, FedMuscle minus SimCLR"),
+    lessons.says(tables.delta_difference(history, "fedmuscle", "pairwise"), "Learned alpha is worth more than a tuned sum of pairs",
+                 "A tuned sum of pairs is worth more than learned alpha", "Beside a tuned sum of pairs learned alpha makes no difference that shows",
+                 "points, FedMuscle minus alpha = 1"),
+    lessons.says(effects.between(twice, rounds[-1], rounds[0]), "Twice as many rounds add to FedMuscle's gain", "Twice as many rounds take from FedMuscle's gain",
+                 "That twice as many rounds change FedMuscle's gain is not shown", "in log-odds, each against Local with as many rounds", 2))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [04](04_table1.ipynb) puts every method beside these and shows how much of the order is tuning; [03](03_alpha_ablation.ipynb) takes alpha
+# apart; [08](08_public_domain.ipynb) changes the public data.
+#
+# **Exercise.** Which client would rather stay away? Find who loses by FedMuscle, and who by SimCLR, on how many seeds.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# changes.assign(loses=changes["change"] < 0).groupby(["client", "task", "method"])["loses"].sum().unstack()
+# ```
+#
+# FedMuscle: clients 2 and 3 lose on all ten seeds, client 1 on four. SimCLR: client 2 on seven, 1 and 3 on three. All of these are MLC
+# clients. Why was not tested; Delta does not show it.
+#
+# </details>

@@ -22,6 +22,13 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the com
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import json
 
@@ -32,10 +39,11 @@ import torch
 import torch.nn.functional as F
 
 from fedmuscle_core import muscle_loss
-from fedmuscle_core.analysis import beside_paper, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, plots, tables
 from fedmuscle_core.exchange import bytes_per_step
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
+from fedmuscle_core.experiments.statistics import mean_interval
 from fedmuscle_core.paths import DATA, results
 
 plots.use_style()
@@ -165,7 +173,7 @@ drawn_bytes = {name: (form["M"], form[name]) for name in ("tuples", "matrices")}
 against_peers(axes[0], drawn_bytes, "MiB", "Downlink a step, B = 32, d = 256")
 per_loss = {name: rows[["M", "ms"]].to_numpy().T for name, rows in timing[timing["B"] == 32].groupby("evaluation")}
 against_peers(axes[1], per_loss, "ms", "Time of the loss, B = 32, d = 256")
-curves = plots.value_curves(axes[2], six)
+curves = plots.value_curves(axes[2], six, base)
 axes[2].set_title(f"Delta (%), Setup 1, {six['seed'].nunique()} seed(s), 95 %")
 axes[2].legend()
 for ax in axes:
@@ -241,12 +249,39 @@ beside_paper.peers_beside(six)
 # %%
 beside_paper.costs_beside(batch_sizes=(20, 32), dim=256)
 
-# %%
-print(effects.answer(six, base, "M"))
-if not all_six:
-    print("Twelve clients:", effects.answer(twelve, base, "M"))
-    print("Twelve clients, alpha = 1:", effects.answer(twelve, base, "M", "pairwise"))
-print(effects.answer(chosen, "random", "one peer chosen"))
-print(f"From M = {base} to {many} the downlink of matrices grows {many / base:.0f}-fold, that of tuples "
-      f"{32 ** (many - base):,}-fold; the exact loss takes {per_loss['factored'][1][-1]:.0f} ms at M = {per_loss['factored'][0][-1]:.0f}, "
-      f"the sampled one (512 tuples) {drawn['ms'].iloc[-1]:.0f} ms at M = {drawn['M'].max()}.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    lessons.says(effects.between(six, 1, base), "One peer is worth more than three", "One peer is worth less than three, at what was tuned for three", "One peer against three: no difference shown",
+                 "in log-odds", 2) if base != 1 else None,
+    lessons.says(effects.between(six, many, base), f"{many} peers are worth more than {base}", f"{many} peers are worth less than {base}",
+                 f"{many} peers against {base}: no difference shown", "in log-odds", 2),
+    None if all_six else lessons.says(effects.between(twelve, twelve["value"].max(), base), "Of twelve clients, hearing all is worth more",
+                                      f"Of twelve clients, hearing all others is worth less than hearing {base}, at what was tuned for three",
+                                      "Of twelve clients, hearing all others: no difference shown", "in log-odds", 2),
+    lessons.says(effects.between(chosen, "similar", "random"), "One similar peer is worth more than a random one", "One similar peer is worth less than a random one",
+                 "One similar peer against a random one: no difference shown", "in log-odds", 2),
+    None if all_six else lessons.says(tuple(mean_interval(lead[7] - lead[base])) if {7, base} <= set(lead.columns) else None,
+                                      "With seven peers FedMuscle's lead over alpha = 1 is larger", "With seven peers FedMuscle's lead over alpha = 1 is smaller",
+                                      "With seven peers no other lead over alpha = 1 is shown", "in log-odds, twelve clients", 2),
+    f"More peers need not cost exponentially: from M = {base} to {many} the downlink of matrices grows {many / base:.1f}-fold, that of tuples "
+    f"{32 ** (many - base):,}-fold. The exact loss takes {per_loss['factored'][1][-1]:.0f} ms at M = {per_loss['factored'][0][-1]:.0f}, the "
+    f"sampled one (512 tuples) {drawn['ms'].iloc[-1]:.0f} ms at M = {drawn['M'].max()}.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [23](23_choosing_peers.ipynb) chooses peers among 24 clients, with an oracle; [24](24_scaling.ipynb) plans for a hundred thousand.
+#
+# **Exercise.** A phone may receive 10 MiB a round of 60 batches of 32, d = 256. How many peers can it hear, by matrices and by tuples?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# for protocol in ("matrices", "tuples"):
+#     print(protocol, max(M for M in range(10) if M == 0 or 60 * bytes_per_step(32, M, 256, protocol)[1] <= 10 * 2 ** 20))
+# ```
+#
+# </details>

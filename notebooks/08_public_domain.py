@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 08 What must public data look like, how many, and when do they harm?
 #
-# Alignment happens on public data that are in nobody's private set. Table 1 (notebook 04) has single digits; here are four domains,
+# Alignment happens on public data that are in nobody's private set. Table 1 ([04](04_table1.ipynb)) has single digits; here are four domains,
 # from scenes that hold what the tasks are about to pure noise, what the number of digits in a scene does, the size of the public set, a
 # score that might tell beforehand which data will help, and the paper's remedy against negative transfer: a higher temperature between
 # distant clients.
@@ -23,13 +23,20 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fedmuscle_core.analysis import beside_paper, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, choices, plans
 from fedmuscle_core.experiments.mismatch import public_mismatch
 from fedmuscle_core.experiments.runs import one_thread, sweep_groups
@@ -102,15 +109,15 @@ harmed.rename(columns={"value": "public data"}).set_index(["public data", "clien
 # %%
 by_layout = sweep_groups(ablations.by_layout(profile, seeds), results(profile), workers)
 layouts = effects.measure(by_layout)
-retuned = "FedMuscle on scenes: not among these runs"
+retuned = None
 if ("scenes", "fedmuscle") in by_domain:
     on_scenes, on_single = (groups["scenes", "fedmuscle"][0][0]["settings"] for groups in (by_domain, by_layout))
     print("tau, contrastive rate: tuned on scenes", on_scenes["tau"], on_scenes["contrastive_lr"],
           "- on single digits", on_single["tau"], on_single["contrastive_lr"])
     odds = [table[(table["value"] == "scenes") & (table["method"] == "fedmuscle")].set_index("seed")["log_odds"] for table in (measured, layouts)]
     difference = (odds[0] - odds[1]).dropna()
-    retuned = f"FedMuscle on scenes with their own values minus with those of single digits, log-odds: {tables.mean_text(difference, 2)}, {len(difference)} seed(s)"
-print(retuned)
+    retuned = mean_interval(difference)
+    print(f"own values minus those of single digits, log-odds: {tables.interval_text(retuned, 2)}, {len(difference)} seed(s)")
 
 # %% [markdown]
 # Why do the values of single digits not do? Two explanations that can be told apart. *Places*: which of four places are filled tells the scenes of a batch apart, so clients can
@@ -202,7 +209,7 @@ effects.effect_table(sizes, full, "public samples")
 
 # %%
 fig, ax = plt.subplots(figsize=(5.5, 3.3), layout="constrained")
-drawn = plots.value_curves(ax, sizes)
+drawn = plots.value_curves(ax, sizes, full)
 ax.set_xscale("log")
 ax.set_xlabel("public samples")
 ax.set_ylabel("Delta (%)")
@@ -241,9 +248,46 @@ histories = {domain: pd.concat([by_domain[key][1] for key in [(None, "local"), *
              for domain in domains}
 beside_paper.domain_spread(histories, domains)
 
-# %%
-print(effects.answer(measured, "single", "public data"))
-print(retuned)
-print(effects.answer(layouts, "single", "public digits a scene"))
-print(effects.answer(sizes, full, "public samples"))
-print(effects.answer(distant, reference, "tau of distant pairs"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+noise = measured[(measured["method"] == "fedmuscle") & (measured["value"] == "noise")]["log_odds"]
+
+
+def against_single(value):
+    return effects.between(measured, value, "single")
+
+
+lessons.learned(
+    lessons.says(against_single("scenes"), "Scenes of many digits are worth more than single digits", "Scenes of many digits are worth less than single digits",
+                 "Scenes of many digits against single ones: no difference shown", "in log-odds", 2),
+    lessons.says(against_single("letters"), "Printed letters are worth more", "Printed letters, of which no task asks, are worth less",
+                 "Printed letters: no difference shown", "in log-odds", 2),
+    lessons.says(mean_interval(noise) if len(noise) else None, "With noise the clients still gain over training alone",
+                 "Noise harms, against training alone; SimCLR, which exchanges nothing, is in the table above",
+                 "With noise no difference to training alone is shown", "in log-odds", 2),
+    lessons.says(retuned, "On scenes of many digits, FedMuscle with values tuned on them is worth more than with those of single digits",
+                 "On scenes of many digits, FedMuscle with values tuned on them is worth less than with those of single digits",
+                 "On scenes of many digits, values tuned on them or on single digits: no difference shown", "in log-odds", 2),
+    lessons.says(effects.between(sizes, sizes["value"].min(), full), f"{sizes['value'].min()} public samples are worth more than {full}",
+                 f"{sizes['value'].min()} public samples, seen again and again, are worth less than {full}",
+                 f"{sizes['value'].min()} public samples against {full}: no difference shown", "in log-odds", 2))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [17](17_when_does_it_pay.ipynb) maps when alignment pays on photographs; [15](15_real_photos.ipynb) has five sources of public photos.
+#
+# **Exercise.** Your public data are printed letters. Which clients should stay out?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# mine = changes[(changes["method"] == "fedmuscle") & (changes["value"] == "letters")]
+# mine.groupby(["client", "task"])["change"].apply(tables.mean_text)
+# ```
+#
+# Client 2, whose interval lies below 0, though it is not adjusted for six clients. An interval that includes 0 proves neither harm nor safety.
+#
+# </details>

@@ -27,12 +27,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs), "mini" (the com
 seeds: list = []  # empty: the first three of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import world_for
 from fedmuscle_core.experiments.runs import sweep_groups
@@ -109,7 +116,7 @@ name = "probability to miss a round, refresh"
 effects.effect_table(absent, "0.0, batch", name).sort_values(name, ignore_index=True)
 
 # %%
-absent.groupby("value", sort=False)["kib"].mean().map("{:,.0f} KiB a client and round".format)
+absent.groupby("value", sort=False)["kib"].mean().map("{:,.0f}".format).to_frame("KiB a client and round")
 
 # %%
 both = pd.concat([effects.effects(mixed, "IID").assign(group="Dirichlet, against IID"),
@@ -134,7 +141,33 @@ mine = mean_interval(mixed[mixed["value"] == 0.1]["delta"])
 pd.DataFrame([{"Delta (%)": "FedMuscle, twelve clients, Dirichlet(0.1)", "published": paper, "ours [95 % CI]": tables.interval_text(mine),
                "agrees?": beside_paper.agreement(paper, mine)}])
 
-# %%
-print("Local's mean score:", ", ".join(f"{tables.mean_text(scores, signed=False)} % with {value}" for value, scores in alone.items()))
-print(effects.answer(mixed, "IID", "Dirichlet"))
-print(effects.answer(absent, "0.0, batch", "(probability to miss a round, refresh)"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    lessons.says(mine, "With very unequal data FedMuscle still gains over training alone", "With very unequal data alignment harms",
+                 "That alignment helps where data are very unequal is not shown", "% Delta, Dirichlet(0.1)"),
+    lessons.says(effects.between(mixed, 0.1, "IID"), "Their gain is larger than that of equal clients", "Their gain is smaller than that of equal clients",
+                 "Against equal clients no difference of gains is shown", "in log-odds", 2),
+    lessons.says(effects.between(absent, "0.5, batch", "0.0, batch"), "Missing half of the rounds raises the gain", "Missing half of the rounds costs",
+                 "Whether missing half of the rounds matters is not shown", "in log-odds", 2),
+    lessons.says(effects.between(absent, "0.0, round", "0.0, batch"), "Uploads that are as old as the round are worth more than fresh ones",
+                 "Uploads that are as old as the round are worth less than fresh ones",
+                 "Between uploads as old as the round and fresh ones no difference is shown", "in log-odds", 2))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [13](13_mfed.ipynb) has unequal clients within a task who share parameters; [21](21_many_machines.ipynb) has clients that die.
+#
+# **Exercise.** How uneven is Dirichlet(0.3)? Say first what share of a client's scenes its largest class will have.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# dealt = counts(0.3)
+# (dealt.max(axis=1) / dealt.sum(axis=1)).round(2)
+# ```
+#
+# </details>

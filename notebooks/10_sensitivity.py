@@ -26,15 +26,22 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first three of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from fedmuscle_core.analysis import effects, plots, tables
+from fedmuscle_core.analysis import effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import sweep_groups
-from fedmuscle_core.experiments.statistics import final_scores
+from fedmuscle_core.experiments.statistics import final_scores, verdict
 from fedmuscle_core.paths import results
 
 plots.use_style()
@@ -57,9 +64,12 @@ pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
     for factor, table in measured.items()}, names=["factor", ""]).droplevel(1)
 
 # %%
-rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=factor) for factor, table in measured.items()])
+names = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round", "contrastive_lr": "contrastive learning rate",
+         "augment": "one random view, the same for all clients", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
+rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]:g})")
+                  for factor, table in measured.items()])
 rows = rows[rows["low"].notna() | (rows["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
-fig = plots.forest_plot(rows, f"FedMuscle: difference to the tuned value, {rows['seeds'].max()} seed(s), 95 %")
+fig = plots.forest_plot(rows, f"FedMuscle: each value minus the tuned one, {rows['seeds'].max()} seed(s), 95 %")
 plots.save_figure(fig, rows, "10_sensitivity", profile)
 
 # %% [markdown]
@@ -104,7 +114,34 @@ effects.effect_table(grid, reference, "tau, tau_prev / tau")
 pd.DataFrame([{"setting": name, "published": paper, "ours": tuned[name], "agrees?": "yes" if tuned[name] == paper else "no"}
               for name, paper in {"tau": 0.2, "tau_prev": 0.15, "batch_size": 32, "num_peers": 3, "dim": 256}.items()])
 
-# %%
-for factor, table in measured.items():
-    print(effects.answer(table, tuned[factor], factor))
-print(effects.answer(grid, reference, "(tau, tau_prev / tau)"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+found = pd.concat([effects.effects(table, tuned[factor]).assign(factor=names[factor]) for factor, table in measured.items()]
+                  + [effects.effects(grid, reference).assign(factor="tau, tau_prev / tau")])
+matters = {word: "; ".join(f"{row.factor} = {row.label} ({tables.interval_text((row.mean, row.low, row.high), 2)})" for row in found.itertuples()
+                           if verdict((row.mean, row.low, row.high)) == word) for word in ("higher", "lower")}
+best = heat.stack().idxmax()
+lessons.learned(
+    f"Lower than at the tuned point, in log-odds, 95 % intervals not adjusted for their number: {matters['lower'] or 'none'}.",
+    f"Higher: {matters['higher'] or 'none'}.",
+    f"The highest mean Delta of the {heat.size} pairs of temperatures, over {grid['seed'].nunique()} seed(s), is at tau = {best[0]:g} with tau_prev at {best[1]:g} of it; tuned, on validation data: "
+    f"{tuned['tau']:g} with {tuned['tau_prev'] / tuned['tau']:g}.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [08](08_public_domain.ipynb) varies the public data, [07](07_peer_count.ipynb) the peers.
+#
+# **Exercise.** In the map of temperatures, where is alpha = 1, and how far below the best share of each row is it?
+#
+# <details><summary>Solution</summary>
+#
+# A share of 1 makes $\gamma = 0$: every weight is 1.
+#
+# ```python
+# (heat[1.0] - heat.max(axis=1)).round(1) if 1.0 in heat else heat
+# ```
+#
+# </details>

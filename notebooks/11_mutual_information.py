@@ -22,6 +22,13 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import math
 
@@ -32,7 +39,7 @@ import torch
 from scipy.stats import spearmanr
 
 from fedmuscle_core import mi_lower_bound, muscle_loss
-from fedmuscle_core.analysis import effects, plots, tables
+from fedmuscle_core.analysis import effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.statistics import mean_interval, verdict
@@ -53,7 +60,7 @@ STRENGTH, DIM = 0.5, 2    # correlation of the anchor with every peer; coordinat
 # - *True*: $I(z; z^1..z^M)$, in closed form.
 # - *Sum of pairs*: $\sum_m I(z; z^m)$, all that alpha = 1 can show; it does not depend on rho.
 # - *Muscle, limit*: where $M \log B - E[L]$ goes as B grows, with the exact critic; it is the true value plus a divergence
-#   (notebook 01).
+#   ([01](01_muscle_loss.ipynb)).
 # - Dots: measured with B = 64, mean of 40 batches, each loss with its own exact critic, so no loss suffers from a wrong
 #   temperature.
 
@@ -112,8 +119,7 @@ for among, row in last.iterrows():
 # %% [markdown]
 # ## On trained federations: does the bound track Delta?
 #
-# Every FedMuscle run of the numbers of peers (notebook 07), of the public domains, of the sizes of the public set (notebook
-# 08) and of the temperatures (notebook 10), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
+# Every FedMuscle run of the numbers of peers ([07](07_peer_count.ipynb)), of the public domains, of the sizes of the public set ([08](08_public_domain.ipynb)) and of the temperatures ([10](10_sensitivity.ipynb)), Setup 1. Bound: M log B minus the mean loss of the last round over clients, in nats. A reviewer's question: is a run with a
 # larger bound a better run? Rank correlation over the settings within each seed, so that the luck of a seed cancels; interval
 # over seeds: it says whether the order of these settings repeats, not what others would do (four can be ordered in 24 ways). Temperatures
 # stay as tuned for M = 3, so with other M the bound is that of a critic (the score of a tuple) not made for it; domains have temperatures of
@@ -145,10 +151,13 @@ for name, runs in families.items():
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
 for ax, (name, runs) in zip(axes.flat, families.items(), strict=True):
-    for value, rows in runs.groupby("value", sort=False):
-        ax.plot(rows["bound"], rows["delta"], "o", markersize=4, label=str(value))
-    ax.set(xlabel="M log B - loss of the last round (nats)", ylabel="Delta (%)", title=f"One dot a run: {name}")
-    ax.legend(ncols=1 if runs["value"].nunique() < 8 else 2, fontsize=7)
+    ax.plot(runs["bound"], runs["delta"], "o", markersize=3, color="#d4d4d4")
+    means = runs.groupby("value", sort=False)[["bound", "delta"]].mean()
+    ax.plot(means["bound"], means["delta"], "o", markersize=6, color=plots.colour_of("fedmuscle"))
+    for value, row in means.iterrows():
+        ax.annotate(str(value), row, xytext=(5, 4), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="M log B - loss of the last round (nats)", ylabel="Delta (%)", title=f"{name}: rank correlation {tracked[name][0]:+.2f}")
+fig.suptitle("Does a larger bound go with a larger Delta? Grey: one run; blue: mean of a setting", x=0.01, ha="left")
 plots.save_figure(fig, pd.concat([runs.assign(family=name) for name, runs in families.items()]), "11_mutual_information_runs", profile)
 
 # %% [markdown]
@@ -168,7 +177,7 @@ print(f"within a setting, over seeds: mean rank correlation {within.mean():+.2f}
 # ## Deviations from the paper
 #
 # - Gaussians with known information are our construction. The paper's theorem, as our source has it, calls M log B - E[L] a lower
-#   bound; for correlated peers its limit lies above the information (notebook 01), which the figure shows again.
+#   bound; for correlated peers its limit lies above the information ([01](01_muscle_loss.ipynb)), which the figure shows again.
 # - The bound of a trained federation is read from the training loss of the last round, on public batches.
 
 # %% [markdown]
@@ -177,11 +186,35 @@ print(f"within a setting, over seeds: mean rank correlation {within.mean():+.2f}
 # No published number was found for either question: the paper states the bound and shows no estimate of it beside Delta.
 
 # %%
-pd.DataFrame([{"question": f"rank correlation of bound and Delta, {name}", "published": "not found",
-               "ours [95 % CI over seeds]": tables.interval_text(interval, 2), "agrees?": "cannot be said"}
+pd.DataFrame([{"bound and Delta over": name, "published": "not found",
+               "ours: rank correlation [95 % CI]": tables.interval_text(interval, 2), "agrees?": "cannot be said"}
               for name, interval in tracked.items()])
 
-# %%
-print(f"Three peers, true minus estimate in nats: independent, alpha = 1 {-last.loc[0.0, 'uniform']:+.2f}, learned alpha "
-      f"{-last.loc[0.0, 'learned']:+.2f}, of {last.loc[0.0, 'true']:.2f}; redundant (rho 0.9), alpha = 1 {-last.loc[0.9, 'uniform']:+.2f}, "
-      f"learned alpha {-last.loc[0.9, 'learned']:+.2f}, of {last.loc[0.9, 'true']:.2f}.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    f"Independent peers tell more together than one by one: alpha = 1 misses {-last.loc[0.0, 'uniform']:.2f} of {last.loc[0.0, 'true']:.2f} nats, "
+    f"learned alpha is off by {abs(last.loc[0.0, 'learned']):.2f}.",
+    f"Redundant ones (rho = 0.9) tell the same thing again and again: alpha = 1 counts {last.loc[0.9, 'uniform']:+.2f} nats too many on a truth of "
+    f"{last.loc[0.9, 'true']:.2f}, learned alpha {last.loc[0.9, 'learned']:+.2f}.",
+    *(lessons.says(interval, f"In federations, over {name}, a larger bound goes with a larger Delta", f"In federations, over {name}, a larger bound goes with a smaller Delta",
+                   f"In federations, over {name}, no relation of bound and Delta is shown", "rank correlation", 2) for name, interval in tracked.items()))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [03](03_alpha_ablation.ipynb) asks whether alpha helps clients; [06](06_loss_comparison.ipynb) whether better aligned is better taught.
+#
+# **Exercise.** At which correlation of the peers do both losses say the same, and why there?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# curves.loc[[(curves["learned"] - curves["uniform"]).abs().idxmin()], ["rho", "true", "learned", "uniform"]].round(2)
+# ```
+#
+# Where what the peers tell only together and what they tell twice cancel: there the sum of pairs is right by accident.
+#
+# </details>

@@ -26,6 +26,13 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import json
 
@@ -33,7 +40,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
@@ -139,6 +146,31 @@ pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published"
                "agrees?": beside_paper.agreement(paper, mean_interval(rows["delta"])) if setup == ablations.MAIN else "cannot be said"}
               for setup, rows in sizes.groupby("value", sort=False)])
 
-# %%
-print(effects.answer(sizes, ablations.MAIN, "clients"))
-print(effects.answer(kinds, ablations.MAIN, "architectures"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    lessons.says(effects.between(kinds, "one_kind", ablations.MAIN), "Six clients of one architecture gain more over their own Local than six of five",
+                 "Six clients of one architecture gain less over their own Local than six of five; why was not tested",
+                 "One architecture against five: no difference shown", "in log-odds", 2),
+    lessons.says(effects.between(sizes, "clients12", ablations.MAIN), "Twelve clients gain more than six", "Twelve clients gain less than six",
+                 "Twelve clients against six: no difference shown", "in log-odds", 2),
+    *(lessons.says(interval, f"{setup}, {kind}: gain", f"{setup}, {kind}: lose", f"{setup}, {kind}: no gain shown", "% over their own Local")
+      for (setup, kind), interval in by_kind.items() if kind == "text"))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [24](24_scaling.ipynb) goes to a hundred thousand clients; [05](05_table2.ipynb) is the whole table of images and texts.
+#
+# **Exercise.** What does parking cost in time with 24 clients, and what does it save in memory?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# most = cost[cost["clients"] == cost["clients"].max()].set_index("way")[["seconds", "extra_MiB"]]
+# (most.loc["uploads every round, parked"] / most.loc["uploads every round"]).round(2)
+# ```
+#
+# </details>

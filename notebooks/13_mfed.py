@@ -25,12 +25,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import pandas as pd
 import torch
 
 from fedmuscle_core.aggregation import Upload, mean_over_tasks, mean_per_task
-from fedmuscle_core.analysis import beside_paper, claims, plots, tables, task_tables
+from fedmuscle_core.analysis import beside_paper, claims, diagrams, lessons, plots, tables, task_tables
 from fedmuscle_core.client import LocalStep
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import build, mask_from_text
@@ -58,11 +65,18 @@ print(len(set(wanted)), "runs are behind this notebook, seeds", sorted({settings
 # | part | source | ours |
 # |---|---|---|
 # | exchange | every round the server gives client $c$ of task $t$ the encoder $E$ and the task's decoder $D_t$, and the client trains on from both | optimisers keep their state |
-# | server | $D_t = \sum_{c \in t} w_c D_c$, weighted by private samples; $E = \frac1T \sum_t \sum_{c \in t} w_c E_c$ | |
-# | loss | not found | $L(D_c(E(x))) + \lambda\, L(D_t(E(x)))$ with $D_t$ fixed; as a variant $\lambda \frac{r}{R} \lVert D_c - D_t \rVert^2$, whose weight grows with the round $r$ |
+# | server | $D_t$: mean of the task's decoders, weighted by private samples; $E$: mean over tasks of such means | |
+# | loss | not found | that of own and global decoder, below; as a variant the distance $\lambda \frac{r}{R} \lVert D_c - D_t \rVert^2$, whose weight grows with the round $r$ |
 # | tasks | PASCAL-Context: segmentation, parts, saliency, edges (which four: inferred); MS COCO | the same four of digit scenes; four questions about labels |
 # | clients | not found | three a task with less and less data; IID, then unequal |
-#
+
+# %%
+colours = {"segmentation": "#1d4ed8", "edges": "#b45309"}
+senders = [diagrams.Sender(f"{task}\nown scenes, labels", f"$E_{number}$, $D_{number}$", f"$E$, $D_{{\\mathrm{{{task[:3]}}}}}$", colours[task])
+           for number, task in enumerate(("segmentation", "segmentation", "edges", "edges"), 1)]
+fig = diagrams.exchange("server: decoders averaged within a task;\nencoders averaged within each task, then over tasks", senders)
+
+# %% [markdown]
 # ## One scene, four dense labels
 #
 # Segmentation: the digit at every pixel. Parts: the quarter of its glyph. Saliency: the glyph that is brightest. Edges: outlines, one
@@ -97,9 +111,14 @@ pd.DataFrame([{"client": client.name, "task": client.task.name, "encoder": num_p
                "decoder": num_parameters(client.network.decoder())} for client in clients[::3]])
 
 # %% [markdown]
-# The server: decoders are averaged within a task, weighted by private scenes; encoders likewise, then over tasks, each alike. The
-# client: its own decoder learns; the task's global decoder, fixed, adds a second loss through the same features, so that the encoder
-# stays useful to both.
+# The server: decoders are averaged within a task, weighted by private scenes; encoders likewise, then over the $T$ tasks, each alike:
+#
+# $$D_t = \sum_{c \in t} w_c D_c , \qquad E = \frac1T \sum_t \sum_{c \in t} w_c E_c$$
+#
+# The client: its own decoder learns; the task's global decoder, fixed, adds a second loss through the same features, so that the encoder
+# stays useful to both:
+#
+# $$\min_{E, D_c} \; L\big(D_c(E(x))\big) + \lambda \, L\big(D_t(E(x))\big)$$
 
 # %%
 uploads = [Upload(client.name, client.task.name, client.data["train"].size, copied(client.network.encoder()),
@@ -224,20 +243,6 @@ print(task_tables.order_sentence(history["mfed_labels"], [name for name in metho
 tables.comparison_table(history["mfed_labels"], methods)
 
 # %% [markdown]
-# ## Both worlds
-#
-# FedMuscle serves these clients, too: it shares representations of public data, M-Fed parameters. What each gains, what travels,
-# and what it assumes:
-
-# %%
-exchange = pd.concat({setup: tables.exchange_table(table) for setup, table in history.items()}, names=["clients", ""]).droplevel(1)
-labels = {METHODS[name].label: name for name in ("fedmuscle", "mfed", "encoder_only")}
-worlds = exchange[exchange["method"].isin(labels)]
-worlds.insert(1, "Delta (%)", [tables.interval_text(tables.delta_interval(history[setup], labels[label]))
-                               for setup, label in worlds["method"].items()])
-worlds
-
-# %% [markdown]
 # ## Tuning
 #
 # Twelve configurations a method on validation scenes of the dense tasks, with seeds of their own, in heats: all twelve on a first seed, the
@@ -271,7 +276,44 @@ table[table["chosen"] == "x"].set_index("method").drop(columns="chosen")
 # %%
 beside_paper.mfed_beside(history["mfed_dense"])
 
-# %%
-print(claims.sentence(found))
-print(tables.delta_sentence(history["mfed_dense"], "mfed", "fedavg"))
-print(tables.delta_sentence(history["mfed_labels"], "mfed", "fedavg"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+def against(table, other):
+    row = tables.pairwise_differences(table, "mfed", [other]).iloc[0]
+    return row["mean"], row["low"], row["high"]
+
+
+lessons.learned(
+    f"The claims. {claims.sentence(found)}",
+    lessons.says(against(history["mfed_dense"], "fedavg"), "M-Fed, one encoder for all tasks and a decoder term, adds to what clients of one task give each other",
+                 "M-Fed, one encoder for all tasks and a decoder term, takes from what clients of one task give each other",
+                 "That M-Fed adds to what clients of one task give each other is not shown", "in log-odds, M-Fed minus FedAvg in task", 2),
+    lessons.says(against(history["mfed_dense"], "encoder_only"), "M-Fed is worth more than sharing encoders alone", "M-Fed is worth less than sharing encoders alone",
+                 "M-Fed against sharing encoders alone: no difference is shown", "in log-odds", 2),
+    lessons.says(against(history["mfed_labels"], "fedavg"), "For labels in the place of maps, M-Fed adds to sharing within the task", "For labels in the place of maps, M-Fed takes from sharing within the task",
+                 "For labels in the place of maps, no difference to sharing within the task is shown", "in log-odds", 2),
+    *(lessons.says(against(table, "fedavg"), f"Clients of a task with unequal data, Dirichlet({value}): M-Fed adds to sharing within the task",
+                   f"Clients of a task with unequal data, Dirichlet({value}): M-Fed takes from sharing within the task",
+                   f"Clients of a task with unequal data, Dirichlet({value}): no difference to sharing within the task is shown", "in log-odds", 2)
+      for value, table in partition.items() if value != "IID"))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [14](14_mfed_checks.ipynb) takes M-Fed apart and measures whether tasks conflict; [25](25_both_systems.ipynb) plays it together with
+# FedMuscle, which serves these clients, too.
+#
+# **Exercise.** What would the server's encoder be if every *client* counted alike, and not every task? Write it next to `mean_over_tasks`.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# alike = sum(upload.encoder[name] for upload in uploads) / len(uploads)
+# print((alike - encoder[name]).abs().max())
+# ```
+#
+# With three clients a task that is the mean over tasks of unweighted means: only the weights by scenes are lost.
+#
+# </details>

@@ -21,13 +21,20 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 
-from fedmuscle_core.analysis import effects, plots, tables, task_tables
+from fedmuscle_core.analysis import effects, lessons, plots, tables, task_tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.experiments.profiles import profile_settings
@@ -155,7 +162,7 @@ plots.save_figure(fig, table, "14_mfed_checks_rounds", profile)
 # *Decoders stay*: they are not averaged, and there is no term either, as it
 # needs the global one. *No global decoder term*: decoders are averaged and taken over, but lambda is 0. *Frozen encoder*: it
 # stays as it was pretrained. The variant whose term is the distance to the global decoder has
-# a lambda of its own: it is a method in notebook 13.
+# a lambda of its own: it is a method in [13](13_mfed.ipynb).
 
 # %%
 variants = effects.measure(sweep_groups(ablations.by_mfed_variant(profile, seeds), results(profile), workers))
@@ -208,6 +215,39 @@ pd.DataFrame([{"question": f"M-Fed as tuned against: {row.label}", "published": 
                "ours [95 % CI over seeds]": tables.interval_text((-row.mean, -row.high, -row.low)), "agrees?": "cannot be said"}
               for row in effects.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
 
-# %%
-print(effects.answer(variants, "as tuned", "M-Fed", "mfed"))
-print("Segmentation clients:", effects.answer(grown, 1, "tasks", "mfed"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+def changed(value):
+    return effects.between(variants, value, "as tuned", "mfed")
+
+
+def words(what):
+    return f"{what}, M-Fed is worth more", f"{what}, M-Fed is worth less", f"{what}, no difference is shown"
+
+
+lessons.learned(
+    lessons.says(changed("decoders stay"), *words("Where decoders stay, so that there is no term either"), "in log-odds against M-Fed as tuned", 2),
+    lessons.says(changed("no global decoder term"), *words("Without the term of the global decoder"), "in log-odds", 2),
+    lessons.says(changed("frozen encoder"), *words("Where the encoder stays as it was pretrained"), "in log-odds", 2),
+    lessons.says(effects.between(grown, grown["value"].max(), 1, "mfed"), f"{grown['value'].max()} tasks are worth more to three clients than their own alone",
+                 f"{grown['value'].max()} tasks are worth less to three clients than their own alone",
+                 f"{grown['value'].max()} tasks against their own alone: no difference for three clients is shown", "in log-odds", 2))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [13](13_mfed.ipynb) has the tables; [19](19_privacy.ipynb) what parameters tell of private data.
+#
+# **Exercise.** Who pulls the encoder most? Order the clients by how far the merged encoder moved when theirs did.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# pd.DataFrame(moved).sort_values("merged encoder moved by", ascending=False).head(3)
+# ```
+#
+# It follows the weights: a client's share of its task's scenes, over the number of tasks.
+#
+# </details>

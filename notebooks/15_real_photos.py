@@ -26,11 +26,18 @@ profile: str = "foundation"  # every other shows the stored runs of "foundation"
 seeds: list = []  # empty: those of the predictions
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, effects, plots, tables
+from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
 from fedmuscle_core.experiments.claims import FOUNDATION_CLAIMS
@@ -182,7 +189,7 @@ pd.concat({field: effects.effect_table(table, chosen[field]).set_axis(["value", 
 # %% [markdown]
 # ## Tuning
 #
-# Twelve configurations a method on validation samples with seeds of their own, as in notebook 04; `x`: chosen.
+# Twelve configurations a method on validation samples with seeds of their own, as in [04](04_table1.ipynb); `x`: chosen.
 
 # %%
 chosen_rows = pd.concat({setup: tuning_table(setup).query("chosen == 'x'") for setup in plans.FOUNDATION_SETUPS}, names=["setup", ""])
@@ -202,7 +209,7 @@ for setup in plans.FOUNDATION_SETUPS:
 #   kept.
 # - EfficientNets have learned ImageNet, of which Tiny ImageNet and the sample of ImageNet are photos; the ViT was tuned for saliency by
 #   the author of its package.
-# - Segmentation and text clients train with four times the local learning rate of the others, as in notebook 05.
+# - Segmentation and text clients train with four times the local learning rate of the others, as in [05](05_table2.ipynb).
 #
 # ## Published, and ours
 #
@@ -221,7 +228,30 @@ for setup, place, of in (("setup1", "pascal_voc", lambda method: deltas["voc_ani
                      "agrees?": "cannot be said" if paper is None else beside_paper.agreement(paper, ours)})
 pd.DataFrame(rows)
 
-# %%
-print(claims.sentence(found))
-for setup, table in history.items():
-    print(f"{setup}: {tables.delta_sentence(table, 'fedmuscle', 'simclr')}")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    f"The claims. {claims.sentence(found)}",
+    *(lessons.says(tables.delta_interval(table, "fedmuscle"), f"{setup}: alignment helps", f"{setup}: alignment harms", f"{setup}: that alignment helps is not shown",
+                   "% Delta over training alone") for setup, table in history.items()),
+    *(lessons.says(tables.delta_difference(table, "fedmuscle", "simclr"), f"{setup}: alignment is worth more than each client's own contrastive learning",
+                   f"{setup}: each client's own contrastive learning is worth more", f"{setup}: against each client's own contrastive learning no difference is shown",
+                   "points") for setup, table in history.items()))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [17](17_when_does_it_pay.ipynb) maps for which clients alignment pays; [16](16_your_own.ipynb) puts your photos in the place of these.
+#
+# **Exercise.** Which network would you take for which data? Find the best probe of each source, and what it costs in parameters.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# trained = probes[probes["weights"] == "pretrained"]
+# trained.loc[trained.groupby("source")["accuracy"].idxmax(), ["source", "backbone", "parameters", "accuracy"]]
+# ```
+#
+# </details>

@@ -28,12 +28,19 @@
 profile: str = "foundation"  # every other shows the stored grid of "foundation", too
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import advice, plots
+from fedmuscle_core.analysis import advice, lessons, plots
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.setups import GRID_NETWORKS, GRID_SIZES
@@ -129,10 +136,33 @@ mean = table.groupby("federation")["fedmuscle"].mean()
 pd.DataFrame([{"question": f"does alignment pay with {name}?", "published": "not found", "ours: mean change in log-odds": round(value, 2),
                "agrees?": "cannot be said"} for name, value in mean.items()])
 
-# %%
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 clients = table.groupby(["federation", "client", "rate"])[["fedmuscle", "simclr", "lead"]].mean().groupby("rate")
-for rate, share in (clients.agg(lambda gains: (gains > 0).mean())).iterrows():
-    print(f"Rate {rate:g}, mean over the photos: alignment is above Local for {share['fedmuscle']:.0%} of the clients, SimCLR for {share['simclr']:.0%}, "
-          f"alignment above SimCLR for {share['lead']:.0%} (without any effect: half).")
-print("Mean gain by networks, alignment against SimCLR: " + "; ".join(
-    f"{name} {rows['fedmuscle'].mean():+.2f} against {rows['simclr'].mean():+.2f}" for name, rows in table.groupby("networks")) + ".")
+shares = clients.agg(lambda gains: (gains > 0).mean())
+lessons.learned(
+    *(f"At rate {rate:g} alignment is above training alone for {share['fedmuscle']:.0%} of the clients, SimCLR for {share['simclr']:.0%}; alignment is "
+      f"above SimCLR for {share['lead']:.0%}. Without any effect each would be half." for rate, share in shares.iterrows()),
+    "Mean gain in log-odds by networks, over both rates, alignment and SimCLR: " + "; ".join(
+        f"{name} {rows['fedmuscle'].mean():+.2f} and {rows['simclr'].mean():+.2f}" for name, rows in table.groupby("networks")) + ".",
+    f"The rule says the sign of alignment's gain for {rule['gains']['fedmuscle']['sign']:.0%} of what it was not fitted on; always saying the more "
+    f"frequent sign is right for {max((table['fedmuscle'] > 0).mean(), (table['fedmuscle'] < 0).mean()):.0%}.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [15](15_real_photos.ipynb) has the whole comparison with ten seeds; [16](16_your_own.ipynb) shows how to try your own federation.
+#
+# **Exercise.** You have three labels a class, a network whose probe reads 60 %, peers of 75 %, 500 public photos as like yours
+# as any in the grid, and take the low rate. Would you join?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer = advice.advise(3, 0.60, 0.75, 500, table["mismatch"].min(), 3e-5, rule)
+# print(answer["sentence"])
+# ```
+#
+# </details>

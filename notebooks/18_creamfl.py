@@ -37,6 +37,13 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the profile
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import numpy as np
 import pandas as pd
@@ -44,7 +51,7 @@ import torch
 import torch.nn.functional as F
 
 from fedmuscle_core import muscle_loss
-from fedmuscle_core.analysis import beside_paper, plots, retrieval, tables
+from fedmuscle_core.analysis import beside_paper, diagrams, lessons, plots, retrieval, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import stored, sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
@@ -83,6 +90,12 @@ pd.DataFrame(both.numpy(), index=["pair 0", "pair 1", "pair 2"]).round(2)
 
 # %%
 pd.DataFrame(SETUPS["creamfl"].clients, index=pd.RangeIndex(1, 11, name="client"))
+
+# %%
+colours = {"images": "#1d4ed8", "texts": "#b45309", "both": "#047857"}
+senders = [diagrams.Sender(f"clients with {kind}\nown data, task, network", "$z$ of pairs", "$g$ of pairs", colour) for kind, colour in colours.items()]
+fig = diagrams.exchange("server: aggregates what clients make of the pairs, distils it into a model of its own,\nand sends what that makes of them",
+                        senders, "public pairs: the same images and captions for all")
 
 # %% [markdown]
 # ## What the server's model learns
@@ -168,8 +181,29 @@ for first, second, expected in (("creamfl", "local", "no"), ("creamfl_muscle", "
                   "we expected a gain": expected, "ours [95 % CI]": tables.interval_text(ours), "agrees?": beside_paper.SIGNS[verdict(signed)]})
 pd.DataFrame(table)
 
-# %%
-for found, group in ((rows, runs), (crowd, many), (shown, photos)):
-    setup = SETUPS[next(iter(group))[0]]
-    for first, second in (("creamfl", "local"), ("creamfl_muscle", "creamfl"), ("creamfl_muscle", "distilled")):
-        print(f"{setup.name}, {len(setup.clients) - 1} clients and a server. " + retrieval.recall_sentence(found, first, second))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(*dict.fromkeys(
+    f"{SETUPS[next(iter(group))[0]].name}, {len(SETUPS[next(iter(group))[0]].clients) - 1} clients and a server. {retrieval.recall_sentence(table, first, second)}"
+    for table, group in ((rows, runs), (crowd, many), (shown, photos))
+    for first, second in (("creamfl", "local"), ("creamfl_muscle", "creamfl"), ("creamfl_muscle", "distilled"))))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [05](05_table2.ipynb) has images and texts without a server's model; [12](12_stress.ipynb) who learns from whom.
+#
+# **Exercise.** The aggregate trusts a client by how well its images find the server's texts. What does a client that sends noise get?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# noise = F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+# (aggregate([own, noise], own)[:, 3] / noise[:, 3]).numpy().round(2)        # its weight: the other has 0 there
+# ```
+#
+# Less than half, but not nothing: the weights are a softmax, so one bad client of many does little, and many do much.
+#
+# </details>

@@ -24,6 +24,13 @@
 profile: str = "mini"  # "quick" plays a few short shadow federations; "mini" shows the stored ones and computes those that lack
 workers: int = 2  # processes, one federation each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +38,7 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-from fedmuscle_core.analysis import plots, tables
+from fedmuscle_core.analysis import lessons, plots, tables
 from fedmuscle_core.exchange import tuple_payload
 from fedmuscle_core.experiments import shadows
 from fedmuscle_core.experiments.statistics import mean_interval
@@ -119,7 +126,7 @@ for variant in scores.index:
 axes[1].axhline(0.5, color="k", lw=0.8)
 axes[1].set(xlabel="client 1: test score (%)", ylabel="AUC of the attack")
 above = [variant for variant in order.index if bars["low"][variant] > 1]
-fig.suptitle(f"Members are found above chance from: {', '.join(above) or 'nothing'}", x=0.01, ha="left")
+fig.suptitle(f"Members are shown to be found above chance from: {'; '.join(above) or 'none of these'}", x=0.01, ha="left")
 plots.save_figure(fig, bars.reset_index(names="what is sent"), "19_privacy_membership", profile)
 
 # %% [markdown]
@@ -184,7 +191,7 @@ plots.save_figure(fig, inversion.reset_index(), "19_privacy_inversion", profile)
 
 # %%
 rows = {}
-for batch, dim in ((8, 32), (32, 32), (40, 32)):
+for batch, dim in ((8, 32), (32, 32), (40, 32), (32, 256)):
     peers = torch.nn.functional.normalize(torch.randn(2, batch, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=2)
     sums, _ = tuple_payload(peers, 0.2, 0.15)
     exact = (grams_of_sums(sums, 2, batch, 0.2) - peers @ peers.mT).abs().max() < 1e-9
@@ -207,7 +214,37 @@ pd.DataFrame([{"question": f"are members found in: {variant}?", "published": "no
                "ours: found at 1 % false alarms (%)": value, "agrees?": "cannot be said"}
               for variant, value in table["found at 1 % false alarms (%)"].items()])
 
-# %%
-said = "; ".join(f"{variant} {value}" for variant, value in table["found at 1 % false alarms (%)"].items())
-print(f"Members found at 1 % false alarms (%): {said}. A picture back from one step {inversion.loc['one step, one sample', 'psnr']:.1f} dB, from a "
-      f"local phase {inversion.loc['a local phase', 'psnr']:.1f}, from nothing {inversion.loc['nothing', 'psnr']:.1f}.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+told = "; ".join(f"{variant}: {value}" for variant, value in table["found at 1 % false alarms (%)"].items())
+lessons.learned(
+    f"That members of a private set are found above chance is shown from: {'; '.join(above) or 'none of these'}.",
+    f"Found at 1 % false alarms, in percent (chance: 1): {told}.",
+    f"Likeness of what is read to a private picture: from the gradient of one step on it {inversion.loc['one step, one sample', 'psnr']:.1f} dB (mean of "
+    f"{samples}), from a whole local phase {inversion.loc['a local phase', 'psnr']:.1f}, from nothing but public pictures {inversion.loc['nothing', 'psnr']:.1f} "
+    "(both: the likest of all private ones).",
+    ("Sums over tuples tell all inner products of a peer's rows, as matrices do" if all(row["inner products exact"] for row in rows.values())
+     else "Sums over tuples do not tell all inner products of a peer's rows")
+    + "; of the rows' squared length they hold back " + ", ".join(f"{row['not told (%)']:.1f} % with {case}" for case, row in rows.items()) + ".")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [SECURITY.md](../SECURITY.md) says who sees what in a deployment; [21](21_many_machines.ipynb) how one is set up.
+#
+# **Exercise.** How much noise gives an epsilon of 8 to a client that trains for twice as many rounds?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# settings = shadows.settings_of("FedMuscle, DP-SGD 1", 0, **short)
+# longer = settings.replace(rounds=2 * settings.rounds)
+# for noise in (0.8, 0.9, 1.0, 1.1, 1.2):                   # needs the extra [privacy]
+#     print(noise, *(round(accounting.epsilon(noise, *shadows.privacy_of(one, shadows.POOL // 2)[1:]), 1) for one in (settings, longer)))
+# ```
+#
+# First number: the rounds as they are; second: twice as many, for which epsilon grows about with the square root of the number of steps.
+#
+# </details>

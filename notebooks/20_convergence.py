@@ -21,12 +21,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the profile
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import effects, plots, stability, tables
+from fedmuscle_core.analysis import effects, lessons, plots, stability, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.statistics import failures, last_validation, mean_interval, paired_difference, verdict
@@ -213,10 +220,29 @@ answers = [("do the phases point against one another at rest? (cosine)", "-", f"
 pd.DataFrame([{"question": question, "published": "not found", "we expected": expected, "ours": answer, "agrees?": "cannot be said"}
               for question, expected, answer in answers])
 
-# %%
-said = "; ".join(f"{schedule}, {'best' if name == 'log_odds' else 'last'} round, {tables.interval_text(found, 2)} ({verdict(found)})"
-                 for (schedule, name), found in against.items())
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 rounds = traced[1.0, "constant"]["round"].max()
-print(f"After {rounds} rounds at the tuned, constant rate alignment moves representations by {late_of['drift_contrast']:.4f}, local training by "
-      f"{late_of['drift_local']:.4f}, a whole round by {late_of['drift_round']:.4f}; cosine of the two {late_of['drift_cosine']:+.2f}. "
-      f"At the worst of the rates, against constant: {said}.")
+lessons.learned(
+    f"In the last ten of {rounds} rounds at the tuned, constant rate alignment moves representations by a mean squared distance of "
+    f"{late_of['drift_contrast']:.4f} a round, local training by {late_of['drift_local']:.4f}, at a cosine of {late_of['drift_cosine']:+.2f}; "
+    f"a whole round moves them by {late_of['drift_round']:.4f} (at rest: 0).",
+    f"Slope of alignment's drift against its rate, in logarithms: {tables.mean_text(slopes, 2)}; where it can be solved, it is 2 for small rates.",
+    *(lessons.says(found, f"Where the rate was chosen worst, {schedule} is safer than a constant rate", f"Where the rate was chosen worst, {schedule} is less safe than a constant rate",
+                   f"Where the rate was chosen worst, {schedule} against constant: no difference shown", f"in log-odds, {'best round, test' if name == 'log_odds' else 'last round, validation'}", 2)
+      for (schedule, name), found in against.items()))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [10](10_sensitivity.ipynb) varies the rate itself; [02](02_setup1.ipynb) shows the curves of all methods.
+#
+# **Exercise.** In the solved federation: how strong must alignment be, that the gap at rest is half of what local training alone would leave?
+#
+# <details><summary>Solution</summary>
+#
+# $\delta^* = (a_1 - a_2) / 2$ where $1 - \rho_l \rho_c = 2 (1 - \rho_l)$, so at $\rho_c = 2 - 1 / \rho_l$: with $\rho_l = 0.8$ at 0.75.
+#
+# </details>

@@ -22,6 +22,13 @@
 profile: str = "mini"  # mini shows the stored deployment; quick plays Flower's simulation, where it is installed, too
 seed: int = 0  # of the simulation; the stored deployment has seed 0
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seed")
+
 # %%
 import importlib.util
 import json
@@ -31,7 +38,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from fedmuscle_core.analysis import plots
+from fedmuscle_core.analysis import lessons, plots
 from fedmuscle_core.benchmarks import digits
 from fedmuscle_core.paths import DATA
 
@@ -63,7 +70,7 @@ final[["client", "metric", "value", "bytes"]].round(1)
 # %% [markdown]
 # ## Why it can be equal
 #
-# A message is `[run, number], calls`. For message $k$ a client's next state and reply are functions of its state and the message
+# A message is `[run, number], safe, calls`. For message $k$ a client's next state and reply are functions of its state and the message
 # alone, and the state goes into a file, whole or not at all, before the reply is sent:
 #
 # $$(s_{k},\,r_{k}) = f(s_{k-1},\,m_k),\qquad \text{a message } m_{k'} \text{ with } k' \le k \text{ gets the kept } r_{k'} \text{, or is refused; } s_k \text{ stays.}$$
@@ -185,7 +192,7 @@ wire
 # that `fedmuscle flower init` writes says how to close it, [SECURITY.md](../SECURITY.md) who can see what. A method travels if it
 # exchanges once a round: `refresh="batch"`, centralised training and gradient diagnostics are refused by name.
 #
-# ## What to remember
+# ## Published, and ours
 #
 # The papers simulate on one machine and publish no deployment.
 
@@ -196,5 +203,28 @@ pd.DataFrame([{"question": "same history on three nodes?", "published": "not fou
               {"question": "what did the kill cost?", "published": "not found",
                "ours": f"{killed['seconds'] - measured['runs']['undisturbed']['seconds']:+.0f} s"}])
 
-# %%
-print("A client's state in a file, numbered messages and named random streams: then a node that is killed costs time, nothing else.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    "With a client's state in a file, numbered messages and named random streams, a node that was killed once cost time and changed no number."
+    if killed["history"] == here["history"] else "The run with a killed node differs from one process.",
+    f"The run with the kill took {killed['seconds'] - measured['runs']['undisturbed']['seconds']:.0f} s longer, one run each.",
+    f"A message took {seconds.median():.1f} s, the median of the slowest node, the start of a process included; all rounds in one process took "
+    f"{measured['in_process']['seconds']:.1f} s, so a round should be worth its message.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [24](24_scaling.ipynb) plans for many more clients; [16](16_your_own.ipynb) is about the clients themselves.
+#
+# **Exercise.** Which messages were asked more than once, and of whom?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# timeline[timeline["times"] > 1][["run", "client", "message", "times"]]
+# ```
+#
+# </details>

@@ -30,13 +30,20 @@
 profile: str = "mini"  # the stored runs of "mini" and "foundation" are shown in every profile
 seeds: list = []  # empty: those of the tables
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from fedmuscle_core.analysis import plots, tables
+from fedmuscle_core.analysis import lessons, plots, tables
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.statistics import (
@@ -160,8 +167,30 @@ pd.DataFrame([{"question": f"do Delta and the fair gain order methods differentl
                "agrees?": "cannot be said"}
               for name in numbers])
 
-# %%
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 shown = turned["shown"].str.contains("higher") & turned["shown"].str.contains("lower")
-print(f"Delta and the fair gain order {len(turned)} of {sum(pairs.values())} pairs of methods differently; for {shown.sum()} of these both differences are shown.")
-print(f"The heaviest client has {heaviest['Delta (%)'].min():.1f} to {heaviest['Delta (%)'].max():.1f} times its share in Delta, "
-      f"{heaviest['fair gain'].min():.1f} to {heaviest['fair gain'].max():.1f} times in the fair gain.")
+lessons.learned(
+    "Delta answers to where clients start: one near zero can outvote all others. The fair gain does not, and cannot be bought by the winners.",
+    f"The heaviest client has {heaviest['Delta (%)'].min():.1f} to {heaviest['Delta (%)'].max():.1f} times its share in Delta, "
+    f"{heaviest['fair gain'].min():.1f} to {heaviest['fair gain'].max():.1f} times in the fair gain.",
+    f"They order {len(turned)} of {sum(pairs.values())} pairs of methods differently; for {shown.sum()} of these both differences are shown.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [04](04_table1.ipynb) has both numbers side by side; [13](13_mfed.ipynb) tasks of which some start near zero.
+#
+# **Exercise.** How far can one client of six raise the fair gain if the others stay where they are?
+#
+# <details><summary>Solution</summary>
+#
+# By $\log \frac{6}{5} = 0.18$, however far it rises:
+#
+# ```python
+# print(-np.log(np.mean(np.exp(-np.array([50.0, 0, 0, 0, 0, 0])))))
+# ```
+#
+# </details>

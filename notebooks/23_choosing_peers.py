@@ -23,12 +23,19 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the profile
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import effects, peer_kinds, plots, tables
+from fedmuscle_core.analysis import effects, lessons, peer_kinds, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.paths import results
@@ -97,5 +104,28 @@ pd.DataFrame([{"question": f"is {row.label} better than random?", "published": "
                "we expected": "yes, by less than 0.1" if row.label == "oracle" else "no", "ours: log-odds [95 % CI]": tables.interval_text((row.mean, row.low, row.high), 2), "agrees?": "cannot be said"}
               for row in rows.itertuples()])
 
-# %%
-print(effects.answer(measured, "random", "the choice"))
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+lessons.learned(
+    f"The best kind of peer, chosen on one seed and judged on another, is worth {worth:+.2f} in log-odds over the mean kind." if worth == worth else None,
+    *(lessons.says((row.mean, row.low, row.high), f"{row.label.capitalize()}: better than random peers", f"{row.label.capitalize()}: worse than random peers",
+                   f"{row.label.capitalize()}: no difference to random peers shown", "in log-odds", 2) for row in rows.itertuples()))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [07](07_peer_count.ipynb) asks the same of six clients, and how many peers there should be.
+#
+# **Exercise.** Does a kind of client teach best those that teach it best? Correlate the table with its mirror image.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# values = table.to_numpy()
+# apart = ~np.eye(len(values), dtype=bool)
+# print(np.corrcoef(values[apart], values.T[apart])[0, 1].round(2))
+# ```
+#
+# </details>

@@ -25,13 +25,20 @@
 # %% tags=["parameters"]
 profile: str = "mini"  # every profile shows the stored measurement
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile")
+
 # %%
 import json
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from fedmuscle_core.analysis import plots, scaling
+from fedmuscle_core.analysis import lessons, plots, scaling
 from fedmuscle_core.paths import DATA
 
 plots.use_style()
@@ -110,6 +117,32 @@ pd.DataFrame({name: {"MiB up": f"{one.client_up / 2 ** 20:.2f}", "MiB down": f"{
 pd.DataFrame([{"question": f"100,000 clients, {name}: what breaks first?", "published": "not found",
                "ours": (scaling.breaks(one, limits) or [("nothing", 0)])[0][0], "agrees?": "cannot be said"} for name, one in plans.items()])
 
-# %%
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 fits = [name for name, one in plans.items() if not scaling.breaks(one, limits)]
-print(f"Of {len(plans)} ways to run 100,000 clients {len(fits)} fit one server: {'; '.join(fits) or 'none'}.")
+lessons.learned(
+    f"The server's work for a client and step goes from {least:.2f} ms with {server_ms.index.min()} clients to {most:.2f} ms with {server_ms.index.max()}.",
+    f"Of {len(plans)} ways to run 100,000 clients {len(fits)} fit one server: {'; '.join(fits) or 'none'}.",
+    "To try, in this order: fewer clients a round, fewer peers, narrower representations. What each costs in score is not measured here: "
+    "[09](09_noniid.ipynb), [07](07_peer_count.ipynb) and [10](10_sensitivity.ipynb) ask it of six and twelve clients.")
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [09](09_noniid.ipynb) has clients that are absent, [07](07_peer_count.ipynb) fewer peers, [10](10_sensitivity.ipynb) a smaller d.
+#
+# **Exercise.** Your server has a link of 1 Gbit/s. With uploads every batch, what share of 100,000 clients may take part in a round?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# slower = limits._replace(server_link=limits.server_link / 10)
+# for share in (1.0, 0.5, 0.3, 0.1, 0.03, 0.01):
+#     print(share, scaling.breaks(scaling.plan(100_000, limits=slower, refresh="batch", share=share), slower) or "fits")
+# ```
+#
+# With uploads once a round no share fits: the server keeps what all clients sent, 512 GB.
+#
+# </details>

@@ -28,10 +28,17 @@ profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the c
 seeds: list = []  # empty: the first ones of the profile
 workers: int = 2  # processes, one run each
 
+# %% tags=["hide-input"]
+try:
+    from fedmuscle_core.experiments.parameters import check
+except ImportError as error:
+    raise SystemExit(f"This kernel lacks what the notebooks need ({error}): choose that of the project's .venv, see `make lab`.") from None
+check(globals(), "profile", "seeds", "workers")
+
 # %%
 import pandas as pd
 
-from fedmuscle_core.analysis import plots, tables
+from fedmuscle_core.analysis import lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
@@ -109,7 +116,30 @@ against.set_index(["setup", "both minus"])
 pd.DataFrame([{"question": f"{row['setup']}: both against {row['both minus']}", "published": "not found", "we expected": "yes" if row["setup"] == "both12" else "no", "ours: log-odds [95 % CI]": row["log-odds"],
                "agrees?": "cannot be said"} for row in rows])
 
-# %%
-for setup in ablations.BOTH:
-    said = "; ".join(f"{row['both minus']} {row['log-odds']} ({row['shown']})" for row in rows if row["setup"] == setup)
-    print(f"{setup}: both together, change in log-odds against {said}.")
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
+numbers = {setup: overall_numbers(final_scores(finished(table))) for setup, table in history.items()}
+lessons.learned(*(
+    lessons.says(paired_difference(numbers[setup], "log_odds", methods[-1], other), f"{setup}: both together are worth more than {METHODS[other].label}",
+                 f"{setup}: both together are worth less than {METHODS[other].label}",
+                 f"{setup}: both together against {METHODS[other].label}: no difference shown", "in log-odds", 2)
+    for setup, methods in ablations.BOTH.items() for other in methods[:-1]))
+
+# %% [markdown]
+# ## What to try next
+#
+# Next: [13](13_mfed.ipynb) and [02](02_setup1.ipynb) have each alone; [19](19_privacy.ipynb) what each tells of private data.
+#
+# **Exercise.** Who pays for the second system? Count the bytes of both together against those of each alone.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# sent = tables.exchange_table(history["both12"]).set_index("method")["KiB per client and round"].str.replace(",", "").astype(float)
+# both, local = METHODS["muscle_mfed"].label, METHODS["local"].label
+# (sent[both] / sent.drop([both, local])).round(2)
+# ```
+#
+# </details>

@@ -3,6 +3,7 @@ import signal
 from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")    # read when transformers is imported: no test waits for a network
+os.environ["FEDMUSCLE_COMMIT"] = "1"            # of committed runs those alone, not what a user has computed beside them
 signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell lets what it starts in the background ignore it
 
 import pytest  # noqa: E402

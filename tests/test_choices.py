@@ -118,9 +118,10 @@ def test_what_diverged_is_named_in_the_table_and_never_chosen(stored):
         choices.tuned("embedded1", "simclr")
 
 
-def test_without_a_clone_rows_go_below_the_runs_folder_and_count_first(stored, tmp_path, monkeypatch):
+def test_rows_of_a_user_go_below_the_runs_folder_and_count_first(stored, tmp_path, monkeypatch):
     stored([("local", 2e-3, 1.0), ("simclr", 1e-3, 1.0)], "local_lr")
-    monkeypatch.setattr(choices, "CLONE", False)
+    assert choices.path_to_write() == tmp_path / "tuned.csv"                            # FEDMUSCLE_COMMIT=1, in all tests
+    monkeypatch.delenv("FEDMUSCLE_COMMIT")
     monkeypatch.setenv("FEDMUSCLE_RUNS", str(tmp_path / "runs"))
     assert choices.tuned("embedded1", "local") == {"local_lr": 2e-3}
     own = choices.path_to_write()

@@ -81,12 +81,21 @@ def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
 
 
 def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
-    table = pd.DataFrame({"claim": [1, 2, 3], "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
-    assert analysis.sentence(table) == ("Shown: 1; not shown: 3; shown to be the other way round: 2. As expected: 1, 3.")
+    table = pd.DataFrame({
+        "claim": [1, 2, 3], "first - second": ["a - b", "c - d", "e - f"],
+        "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
+    assert analysis.sentence(table) == (
+        "Shown: 1 (a - b). Not shown: 3 (e - f). Shown to be the other way round: 2 (c - d). As expected: 1, 3.")
     rows = [("local", 1, "validation", round, 10.0 + 2 * max(0, round - 4)) for round in range(9)]
     rows += [("fedmuscle", 1, "validation", round, 50.0) for round in range(9)]
     history = pd.DataFrame(rows, columns=["method", "client", "split", "round", "value"])
     assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
+
+
+def test_one_seed_gives_claims_without_intervals(monkeypatch):
+    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
+    table = analysis.verdicts("mini", "folder", [10])
+    assert set(table["log-odds"]) == {"+0.100"} and set(table["p (Holm)"]) == {"-"} and set(table["shown"]) == {"no"}
 
 
 def test_the_controls_of_alpha_are_adjusted_together(monkeypatch):

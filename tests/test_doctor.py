@@ -120,7 +120,7 @@ def test_where_results_go(where, wheel, tmp_path):
     here.mkdir()
     zipfile.ZipFile(wheel).extractall(site)
     code = ("import os; from fedmuscle_core import paths as p; print(p.results('mini'), p.figures('mini'), p.runs('quick'),"
-            " p.BACKBONES, os.environ.get('FEDMUSCLE_RUNS'), sep='\\n')")
+            " p.BACKBONES, os.environ.get('FEDMUSCLE_RUNS'), p.written_beside(p.results('mini')), sep='\\n')")
 
     def said(**variables):
         variables["PYTHONPATH"] = str(ROOT if where == "clone" else site)
@@ -129,11 +129,14 @@ def test_where_results_go(where, wheel, tmp_path):
 
     backbones = "fedmuscle_core/networks/pretrained"
     if where == "clone":
-        mini = [f"{ROOT}/data/results", f"{ROOT}/figures"]
-        assert said() == [*mini, f"{ROOT}/data/runs/quick", f"{ROOT}/{backbones}", "None"]
-        assert said(FEDMUSCLE_RUNS="out")[:3] == [*mini, f"{moved}/quick"]
+        stored, runs = f"{ROOT}/data/results", f"{ROOT}/data/runs"
+        assert said() == [stored, f"{runs}/mini/figures", f"{runs}/quick", f"{ROOT}/{backbones}", "None", f"{runs}/own"]
+        assert said(FEDMUSCLE_RUNS="out")[:3] == [stored, f"{moved}/mini/figures", f"{moved}/quick"]
+        assert said(FEDMUSCLE_COMMIT="1")[1:] == [f"{ROOT}/figures", *said()[2:5], stored]
     else:
         runs = here / "data" / "runs"
-        assert said() == [f"{runs}/mini/results", f"{runs}/mini/figures", f"{runs}/quick", f"{site}/{backbones}", "None"]
+        stored = f"{runs}/mini/results"
+        assert said() == [stored, f"{runs}/mini/figures", f"{runs}/quick", f"{site}/{backbones}", "None", stored]
+        assert said(FEDMUSCLE_COMMIT="1") == said()
         assert said(FEDMUSCLE_RUNS="out")[:3] == [f"{moved}/mini/results", f"{moved}/mini/figures", f"{moved}/quick"]
     assert said(FEDMUSCLE_RUNS="out")[4] == str(moved)

@@ -63,6 +63,13 @@ def test_effects_are_paired_differences():
         effects.effects(effects.measure(results()), 2)
 
 
+def test_one_value_against_another():
+    measured = effects.measure(results())
+    row = effects.effects(measured, 1).set_index("label").loc[3]
+    assert effects.between(measured, 3, 1) == tuple(row[["mean", "low", "high"]])
+    assert [effects.between(measured, *two) for two in ((3, 7), (7, 1), (1, 1), (3, 1, "simclr"))] == [None] * 4
+
+
 def test_runs_without_local_are_refused():
     with pytest.raises(ValueError, match=r"results: got no 'local' for 1, expected \(1, 'local'\) or \(None, 'local'\)"):
         effects.measure({key: found for key, found in results().items() if key[1] != "local"})

@@ -1,7 +1,12 @@
 """The committed notebooks: paired, executed, with outputs that nbval can check, and short enough to read."""
 
+import ast
+import builtins
+import json
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -69,19 +74,67 @@ def test_nothing_was_left_running_into_the_output(notebook):
     assert not [output for cell in code_cells(notebook) for output in cell.outputs if output.get("name") == "stderr"]
 
 
-def test_it_opens_with_its_question_and_ends_with_published_against_ours(source, notebook):
-    first, last = notebook.cells[0].source, notebook.cells[-3:]
+def test_it_opens_with_its_question_and_ends_with_what_was_learned(source, notebook):
+    first = notebook.cells[0].source
     assert first.startswith("# ") and "?" in first.splitlines()[0]
-    heading, columns = ("## What to remember", ("published",)) if source.stem in OWN else (
-        "## Published, and ours", ("published", "agrees?"))
-    assert any(heading in cell.source for cell in notebook.cells[-4:])
-    text = str([cell.get("outputs") for cell in last])
-    assert all(column in text for column in columns)
+    ends = ("## Published, and ours", "## What we learned", "## What to try next")
+    cells = [cell.source for cell in notebook.cells]
+    places = [max((place for place, text in enumerate(cells) if end in text), default=-1) for end in ends]
+    assert -1 < places[0] < places[1] == len(cells) - 3 and places[2] == len(cells) - 1
+    beside = str([cell.get("outputs") for cell in notebook.cells[places[0]:places[1]]])
+    assert all(column in beside for column in (("published",) if source.stem in OWN else ("published", "agrees?")))
+    (output,) = notebook.cells[places[1] + 1].outputs
+    lessons = output["data"]["text/markdown"].split("\n")
+    assert len(lessons) > 1 and all(line.startswith("- ") and line.endswith(".") for line in lessons)
+    assert re.search(r"\d", str(lessons)) and not re.search(r"\bnan\b", str(lessons))
+
+
+def test_its_exercise_has_a_hidden_solution_that_names_what_is_there(source, notebook):
+    """Every name that the solution reads is defined by the notebook, itself or Python."""
+    text = notebook.cells[-1].source
+    assert "**Exercise.**" in text and text.count("<details><summary>Solution</summary>") == text.count("</details>") == 1
+    assert ("```python" in text) == (source.stem != "20_convergence")              # whose exercise is one for paper
+    trees = [ast.parse(code) for code in re.findall(r"```python\n(.*?)```", text, re.S)]
+    code = [re.sub(r"^%.*$", "", cell.source, flags=re.M) for cell in code_cells(notebook)]
+    known = set(dir(builtins)) | set().union(*map(defined, [*map(ast.parse, code), *trees]))
+    names = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    assert {node.id for node in names if isinstance(node.ctx, ast.Load)} <= known
+
+
+def defined(tree):
+    """Names that a piece of code assigns, imports or defines, anywhere in it."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias):
+            found.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+    return found
+
+
+def test_its_parameters_are_checked_first_and_a_wrong_kernel_is_told_which_to_choose(source):
+    parameters = papermill.inspect_notebook(str(source.with_suffix(".ipynb")))
+    cell = next(cell for cell in code_cells(jupytext.read(source)) if "parameters import check" in cell.source)
+    assert code_cells(jupytext.read(source))[1].source == cell.source
+    assert cell.source.splitlines()[-1] == f"check(globals(), {', '.join(json.dumps(name) for name in parameters)})"
+    without = "import sys; sys.modules['fedmuscle_core'] = None\n"
+    done = subprocess.run([sys.executable, "-c", without + cell.source], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "choose that of the project's .venv, see `make lab`" in done.stderr
+
+
+def test_notebooks_are_named_by_links(source):
+    named = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "markdown"]
+    assert not re.findall(r"\bnotebooks? \d\d", "\n".join(named))
+    for target in re.findall(r"\]\((\d\d_\w+\.ipynb)\)", "\n".join(named)):
+        assert (NOTEBOOKS / target).is_file()
 
 
 def test_it_reads_well(source, notebook):
     lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
-    assert 10 <= len(notebook.cells) <= 40
+    assert 10 <= len(notebook.cells) <= 44
     assert statistics.median(lengths) <= 8 and max(lengths) <= 30
     classes = re.findall(r"^class \w+\((\w*)\)?", "\n".join(cell.source for cell in code_cells(notebook)), re.M)
     assert classes == (["WithPeers", "Method"] if source.stem == "16_your_own" else [])
@@ -109,10 +162,10 @@ def test_pictures_of_the_real_photos_notebook_are_its_curves_and_tables_alone():
 
 
 def test_figures_are_the_notebooks_own():
-    made = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".png", ".csv")}
+    made = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".png", ".svg", ".csv")}
     assert made and all(any(stem.startswith(name) for name in names(SOURCES)) for stem in made)
     for stem in made:
-        assert (ROOT / "figures" / f"{stem}.png").exists() and (ROOT / "figures" / f"{stem}.csv").exists()
+        assert all((ROOT / "figures" / f"{stem}.{kind}").exists() for kind in ("png", "svg", "csv"))
 
 
 def test_figures_show_the_stored_runs():

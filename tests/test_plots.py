@@ -132,12 +132,14 @@ def test_learning_curves_draw_means_with_bands_over_seeds():
 
 
 def test_learning_curves_choose_and_order_methods():
-    fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 4), ["fedmuscle", "local"])
+    fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 7), ["fedmuscle", "local"])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["FedMuscle", "Local"]
     assert [line.get_color() for line in fig.axes[0].get_lines()] == [plots.colour_of("fedmuscle"), plots.colour_of("local")]
     assert set(table["method"]) == {"fedmuscle", "local"}
     visible = [ax.get_visible() for ax in fig.axes]
-    assert visible == [True] * 4 + [False] * 2 and [bool(ax.get_xlabel()) for ax in fig.axes[:4]] == [False, True, True, True]
+    assert visible == [True] * 7 + [False] * 2
+    assert [bool(ax.get_xlabel()) for ax in fig.axes[:7]] == [False] * 4 + [True] * 3
+    assert len(plots.learning_curves(history(["local"], 12))[0].axes) == 12                   # no gap: three a row
     with pytest.raises(ValueError, match=r"methods: got \['simclr'\] without rows"):
         plots.learning_curves(history(["local"], 1), ["local", "simclr"])
 
@@ -170,6 +172,7 @@ def test_the_forest_plot_draws_the_intervals_in_the_order_given():
     ax, = fig.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B", "C", "D"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]                                   # the first on top
+    assert fig.get_suptitle() == "title\nshown above 0: 1 of 4; below: 1"
     intervals = [line for line in ax.get_lines() if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
     assert [list(line.get_xdata()) for line in intervals] == [[1, 3], [-1, 2], [-5, -3]]
     assert [line.get_color() for line in intervals] == [plots.GAIN, plots.UNCLEAR, plots.LOSS]
@@ -221,6 +224,23 @@ def test_a_grid_heat_map_writes_its_numbers_and_leaves_gaps():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "0.2"] and ax.get_ylabel() == "y"
 
 
+def test_a_curve_over_values_marks_the_one_that_was_tuned():
+    measured = pd.DataFrame({"value": [1, 3, 1, 3], "method": "fedmuscle", "seed": [0, 0, 1, 1], "delta": [1.0, 2.0, 1.5, 2.5]})
+    for tuned, texts in ((None, []), (3, [" tuned"])):
+        _, ax = matplotlib.pyplot.subplots()
+        table = plots.value_curves(ax, measured, tuned)
+        assert [text.get_text() for text in ax.texts] == texts and table["mean"].tolist() == [1.25, 2.25]
+
+
+def test_pairs_in_the_plane_join_the_same_samples_and_say_how_alike_they_are():
+    own = np.eye(4)[:3]
+    fig, table = plots.pairs_in_the_plane({"before": (own, -2 * own), "after": (own, own)}, ("a", "b"))
+    assert [ax.get_title() for ax in fig.axes] == ["before: mean cosine -1.00", "after: mean cosine +1.00"]
+    after = table[table["panel"] == "after"].groupby("client")[["x", "y"]]
+    assert np.allclose(after.get_group("a"), after.get_group("b")) and len(table) == 12
+    assert len(fig.axes[0].lines) == 3 + 2
+
+
 def test_a_saved_figure_has_its_numbers_beside_it_and_stable_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "figures", lambda profile: tmp_path / profile)
     table = pd.DataFrame({"x": [1.0, 1 / 3]})
@@ -228,10 +248,10 @@ def test_a_saved_figure_has_its_numbers_beside_it_and_stable_bytes(tmp_path, mon
     for _ in range(2):
         fig = plots.heatmaps({"a": np.eye(2)}, "title")
         plots.save_figure(fig, table, "99_test", "quick")
-        written.append([(tmp_path / "quick" / f"99_test.{kind}").read_bytes() for kind in ("png", "csv")])
+        written.append([(tmp_path / "quick" / f"99_test.{kind}").read_bytes() for kind in ("png", "csv", "svg")])
     assert written[0] == written[1]
     assert written[0][1] == b"x\n1\n0.333333\n"
-    assert sorted(path.name for path in (tmp_path / "quick").iterdir()) == ["99_test.csv", "99_test.png"]
+    assert sorted(path.name for path in (tmp_path / "quick").iterdir()) == ["99_test.csv", "99_test.png", "99_test.svg"]
 
 
 def test_what_diverged_is_not_drawn_and_the_title_says_so():
@@ -251,7 +271,7 @@ def test_what_diverged_is_not_drawn_and_the_title_says_so():
     rows = pd.DataFrame([("A, which diverged", np.nan, np.nan, np.nan)], columns=ROWS.columns)
     rows.attrs["untuned"] = ["mine"]
     fig = plots.forest_plot(rows, "title")
-    assert [text.get_text() for text in fig.axes[0].texts] == ["-"] and fig.get_suptitle() == "title (untuned)"
+    assert [text.get_text() for text in fig.axes[0].texts] == ["-"] and fig.get_suptitle().startswith("title (untuned)\n")
 
 
 def test_a_figure_that_cannot_be_saved_leaves_the_old_numbers(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from fedmuscle_core.experiments.processes import GRACE, LIMIT, in_processes
+from fedmuscle_core.experiments.processes import GRACE, LIMIT, in_processes, tell
 
 SOON = 15        # seconds: three times what it takes at most where the machine has nothing else to do
 ENDLESS = "import pathlib; pathlib.Path({!r}).touch()\nwhile True: pass"
@@ -39,6 +39,22 @@ def test_a_killed_worker_costs_its_own_job_alone_and_its_end_is_said():
     found = dict(in_processes(exec, [jobs[0], *killed, *jobs[1:]], 2))
     assert set(found) == {*jobs, *killed} and all(found[job] is None for job in jobs)
     assert all(isinstance(found[job], RuntimeError) and said in str(found[job]) for job, said in killed.items())
+
+
+def told_twice(number):
+    tell(number)
+    tell(-number)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_tell_how_they_go_while_they_are_under_way(workers):
+    heard = []
+    jobs = [(1,), (2,), (3,)]
+    assert sorted(in_processes(told_twice, jobs, workers, heard.append)) == [(job, *job) for job in jobs]
+    assert sorted(heard) == [-3, -2, -1, 1, 2, 3]
+    assert len(list(in_processes(told_twice, jobs, workers))) == 3                     # nobody listens
+    tell(1)
 
 
 def test_a_worker_killed_between_two_jobs_costs_none():

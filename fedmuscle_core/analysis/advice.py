@@ -27,7 +27,7 @@ from ..experiments.runs import stored
 from ..experiments.setups import SETUPS
 from ..experiments.statistics import failures, final_scores, log_odds_change
 from ..experiments.store import write_atomically
-from ..paths import BACKBONES, DATA, results
+from ..paths import BACKBONES, DATA, check_commits, results
 from ..world.tasks import task_named
 
 FEATURES = {           # name: how it enters
@@ -186,6 +186,7 @@ def observed(folder):
 
 def main():
     """Measure MISMATCHES, for which the photos are needed, and fit RULE to what the stored runs gained."""
+    check_commits()
     firsts = {cell[:4]: several[0] for (cell, method), several in ablations.by_cell("foundation").items()
               if method == METHODS[0]}
     measured = pd.concat({cell: public_mismatch(first.replace(test_size=0)) for cell, first in firsts.items()}, names=CELL)

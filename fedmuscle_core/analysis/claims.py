@@ -23,18 +23,23 @@ def log_odds_differences(first, second, folder):
 
 
 def holm_over(profile, folder, seeds=None, claims=CLAIMS):
-    """`statistics.holm_intervals` of the claims, by their numbers."""
-    return holm_intervals({claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims})
+    """`statistics.holm_intervals` of the claims, by their numbers; means alone, without intervals and p, where one has a single
+    seed."""
+    found = {claim.number: log_odds_differences(*claim.runs(profile, seeds), folder) for claim in claims}
+    if all(len(values) > 1 for values in found.values()):
+        return holm_intervals(found)
+    return pd.DataFrame([(name, *mean_interval(values), math.nan, len(values)) for name, values in found.items()],
+                        columns=["name", "mean", "low", "high", "p", "seeds"])
 
 
 def verdicts(profile, folder, seeds=None, claims=CLAIMS):
-    """One row a claim: its text, what was expected, the mean change in log-odds with its Holm-adjusted interval and p, and
-    whether it was shown."""
+    """One row a claim: what it compares, what was expected, the mean change in log-odds with its Holm-adjusted interval and p,
+    and whether it was shown."""
     found = holm_over(profile, folder, seeds, claims).set_index("name")
     return pd.DataFrame([{
-        "claim": claim.number, "first is above second": claim.text, "expected": "yes" if claim.expected else "no",
+        "claim": claim.number, "first - second": claim.short, "expected": "yes" if claim.expected else "no",
         "log-odds": interval_text(tuple(found.loc[claim.number, ["mean", "low", "high"]]), 3),
-        "p (Holm)": f"{found.loc[claim.number, 'p']:.2g}", "shown": shown(found.loc[claim.number]),
+        "p (Holm)": f"{found.loc[claim.number, 'p']:.2g}".replace("nan", "-"), "shown": shown(found.loc[claim.number]),
         "seeds": int(found.loc[claim.number, "seeds"])} for claim in claims])
 
 
@@ -46,11 +51,13 @@ def shown(row):
 def sentence(table):
     """Which claims of `verdicts` were shown, and which came out as expected, in one sentence."""
     def numbers(rows):
-        return ", ".join(map(str, rows["claim"])) or "none"
+        pairs = zip(rows["claim"], rows["first - second"], strict=True)
+        return "; ".join(f"{claim} ({compared})" for claim, compared in pairs) or "none"
 
     right = table[table["shown"].str.startswith("yes") == (table["expected"] == "yes")]
     yes, no, lower = (numbers(table[table["shown"] == word]) for word in ("yes", "no", "no: lower"))
-    return f"Shown: {yes}; not shown: {no}; shown to be the other way round: {lower}. As expected: {numbers(right)}."
+    expected = ", ".join(map(str, right["claim"])) or "none"
+    return f"Shown: {yes}. Not shown: {no}. Shown to be the other way round: {lower}. As expected: {expected}."
 
 
 def weight_differences(profile, folder, seeds=None):

@@ -113,6 +113,16 @@ def effects(measured, reference, method="fedmuscle"):
     return table
 
 
+def between(measured, value, reference, method="fedmuscle"):
+    """(mean, low, high) of the difference in log-odds of `value` to `reference`, paired over seeds, as of `effects`; None where
+    one of them was not run or diverged, or both are the same."""
+    mine = measured[measured["method"] == method]
+    if _label(value) == _label(reference) or not {_label(value), _label(reference)} <= set(mine["value"]) - set(diverged(mine)):
+        return None
+    rows = effects(mine[mine["value"].isin([_label(value), _label(reference)])], reference, method).set_index("label")
+    return tuple(rows.loc[_label(value), ["mean", "low", "high"]])
+
+
 def diverged(measured):
     """{value: "diverged on ..."} of the values of one method that `measure` found so."""
     return dict(measured.dropna(subset="diverged")[["value", "diverged"]].values) if "diverged" in measured else {}

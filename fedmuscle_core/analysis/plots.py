@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
@@ -36,11 +37,14 @@ def colour_of(name):
 
 
 def save_figure(fig, table, name, profile):
-    """Write `name`.png and the plotted numbers as `name`.csv to the figures folder of `profile`; same input, same bytes."""
+    """Write `name`.png, `name`.svg for talks, and the plotted numbers as `name`.csv to the figures folder of `profile`; same
+    input, same bytes."""
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    path = figures(profile) / f"{name}.png"
-    replace_together({path: lambda png: fig.savefig(png, metadata={"Software": None}, format="png"),
-                      path.with_name(f"{name}.csv"): lambda csv: csv.write_bytes(text.encode())})
+    place = figures(profile)
+    with plt.rc_context({"svg.hashsalt": name}):
+        replace_together({place / f"{name}.png": lambda png: fig.savefig(png, metadata={"Software": None}, format="png"),
+                          place / f"{name}.svg": lambda svg: fig.savefig(svg, metadata={"Date": None}, format="svg"),
+                          place / f"{name}.csv": lambda csv: csv.write_bytes(text.encode())})
 
 
 def task_label(name):
@@ -68,7 +72,7 @@ def learning_curves(history, methods=None):
     methods = _present(scores, methods and [name for name in methods if name not in failed])
     table = over_seeds(scores[scores["method"].isin(methods)], ["client", "task", "metric", "method", "round"])
     clients = sorted(table["client"].unique())
-    columns = min(3 if len(clients) <= 6 else 5, len(clients))
+    columns = min(next((number for number in (3, 5, 4) if len(clients) % number == 0), 3), len(clients))
     rows = -(-len(clients) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=((3.4 if columns <= 3 else 2.6) * columns, 2.5 * rows + 0.6), sharex=True,
                              squeeze=False, layout="constrained")
@@ -122,7 +126,7 @@ def forest_plot(rows, title):
     """Paired differences in log-odds with their intervals, one line each from the top, the numbers as text at the right.
 
     rows: DataFrame with label, mean, low, high (nan: no interval, or no difference) and, optionally, group, which heads the
-    lines of a domain.  Blue and red intervals exclude 0, grey ones do not.  Returns the figure.
+    lines of a domain.  Blue and red intervals exclude 0, grey ones do not: the title counts them.  Returns the figure.
     """
     grouped = rows.groupby("group", sort=False) if "group" in rows else [(None, rows)]
     lines = [line for name, group in grouped for line in ([str(name)] if name is not None else []) + list(group.itertuples())]
@@ -146,8 +150,40 @@ def forest_plot(rows, title):
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
     ax.set_xlabel("paired change in log-odds")
-    fig.suptitle(marked(title, rows), x=0.01, ha="left")
+    above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
+    fig.suptitle(f"{marked(title, rows)}\nshown above 0: {above} of {len(rows)}; below: {below}", x=0.01, ha="left")
     return fig
+
+
+def slope_chart(columns, title, ylabel="Delta (%)"):
+    """How methods stand in one column and the next, a line each, named at its right end; one that a column lacks begins later.
+
+    columns: {heading: {method: (mean, low, high), or a number}}.  Returns (figure, table of what is drawn).
+    """
+    rows = [(place, heading, method, *(value if isinstance(value, tuple) else (value, float("nan"), float("nan"))))
+            for place, (heading, values) in enumerate(columns.items()) for method, value in values.items()]
+    table = pd.DataFrame(rows, columns=["place", "column", "method", "mean", "low", "high"])
+    fig, ax = plt.subplots(figsize=(2.6 * len(columns) + 1.6, 3.8), layout="constrained")
+    several = _present(table, None)
+    for shift, method in enumerate(several):
+        line = table[table["method"] == method]
+        line = line.assign(place=line["place"] + 0.03 * (shift - (len(several) - 1) / 2))          # bars side by side
+        own = method in ("fedmuscle", "simclr")
+        bars = [(line["mean"] - line["low"]).fillna(0), (line["high"] - line["mean"]).fillna(0)]
+        ax.errorbar(line["place"], line["mean"], bars, fmt="o-", color=colour_of(method), capsize=3,
+                    linewidth=2.4 if own else 1.2, markersize=6 if own else 4)
+    ends = table.sort_values("place").groupby("method").last().sort_values("mean")
+    heights, gap = [], 0.07 * (table["mean"].max() - table["mean"].min())
+    for value in ends["mean"]:
+        heights.append(max(value, heights[-1] + gap) if heights else value)                   # names do not cover one another
+    for method, place, height in zip(ends.index, ends["place"], heights, strict=True):
+        ax.text(place + 0.1, height, METHODS[method].label, color=colour_of(method), va="center",
+                weight="bold" if method in ("fedmuscle", "simclr") else "normal")
+    ax.axhline(0, color="k", lw=0.8)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set(xlim=(-0.25, len(columns) - 0.25), ylabel=ylabel)
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig, table.drop(columns="place")
 
 
 def _present(table, methods):
@@ -187,11 +223,15 @@ def heatmaps(matrices, title, vmax=1.0, labels=None):
     return fig
 
 
-def value_curves(ax, measured):
+def value_curves(ax, measured, tuned=None):
     """A line a method on `ax`: mean Delta over seeds against the value, bars: 95 % intervals; returns what is drawn.
 
     measured: as from `effects.measure`, with numbers as values.  A value that diverged is not drawn: the legend says so.
+    tuned: the value that other settings were tuned with, marked by a line.
     """
+    if tuned is not None:
+        ax.axvline(tuned, color=UNCLEAR, linewidth=1, linestyle=":")
+        ax.text(tuned, 1, " tuned", color=UNCLEAR, fontsize=8, va="top", transform=ax.get_xaxis_transform())
     failed = measured[measured["delta"].isna()]
     measured = measured[measured["delta"].notna()]
     table = over_seeds(measured.assign(setting=measured["value"], value=measured["delta"]), ["method", "setting"])
@@ -202,6 +242,32 @@ def value_curves(ax, measured):
                     markersize=4, label="; ".join([marked(METHODS[method].label, measured), *(
                         f"diverged with {value:g}" for value in failed[failed["method"] == method]["value"].unique())]))
     return table
+
+
+def pairs_in_the_plane(pairs, names):
+    """What two clients make of the same samples: one panel each of {title: (first, second)}, representations (n, d), scaled to
+    unit length, on the two principal axes of both together, a line a sample from one client's dot to the other's.
+
+    names: of the clients.  Returns (figure, table of what is drawn).
+    """
+    fig, axes = plt.subplots(1, len(pairs), figsize=(4.2 * len(pairs), 3.9), squeeze=False, layout="constrained")
+    drawn = []
+    for ax, (title, both) in zip(axes[0], pairs.items(), strict=True):
+        first, second = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in map(np.asarray, both))
+        points = np.concatenate([first, second])
+        points = points - points.mean(0)
+        axes_of_spread = np.linalg.svd(points, full_matrices=False)[2][:2]
+        largest = np.abs(axes_of_spread).argmax(axis=1, keepdims=True)
+        points = points @ (axes_of_spread * np.sign(np.take_along_axis(axes_of_spread, largest, axis=1))).T
+        lines = points.reshape(2, len(first), 2)
+        ax.plot(*lines.transpose(2, 0, 1), color="#d4d4d4", linewidth=0.9)
+        for name, dots, colour in zip(names, lines, (GAIN, LOSS), strict=True):
+            ax.plot(*dots.T, "o", markersize=5, color=colour, label=name)
+            drawn.append(pd.DataFrame(dots, columns=["x", "y"]).assign(panel=title, client=name))
+        ax.set(title=f"{title}: mean cosine {(first * second).sum(1).mean():+.2f}", xticks=[], yticks=[])
+        ax.grid(False)
+    axes[0, 0].legend(loc="best")
+    return fig, pd.concat(drawn, ignore_index=True)
 
 
 def grid_heatmap(ax, grid, title, limit, xlabel=None, ylabel=None, bold=None, fontsize=8, digits=1):

@@ -25,7 +25,7 @@ from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
 from ..experiments.setups import setup_named
 from ..experiments.store import check_writable, compact, now, stored_runs, write_atomically
-from ..paths import COMMITTED, NOTEBOOKS, results, runs
+from ..paths import COMMITTED, NOTEBOOKS, results, runs, written_beside
 from .kernels import execute
 
 QUICKSTART = "00_quickstart"    # the notebook that is trained to the end in profile "quick", too
@@ -100,7 +100,7 @@ def reproduce(profile, only=None, parameters=None, workers=1, force=False):
             report = _execute_all(profile, jobs, side_by_side)
     status = _summarise(report, profile, figures)
     if force and status == 0:
-        _compact_written(begun, [results(profile), *([tuning.FOLDER] if profile in COMMITTED else [])])
+        _compact_written(begun, map(written_beside, [results(profile), *([tuning.FOLDER] if profile in COMMITTED else [])]))
         since.unlink(missing_ok=True)
     return status
 
@@ -258,11 +258,11 @@ def _environment(**values):
                 os.environ[name] = value
 
 
-def closing(path):
-    """The last line that an executed notebook printed, "" for none."""
-    said = [output["text"] for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for output in cell.outputs
-            if output.get("name") == "stdout" and output["text"].strip()]
-    return said[-1].strip().splitlines()[-1] if said else ""
+def lessons_of(path):
+    """What an executed notebook says at its end that was learned, as text; "" where it says nothing."""
+    said = [output["data"]["text/markdown"] for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"
+            for output in cell.outputs if "text/markdown" in output.get("data", {})]
+    return said[-1] if said else ""
 
 
 def _summarise(report, profile, figures):
@@ -273,11 +273,11 @@ def _summarise(report, profile, figures):
     failed = sum(trouble is not None for *_, trouble in report)
     print(f"{len(report) - failed} of {len(report)} notebooks done.  Executed copies: {runs(profile)}"
           + (" (of failed ones: *.failed.ipynb)" if failed else ""))
-    print(f"Stored runs: {results(profile)}   Figures: {figures}")
+    print(f"Stored runs: {written_beside(results(profile))}   Figures: {figures}")
     if profile == "quick":
         done = {name for name, _, trouble in report if trouble is None}
         if QUICKSTART in done:
-            print(f"\n{QUICKSTART} trained to the end: {closing(runs(profile) / f'{QUICKSTART}.ipynb')}")
+            print(f"\n{QUICKSTART} trained to the end:\n{lessons_of(runs(profile) / f'{QUICKSTART}.ipynb')}")
         if done - {QUICKSTART}:
             print("The other notebooks played a round or two: quick proves that they run, and nothing else.")
     return 1 if failed else 0

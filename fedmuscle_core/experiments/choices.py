@@ -1,9 +1,9 @@
 """What tuning chose: one table, which `tuning` writes and settings are made from.
 
 Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score
-is ("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; without a clone
-around it, new rows go below the runs folder, and count first.  A setup is given, or named; it has the rows of the setup that
-it is `tuned_as`.
+is ("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; new rows go below
+the runs folder, and count first, unless `paths.commits`.  A setup is given, or named; it has the rows of the setup that it is
+`tuned_as`.
 """
 
 import math
@@ -11,7 +11,7 @@ import math
 import pandas as pd
 
 from ..methods import METHODS
-from ..paths import CLONE, TUNED, runs
+from ..paths import TUNED, commits, runs
 from .settings import Settings
 from .setups import SETUPS, setup_named
 
@@ -22,7 +22,7 @@ ABOUT = ("setup", "public_domain", "method", "seeds", "by", "score")
 
 def path_to_write():
     """Where new rows go."""
-    return TUNED if CLONE else runs("tuned.csv")
+    return TUNED if commits() else runs("tuned.csv")
 
 
 def read_all():

@@ -31,10 +31,10 @@ class Claim:
 FEDMUSCLE = ("fedmuscle", {})
 CLAIMS = (
     Claim(1, "FedMuscle - Local", "FedMuscle, tuned, is above Local, tuned", FEDMUSCLE, ("local", {}), True),
-    Claim(2, "alpha learned - 1, tau = 0.2",
+    Claim(2, "learned alpha - alpha = 1, tau = 0.2",
           "learned alpha is above alpha = 1 where both have tau = 0.2 (tau_prev 0.15) and tuned rates",
           ("fedmuscle", PAPER_TAU), ("pairwise", {"tau": 0.2}), True),
-    Claim(3, "alpha learned - 1, tau tuned", "FedMuscle is above alpha = 1 where tau is tuned for both",
+    Claim(3, "learned alpha - alpha = 1, tau tuned", "FedMuscle is above alpha = 1 where tau is tuned for both",
           FEDMUSCLE, ("pairwise", {}), False),
     Claim(4, "FedMuscle - SimCLR", "FedMuscle is above SimCLR with as many steps, both tuned",
           FEDMUSCLE, ("simclr", {}), False),
@@ -43,7 +43,8 @@ CLAIMS = (
 SETUP2_CLAIMS = (
     Claim(6, "FedMuscle - Local", "FedMuscle, tuned, is above Local, tuned, on Setup 2", FEDMUSCLE, ("local", {}), True,
           "embedded2"),
-    Claim(7, "alpha learned - 1", "FedMuscle is above alpha = 1 on Setup 2, both tuned", FEDMUSCLE, ("pairwise", {}), False,
+    Claim(7, "learned alpha - alpha = 1", "FedMuscle is above alpha = 1 on Setup 2, both tuned", FEDMUSCLE, ("pairwise", {}),
+          False,
           "embedded2"),
     Claim(8, "FedMuscle - SimCLR", "FedMuscle is above SimCLR with as many steps on Setup 2, both tuned", FEDMUSCLE,
           ("simclr", {}), False, "embedded2"),
@@ -61,7 +62,8 @@ FOUNDATION_CLAIMS = (
           "foundation1"),
     Claim(13, "FedMuscle - SimCLR", "FedMuscle is above SimCLR, both tuned, on foundation1", FEDMUSCLE, ("simclr", {}), False,
           "foundation1"),
-    Claim(14, "alpha learned - 1", "FedMuscle is above alpha = 1, both tuned, on foundation1", FEDMUSCLE, ("pairwise", {}),
+    Claim(14, "learned alpha - alpha = 1", "FedMuscle is above alpha = 1, both tuned, on foundation1", FEDMUSCLE,
+          ("pairwise", {}),
           False, "foundation1"),
     Claim(15, "FedMuscle - Local, mixed", "FedMuscle, tuned, is above Local, tuned, on foundation_mixed", FEDMUSCLE,
           ("local", {}), True, "foundation_mixed"),

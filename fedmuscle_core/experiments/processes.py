@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 GRACE = 2.5      # seconds that a worker has to put away what it has open, its kernel among it
 LIMIT = 4.5      # seconds that a stopped command may take to end
 MEMORY = 2.5     # GB that a worker may take
+_listener = None      # function that is told how the job of this process goes
 
 
 def affordable(workers):
@@ -27,16 +28,36 @@ def affordable(workers):
     return min(workers, most)
 
 
-def in_processes(function, jobs, workers):
+def tell(value):
+    """From within a job of `in_processes`: hand `value` to its `told`, where it has one."""
+    if _listener is not None:
+        _listener(value)
+
+
+@contextlib.contextmanager
+def listening(listener):
+    """Context in which what `tell` is given goes to `listener`."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
+def in_processes(function, jobs, workers, told=None):
     """Yield (job, function(*job)) for each tuple of `jobs`: in turn with one worker, else as they finish, `workers` at a time.
 
+    told: function(value), called here with what a job hands to `tell` while it is under way.
     Where a worker is killed, its job gives a RuntimeError as its result; the others go on.  A script that calls this with more
     than one worker must do so under `if __name__ == "__main__":`, as each process imports the script.  An interrupt, an error
     of `function` or closing the generator ends the workers within GRACE seconds, and no other job is started.
     """
     if workers == 1:
         for job in jobs:
-            yield job, function(*job)
+            with listening(told):
+                result = function(*job)
+            yield job, result
         return
     todo, idle, busy, started = list(reversed(jobs)), [], {}, []
     try:
@@ -53,8 +74,13 @@ def in_processes(function, jobs, workers):
                 except (EOFError, ConnectionResetError):
                     yield job, RuntimeError(_end_of(process))
                     continue
-                idle.append((process, connection))
                 done, result = pickle.loads(answer)
+                if done is None:
+                    busy[connection] = process, job
+                    if told is not None:
+                        told(result)
+                    continue
+                idle.append((process, connection))
                 if not done:
                     raise result
                 yield job, result
@@ -98,13 +124,15 @@ def _end_of(process):
 
 
 def _work(function, connection):
-    """In a worker: answer jobs with (True, result) or (False, error) until the process that started it is gone."""
+    """In a worker: answer jobs with (True, result) or (False, error), before that with (None, value) for what they `tell`,
+    until the process that started it is gone."""
     _begin()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             job = connection.recv()
             try:
-                answer = True, function(*job)
+                with listening(lambda value: connection.send_bytes(pickle.dumps((None, value)))):
+                    answer = True, function(*job)
             except Exception as error:   # noqa: BLE001 - raised by the process that asked
                 answer = False, error
             connection.send_bytes(_pickled(answer))

@@ -5,8 +5,7 @@ import hashlib
 import os
 import sys
 import time
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache, lru_cache, partial
 
 import pandas as pd
 import torch
@@ -16,17 +15,17 @@ from ..checks import positive_int
 from ..exchange import Diverged
 from ..networks.backbones import at_hand, backbone_digest
 from ..networks.client_network import num_parameters
-from ..paths import BACKBONES
+from ..paths import BACKBONES, layers, written_beside
 from ..world.tasks import task_named
 from . import build as building
 from .choices import is_tuned
 from .code import code_digest
-from .processes import in_processes
-from .resume import State
+from .processes import in_processes, tell
+from .resume import EVERY, State
 from .setups import SETUPS
 from .soundness import flaws
 from .statistics import failures
-from .store import append_run, check_writable, damaged, environment, find_line, load, now
+from .store import append_run, check_writable, damaged, environment, find_lines, load, now
 
 RECOMPUTE_BEFORE = "FEDMUSCLE_RECOMPUTE_BEFORE"   # set by `fedmuscle reproduce --force`: runs finished earlier do not count
 
@@ -57,7 +56,7 @@ def run(settings, folder, progress=True, parked=None):
     with one_thread() if device == "cpu" else contextlib.nullcontext():
         federation = building.build(settings, parked, device)
         identity = {"run": settings.run(), "fingerprint": fingerprint(settings.setup)} | on_real_data(settings, device)
-        state = State(Path(folder) / f"{settings.setup.name}-{settings.run()}.state.pt", identity)
+        state = State(written_beside(folder) / f"{settings.setup.name}-{settings.run()}.state.pt", identity)
         state.forget_if_older(os.environ.get(RECOMPUTE_BEFORE, ""))
         parameters = {client.name: counted(client.network) for client in federation.clients} if "data" in identity else {}
         if parameters and progress:
@@ -66,7 +65,9 @@ def run(settings, folder, progress=True, parked=None):
         if parked is None:
             state.load(federation)
         try:
-            history = federation.fit(settings.rounds, progress=progress, after_round=state.save if parked is None else None)
+            tell((settings.run(), federation.round, None))
+            keep = partial(_after_round, settings.run(), state if parked is None else None)
+            history = federation.fit(settings.rounds, progress=progress, after_round=keep)
             failed = failed_score(history)
         except Diverged as error:
             failed = {"client": error.client, "round": error.round, "reason": str(error)}
@@ -87,6 +88,13 @@ def run(settings, folder, progress=True, parked=None):
     return find(settings, folder)
 
 
+def _after_round(run, state, federation):
+    """Keep the state of a run, where there is one to keep, and tell how far it is."""
+    if state is not None:
+        state.save(federation)
+    tell((run, federation.round, federation.mean_score))
+
+
 def failed_score(history):
     """{"client", "round", "reason"} of the first score that is NaN; None where all are numbers."""
     lost = history[history["value"].isna() & (history["split"] != "train")]
@@ -98,12 +106,30 @@ def failed_score(history):
 
 
 def find(settings, folder):
-    """(record, history) of a run in `folder`, None where there is none; ValueError naming file and line where it is damaged."""
-    line = find_line(folder, settings.setup.name, settings.run())
-    if line is None:
+    """(record, history) of a run in `folder`, None where there is none; ValueError naming file and line where it is damaged.
+
+    Of a user's own and a committed one the later counts, if it is of the clients and backbones that are here now.
+    """
+    lines = find_lines(folder, settings.setup.name, settings.run())
+    if not lines:
         return None
+    line = lines[0] if len(lines) == 1 else max(lines, key=lambda line: _preferred(load(line)[0], settings))
     _check_sound(line, settings)
     return load(line)
+
+
+def _preferred(record, settings):
+    return _fits(record, settings), record["finished"]
+
+
+def _fits(record, settings):
+    """Whether a stored run is of these settings, and of the clients, backbones and data that are here now."""
+    values = settings.flat()
+    if any(values.get(name) != value for name, value in record["settings"].items()):
+        return False
+    if "data" in record and can_run(settings) and record["data"] != data_used(settings):
+        return False
+    return record["fingerprint"] == fingerprint(settings.setup)
 
 
 @lru_cache(maxsize=4096)
@@ -155,14 +181,7 @@ def is_stored(settings, folder):
     """Whether the run is in `folder`, of the clients and backbones that are here now, and recent enough to count."""
     settings = settings.canonical()
     found = find(settings, folder)
-    if found is None:
-        return False
-    record, values = found[0], settings.flat()
-    if any(values.get(name) != value for name, value in record["settings"].items()):
-        return False
-    if "data" in record and can_run(settings) and record["data"] != data_used(settings):
-        return False
-    return record["fingerprint"] == fingerprint(settings.setup) and record["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
+    return found is not None and _fits(found[0], settings) and found[0]["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
 
 
 @cache
@@ -235,7 +254,8 @@ def stored(settings_list, folder):
     """(records, history) as `sweep` gives them, of runs that are there already; ValueError naming those that are not."""
     wanted = list(dict.fromkeys(settings.canonical() for settings in settings_list))
     if absent := [settings.describe() for settings in wanted if not _is_there(settings, folder)]:
-        raise ValueError(f"{folder}: got no stored run of {', '.join(absent)}; profile 'mini' computes them")
+        raise ValueError(f"{' and '.join(map(str, layers(folder)))}: got no stored run of {', '.join(absent)}; profile 'mini' "
+                         "computes them")
     return _load(wanted, folder)
 
 
@@ -252,13 +272,28 @@ def _load(wanted, folder):
 
 
 def _compute(missing, folder, workers, progress):
-    failed, jobs = {}, [(settings, folder) for settings in missing]
-    with (tqdm(total=len(missing), desc=f"runs -> {folder}", disable=not progress) as bar,
-          contextlib.closing(in_processes(_attempt, jobs, workers)) as done):
-        for (settings, _), error in done:
-            bar.update()
-            if error is not None:
-                failed[settings] = error
+    failed, stored, played, jobs = {}, 0, {}, [(settings, folder) for settings in missing]
+    bar = tqdm(total=sum(settings.rounds for settings in missing), unit="round", disable=not progress,
+               desc=f"{len(missing)} runs -> {written_beside(folder)}")
+
+    def told(news):
+        run, rounds, score = news
+        bar.update(rounds - played.get(run, 0))
+        played[run] = rounds
+        if score is not None:
+            bar.set_postfix_str(f"{stored} runs stored, mean score {score:.1f} %")
+
+    with bar, contextlib.closing(in_processes(_attempt, jobs, workers, told)) as done:
+        try:
+            for (settings, _), error in done:
+                stored += error is None
+                told((settings.run(), settings.rounds, None))                 # also where it diverged or was stored meanwhile
+                if error is not None:
+                    failed[settings] = error
+        except KeyboardInterrupt:
+            print(f"stopped: {stored} of {len(missing)} runs are stored in {written_beside(folder)}, and of those under way a "
+                  f"state that is at most {EVERY:g} s old: run this again, and it goes on")
+            raise
     if failed:
         first, names = next(iter(failed.values())), dict.fromkeys(settings.describe() for settings in failed)
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed ({', '.join(names)}); the others are stored; "

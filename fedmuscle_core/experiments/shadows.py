@@ -25,7 +25,7 @@ from ..client import local_phase, local_steps, represent, score
 from ..data import Samples
 from ..federation import Federation
 from ..network import in_batches
-from ..paths import results
+from ..paths import layers, results, written_beside
 from ..privacy.attacks import confidence, inverted, margin, psnr
 from ..seeds import generator
 from ..world.scenes import digit_scenes
@@ -141,8 +141,9 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
     private pictures; and nothing, the mean public picture.
     """
     settings = settings_of("M-Fed", 0, **changes)
-    if path.is_file() and (found := json.loads(path.read_text()))["settings"] == settings.flat() and found["steps"] == steps:
-        return found
+    for found in (json.loads(place.read_text()) for place in layers(path) if place.is_file()):
+        if found["settings"] == settings.flat() and found["steps"] == steps:
+            return found
     with one_thread():
         client = build(settings).clients[0]
         sent_network, (inputs, answers) = copy.deepcopy(client.network).eval(), client.data["train"].take(torch.arange(POOL))
@@ -166,7 +167,7 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
                                         for name, picture in pictures.items()},
              "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(),
              "versions": environment(), "finished": now()}
-    write_atomically(path, json.dumps(found) + "\n")
+    write_atomically(written_beside(path), json.dumps(found) + "\n")
     return found
 
 
@@ -181,9 +182,9 @@ def _flat(tensors):
 
 
 def stored(path):
-    """{(variant, shadow): record} of the whole lines of a file, {} where there is none."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    """{(variant, shadow): record} of the whole lines of a file and of what a user has written beside it."""
+    texts = [place.read_text() for place in reversed(layers(path)) if place.is_file()]
+    records = [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return {(record["variant"], record["shadow"]): record for record in records}
 
 
@@ -192,7 +193,7 @@ def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, *
     found, keys = stored(path), [(variant, shadow) for shadow in range(shadows) for variant in variants]
     found = {key: record for key, record in found.items()
              if key not in keys or record["settings"] == settings_of(*key, **changes).flat()}
-    missing = [(*key, changes) for key in keys if key not in found]
+    missing, path = [(*key, changes) for key in keys if key not in found], written_beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and (text := path.read_text()) and not text.endswith("\n"):              # of a killed run
         write_atomically(path, text[:text.rfind("\n") + 1])
@@ -201,7 +202,7 @@ def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, *
         for (variant, shadow, _), record in done:
             if isinstance(record, Exception):
                 raise record
-            with FileLock(f"{path}.lock"), path.open("a") as file:
+            with FileLock(path.with_name(f".{path.name}.lock")), path.open("a") as file:
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,5 +1,7 @@
 """Stored runs: one file of JSON lines a setup, one line a run, exact to the bit after loading.
 
+What belongs to a folder of committed runs is written beside it, and read in both places, see `paths.layers`.
+
 Appending is one write at the end of a file, a diff is one added line a run, two branches merge by keeping the lines of both,
 and nothing but the standard library is needed to read it.  Of several lines with the same run the last counts, so that a run
 computed again is appended as well.
@@ -44,6 +46,7 @@ import pandas as pd
 from filelock import FileLock
 
 from ..federation import COLUMNS
+from ..paths import layers, written_beside
 
 NAME = r"[A-Za-z0-9._+-]+"
 PLAIN = {"allow_nan": False, "separators": (",", ":")}
@@ -100,9 +103,10 @@ def _naming(path):
 
 def check_writable(folder):
     """ValueError, before any work starts, where results cannot be written to `folder`."""
+    folder = written_beside(folder)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        probe = Path(folder) / f".{secrets.token_hex(4)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -135,7 +139,7 @@ def append_run(folder, record, history=None):
     ValueError where the run would not come back from its line as it is.
     """
     line = (_to_line(record, history) + "\n").encode()
-    path = Path(folder) / f"{record['settings']['setup']}.jsonl"
+    path = written_beside(folder) / f"{record['settings']['setup']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _naming(path), _locked(path), path.open("ab", buffering=0) as file:
         lines = path.read_bytes()
@@ -153,13 +157,14 @@ def append_run(folder, record, history=None):
 
 def find_run(folder, setup, run):
     """(record, history) of the run with that name; None where there is none."""
-    line = find_line(folder, setup, run)
-    return None if line is None else load(line)
+    lines = find_lines(folder, setup, run)
+    return load(lines[0]) if lines else None
 
 
-def find_line(folder, setup, run):
-    """The `Line` of the run with that name; None where there is none."""
-    return _lines(Path(folder) / f"{setup}.jsonl").get(run)
+def find_lines(folder, setup, run):
+    """The `Line`s of the run with that name: one for each of `paths.layers` that has it."""
+    found = (_lines(place / f"{setup}.jsonl").get(run) for place in layers(folder))
+    return [line for line in found if line is not None]
 
 
 def run_names(folder, setup):
@@ -169,13 +174,17 @@ def run_names(folder, setup):
 
 def stored_runs(folder):
     """(record, history) of every run in `folder`, setup by setup, in the order of their lines."""
-    return [load(line) for path in sorted(Path(folder).glob("*.jsonl")) for line in _lines(path).values()]
+    return [load(line) for path in _files(folder) for line in _lines(path).values()]
+
+
+def _files(folder):
+    return [path for place in layers(folder) for path in sorted(place.glob("*.jsonl"))]
 
 
 def whole_runs(folder):
     """([(line, record, history)] of every run in `folder` that can be read, [what is wrong with the others])."""
     found, wrong = [], []
-    for path in sorted(Path(folder).glob("*.jsonl")):
+    for path in _files(folder):
         try:
             lines = _lines(path).values()
         except (ValueError, OSError) as error:

@@ -21,6 +21,7 @@ from jupyter_client.manager import KernelManager
 
 PATIENCE = 45     # seconds: ten times what is usual on a machine that is busy, far less than a run takes
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SOON = 15      # seconds, beside other tests
 
 
 def check_stopped(child, number):
@@ -105,6 +106,14 @@ def test_a_download_may_be_stopped(tmp_path, folder, fault):
             check_stopped(child, signal.SIGINT)
 
 
+def printed(client, asked):
+    """What a cell printed, until it ended."""
+    while (message := client.get_iopub_msg(timeout=60))["content"].get("execution_state") != "idle" or (
+            message["parent_header"]["msg_id"] != asked):
+        if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == asked:
+            yield message
+
+
 def test_a_sweep_in_a_kernel_may_be_interrupted_and_goes_on_there(tmp_path, folder, reference, fault):
     manager = KernelManager(kernel_name="python3", transport="ipc", connection_file=str(tmp_path / "kernel.json"))
     manager.start_kernel(env=os.environ | {"PYTHONPATH": str(TESTS)})
@@ -122,10 +131,13 @@ def test_a_sweep_in_a_kernel_may_be_interrupted_and_goes_on_there(tmp_path, fold
             with fault(f"interrupted kernel: {'stops' if kind == 'error' else 'goes on'}"):
                 if kind == "error":
                     manager.interrupt_kernel()
+                begun = time.monotonic()
                 while (reply := client.get_shell_msg(timeout=120))["parent_header"]["msg_id"] != asked:
                     pass
                 assert reply["content"]["status"] == kind, reply["content"]
-                assert kind == "ok" or reply["content"]["ename"] == "KeyboardInterrupt"
+                assert kind == "ok" or reply["content"]["ename"] == "KeyboardInterrupt" and time.monotonic() - begun < SOON
+                text = "".join(message["content"]["text"] for message in printed(client, asked))
+                assert ("runs are stored in" in text and "run this again, and it goes on" in text) == (kind == "error")
             code = code.replace("slow=0.2", "slow=0.0")
         assert contents(folder, WANTED) == reference and len(stored_lines(folder)) == len(WANTED)
     finally:

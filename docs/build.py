@@ -105,6 +105,9 @@ def prepare():
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = linked(cell.source, path, pages)
+            for output in cell.get("outputs", ()):                            # no page of the book is looked for in these
+                if text := output.get("data", {}).get("text/markdown"):
+                    output["data"]["text/markdown"] = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", text)
         (SOURCE / "notebooks" / path.name).write_text(json.dumps(notebook), encoding="utf-8")
     for page in PAGES:
         target = SOURCE / page

@@ -115,7 +115,7 @@ pd.concat([before.to_frame("before training").T, after.unstack().loc[order].rena
 # %%
 rows = [("before training", "simclr", "before"), *((f"after, {METHODS[method].label}", method, "after") for method in order)]
 means = measured.set_index(["measure", "method", "when"])["value"].sort_index()
-drawn = pd.DataFrame([(measure, label, method, *mean_interval(means[measure, method, when])) for measure in ("retrieval", "cka")
+drawn = pd.DataFrame([(measure, label, method, *mean_interval(means.loc[[(measure, method, when)]])) for measure in ("retrieval", "cka")
                       for label, method, when in rows], columns=["measure", "label", "method", "mean", "low", "high"])
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
 for ax, (measure, part) in zip(axes, drawn.groupby("measure", sort=False), strict=True):

@@ -1,5 +1,7 @@
 """Parameters of notebooks: what papermill may hand over, and the sentence that names the right form."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from fedmuscle_core.experiments.parameters import check
@@ -11,6 +13,8 @@ def test_good_ones_pass():
     check(dict(GOOD), "profile", "seeds", "workers")
     check(GOOD | {"seeds": [3, 4]}, "profile", "seeds", "workers")
     check({"profile": "quick", "seed": 0}, "profile", "seed")
+    shell = SimpleNamespace(user_ns_hidden={"np": 1})                                  # of a startup file
+    check({"profile": "quick", "np": 1, "get_ipython": lambda: shell}, "profile")
 
 
 def test_the_cell_may_be_run_again_when_others_have_defined_names():

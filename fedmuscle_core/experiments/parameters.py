@@ -17,7 +17,9 @@ def check(namespace, *known):
 
     namespace: the notebook's `globals()`, where at the first call nothing but its parameters is defined; known: their names.
     """
-    given = {name for name in namespace if not name.startswith("_") and name not in OURS}
+    shell = namespace["get_ipython"]() if "get_ipython" in namespace else None
+    theirs = OURS | set(getattr(shell, "user_ns_hidden", ()))                 # those of IPython and of its startup files
+    given = {name for name in namespace if not name.startswith("_") and name not in theirs}
     if MARK not in namespace and (unknown := sorted(given - set(known) - {"check"})):
         raise ValueError(f"parameters: got unknown {unknown}, expected some of {sorted(known)}")
     for name in known:

@@ -7,8 +7,8 @@ from .settings import Settings
 from .setups import SETUPS, setup_named
 
 PROFILES = {
-    "quick": {"seeds": [10, 11], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 8, "validation_size": 50,
-                                           "test_size": 100}},
+    "quick": {"seeds": [10, 11], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 4, "local_epochs": 1,
+                                           "validation_size": 50, "test_size": 100}},
     "mini": {"seeds": list(range(10, 20)), "settings": {}},
     "foundation": {"seeds": list(range(10, 20)), "settings": {}},
     "paper": {"seeds": [10, 11, 12], "settings": {}},

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import math
 import resource
@@ -290,3 +291,20 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tiny, tmp_path
         with pytest.raises(ValueError, match="taken.runs: cannot be written to .*FEDMUSCLE_RUNS"):
             compute(tiny(method="local"), tmp_path / "taken" / "runs")
     assert not built
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_counts_rounds_also_of_runs_that_diverge_and_tells_the_last_score(tiny, tmp_path, monkeypatch, workers):
+    bars = []
+
+    class Bar(runs.tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs | {"disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(runs, "tqdm", Bar)
+    diverging = tiny(method="fedmuscle", contrastive_lr=1e30, seed=1)
+    records, _ = sweep([tiny(method="local"), diverging], tmp_path / "runs", workers)
+    (bar,) = bars
+    assert ["failed" in record for record in records] == [False, True]
+    assert bar.n == bar.total == 4 and "2 runs -> " in bar.desc and "mean score" in bar.postfix

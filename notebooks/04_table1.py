@@ -37,7 +37,7 @@ import pandas as pd
 
 from fedmuscle_core.analysis import beside_paper, lessons, plots, tables
 from fedmuscle_core.experiments import plans
-from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.choices import chosen_table, tuning_table
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.statistics import final_scores, relative_change
 from fedmuscle_core.methods import METHODS
@@ -64,15 +64,10 @@ fig = plots.scene_grid(list(public_scenes("single", 512, 0)[:12]))
 # `score`: mean change in log-odds of the best validation score over rounds, against tuned Local (Local itself: against its defaults).
 
 # %%
-table = tuning_table("embedded1")
-table.insert(0, "label", table.pop("method").map(lambda name: METHODS[name].label))
-table[table["chosen"] == "x"].drop(columns="chosen").set_index("label").T
+chosen_table("embedded1")
 
 # %% [markdown]
-# A choice at the end of its grid might be beaten beyond it. Those that are:
-
-# %%
-print(", ".join(f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("embedded1")) or "none")
+# \* lies at an end of what was tried, after two extensions: a value beyond might be better still.
 
 # %% [markdown]
 # ## The runs

@@ -35,10 +35,10 @@ check(globals(), "profile", "seeds", "workers")
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, lessons, plots, tables
+from fedmuscle_core.analysis import beside_paper, claims, lessons, plots, tables, task_tables
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.build import mask_from_text
-from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.choices import chosen_table
 from fedmuscle_core.experiments.claims import SETUP2_CLAIMS
 from fedmuscle_core.experiments.profiles import SEVERAL, profile_seeds
 from fedmuscle_core.experiments.runs import stored, sweep
@@ -65,7 +65,7 @@ others = [name for name in aligning if name not in ("local", "fedmuscle")]
 # %%
 clients = pd.DataFrame(plans.table2(profile, seeds)[0].setup.clients, index=pd.RangeIndex(1, 11, name="client"))
 clients["reads"] = [task_named(task).modality for task in clients["task"]]
-clients.T
+clients
 
 # %% [markdown]
 # ## Public pairs, and what the text clients have to read
@@ -107,10 +107,10 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 # %% [markdown]
 # ## Test scores
 #
-# In percent, each client at its best validation round, mean over seeds [95 % Student-t interval].
+# In percent, each client at its best validation round, mean over the clients of a task and over seeds [95 % Student-t interval].
 
 # %%
-tables.score_table(history).set_index(["client", "task", "metric"]).T
+task_tables.task_table(history).set_index(["task", "metric"]).T
 
 # %% [markdown]
 # ## Who gains and who pays
@@ -197,14 +197,11 @@ for method in ("pairwise", "fedmuscle"):
 # %% [markdown]
 # ## Tuning
 #
-# Twelve configurations a method on validation data and seeds of its own, as in Setup 1, with the same public pairs; `x`: chosen. The
-# score is the mean change in log-odds against tuned Local.
+# Twelve configurations a method on validation data and seeds of its own, as in Setup 1, with the same public pairs. The
+# score is the mean change in log-odds against tuned Local; * lies at an end of what was tried, after two extensions.
 
 # %%
-table = tuning_table("embedded2")
-print("at an end of what was tried, after two extensions:", ", ".join(
-    f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("embedded2")) or "none")
-table[table["chosen"] == "x"].set_index("method").drop(columns="chosen")
+chosen_table("embedded2")
 
 # %% [markdown]
 # ## Deviations from the paper

@@ -41,7 +41,7 @@ from fedmuscle_core.analysis import beside_paper, claims, diagrams, lessons, plo
 from fedmuscle_core.client import LocalStep
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import build, mask_from_text
-from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.choices import chosen_table
 from fedmuscle_core.experiments.claims import MFED_CLAIMS
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import one_thread, stored, sweep
@@ -246,13 +246,11 @@ tables.comparison_table(history["mfed_labels"], methods)
 # ## Tuning
 #
 # Twelve configurations a method on validation scenes of the dense tasks, with seeds of their own, in heats: all twelve on a first seed, the
-# best four on a second, the best two on a third; `x`: chosen. The score is the mean change in log-odds against tuned Local. Chosen values at an end of what was tried,
-# after two extensions: below.
+# best four on a second, the best two on a third. The score is the mean change in log-odds against tuned Local; * lies at an end of what was tried, after two
+# extensions.
 
 # %%
-table = tuning_table("mfed_dense")
-print(", ".join(f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge("mfed_dense")) or "none")
-table[table["chosen"] == "x"].set_index("method").drop(columns="chosen")
+chosen_table("mfed_dense")
 
 # %% [markdown]
 # ## Deviations from the paper

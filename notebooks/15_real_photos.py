@@ -39,7 +39,7 @@ import pandas as pd
 
 from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-from fedmuscle_core.experiments.choices import choices_at_an_edge, tuning_table
+from fedmuscle_core.experiments.choices import chosen_table
 from fedmuscle_core.experiments.claims import FOUNDATION_CLAIMS
 from fedmuscle_core.experiments.runs import stored, sweep
 from fedmuscle_core.experiments.setups import SETUPS
@@ -189,16 +189,10 @@ pd.concat({field: effects.effect_table(table, chosen[field]).set_axis(["value", 
 # %% [markdown]
 # ## Tuning
 #
-# Twelve configurations a method on validation samples with seeds of their own, as in [04](04_table1.ipynb); `x`: chosen.
+# Twelve configurations a method on validation samples with seeds of their own, as in [04](04_table1.ipynb); * lies at an end of what was tried.
 
 # %%
-chosen_rows = pd.concat({setup: tuning_table(setup).query("chosen == 'x'") for setup in plans.FOUNDATION_SETUPS}, names=["setup", ""])
-chosen_rows.droplevel(1).set_index("method", append=True).drop(columns="chosen")
-
-# %%
-for setup in plans.FOUNDATION_SETUPS:
-    print(setup, "- at an end of what was tried:", ", ".join(
-        f"{METHODS[method].label} ({field} = {value:g})" for method, field, value in choices_at_an_edge(setup)) or "none")
+chosen_table(*plans.FOUNDATION_SETUPS)
 
 # %% [markdown]
 # ## Deviations from the paper

@@ -180,6 +180,20 @@ def choices_at_an_edge(setup):
     return found
 
 
+def chosen_table(*setups):
+    """What was chosen in each setup, for people, one row a setup and method: method (its label), chosen ("tau = 0.1, .."; with * what
+    lies at an end of what was tried), tuning seeds (on how many), score."""
+    rows = []
+    for setup in setups:
+        table, ends = tuning_table(setup), {(method, field) for method, field, _ in choices_at_an_edge(setup)}
+        for row in table[table["chosen"] == "x"].to_dict("records"):
+            values = [f"{field} = {row[field]:g}{'*' * ((row['method'], field) in ends)}" for field in tried_fields(table)
+                      if field != "chosen" and row[field] != ""]
+            rows.append({"setup": setup if isinstance(setup, str) else setup.name, "method": METHODS[row["method"]].label,
+                         "chosen": ", ".join(values), "tuning seeds": len(row["seeds"].split()), "score": row["score"]})
+    return pd.DataFrame(rows).drop(columns=[] if len(setups) > 1 else "setup")
+
+
 def _known(setup):
     table = read_table(setup)
     if table is None:

@@ -181,7 +181,7 @@ found
 claims.slopes(history["mfed_dense"]).T.rename(columns=lambda name: METHODS[name].label).round(2)
 
 # %%
-fig, drawn = plots.learning_curves(history["mfed_dense"], ["local", "fedavg", "encoder_only", "mfed", "centralised"])
+fig, drawn = plots.learning_curves(history["mfed_dense"], ["local", "fedavg", "encoder_only", "mfed", "centralised"], "task")
 plots.save_figure(fig, drawn, "13_mfed_curves", profile)
 
 # %% [markdown]

@@ -125,7 +125,7 @@ plots.save_figure(fig, rows, "15_real_photos_claims", used)
 # Every method as tuned. Curves of validation scores; then test scores, and what is gained.
 
 # %%
-fig, drawn = plots.learning_curves(history["foundation1"])
+fig, drawn = plots.learning_curves(history["foundation1"], panel="task")
 plots.save_figure(fig, drawn, "15_real_photos_curves", used)
 
 # %%

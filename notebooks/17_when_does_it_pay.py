@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from fedmuscle_core.analysis import advice, lessons, plots
-from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments import ablations, grid, plans
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.setups import GRID_NETWORKS, GRID_SIZES
 from fedmuscle_core.paths import results
@@ -49,7 +49,7 @@ from fedmuscle_core.paths import results
 plots.use_style()
 if profile == "foundation":
     sweep(plans.notebook_17(profile), results(profile), workers)
-table = advice.observed(results("foundation"))
+table = grid.observed(results("foundation"))
 cells = table.groupby(["federation", "source", "photos", "rate"]).ngroups
 print(f"{len(set(plans.notebook_17('foundation')))} runs: {cells} federations of six clients with FedMuscle, as many with SimCLR")
 
@@ -120,7 +120,7 @@ gap = table["peers"] - table["own"]
 asked = [table.loc[gap.idxmax()], table.loc[gap.idxmin()]]
 answers = [advice.advise(row["labels"], row["own"], row["peers"], 900, row["mismatch"], 3e-5, rule) for row in asked]
 pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * row["peers"], "labels a class": row["labels"],
-               **{titles[gain]: "{:+.2f} +- {:.2f}".format(*answer[gain]) for gain in advice.GAINS}, "advice": answer["sentence"]}
+               **{titles[gain]: "{:+.2f} +- {:.2f}".format(*answer[gain]) for gain in grid.GAINS}, "advice": answer["sentence"]}
               for row, answer in zip(asked, answers, strict=True)]).round(1)
 
 # %% [markdown]

@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from fedmuscle_core.analysis import advice, lessons, plots
-from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments import ablations, grid, plans
 from fedmuscle_core.experiments.runs import sweep
 from fedmuscle_core.experiments.setups import GRID_NETWORKS, GRID_SIZES
 from fedmuscle_core.paths import results
@@ -49,9 +49,10 @@ from fedmuscle_core.paths import results
 plots.use_style()
 if profile == "foundation":
     sweep(plans.notebook_17(profile), results(profile), workers)
-table = advice.observed(results("foundation"))
+table = grid.observed(results("foundation"))
 cells = table.groupby(["federation", "source", "photos", "rate"]).ngroups
-print(f"{len(set(plans.notebook_17('foundation')))} runs: {cells} federations of six clients with FedMuscle, as many with SimCLR")
+print(f"{len(set(plans.notebook_17('foundation')))} runs: {cells} federations of six clients with FedMuscle, as many with SimCLR; "
+      f"left out, as a run diverged: {table.attrs['left_out'] or 'none'}")
 
 # %% [markdown]
 # ## The grid
@@ -66,7 +67,7 @@ pd.DataFrame(GRID_SIZES, index=pd.RangeIndex(1, 7, name="client")).T.rename_axis
 # ## The map
 #
 # Mean gain over Local of the clients in each corner of the grid, for alignment, for SimCLR, and what alignment has over SimCLR. Down:
-# whether the peers' networks are weaker or stronger than one's own; across: private labels a class. Labels a class and tasks go
+# whether the peers' networks are weaker or stronger than one's own (mean log-odds of their probes more than 0.2 below or above it); across: private labels a class. Labels a class and tasks go
 # together: the table below says how many federations of which tasks each corner has.
 
 # %%
@@ -83,7 +84,8 @@ for row, rate in zip(axes, ablations.GRID_RATES, strict=True):
         drawn[rate, gain] = means
 axes[0, 0].set_ylabel("peers' networks are")
 axes[1, 0].set_ylabel("peers' networks are")
-fig.suptitle("Mean gain in log-odds, one seed: blue above 0", x=0.01, ha="left")
+fig.suptitle(f"Alignment has its highest mean gain, {drawn[max(ablations.GRID_RATES), 'fedmuscle'].max(axis=None):+.2f} in log-odds at the high rate and "
+             f"{drawn[min(ablations.GRID_RATES), 'fedmuscle'].max(axis=None):+.2f} at the low one; one seed, blue above 0", x=0.01, ha="left")
 plots.save_figure(fig, pd.concat(drawn, names=["rate", "gain"]).reset_index(), "17_when_does_it_pay", "foundation")
 
 # %%
@@ -120,7 +122,7 @@ gap = table["peers"] - table["own"]
 asked = [table.loc[gap.idxmax()], table.loc[gap.idxmin()]]
 answers = [advice.advise(row["labels"], row["own"], row["peers"], 900, row["mismatch"], 3e-5, rule) for row in asked]
 pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * row["peers"], "labels a class": row["labels"],
-               **{titles[gain]: "{:+.2f} +- {:.2f}".format(*answer[gain]) for gain in advice.GAINS}, "advice": answer["sentence"]}
+               **{titles[gain]: "{:+.2f} +- {:.2f}".format(*answer[gain]) for gain in grid.GAINS}, "advice": answer["sentence"]}
               for row, answer in zip(asked, answers, strict=True)]).round(1)
 
 # %% [markdown]
@@ -132,9 +134,14 @@ pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * ro
 # ## Published, and ours
 
 # %%
-mean = table.groupby("federation")["fedmuscle"].mean()
-pd.DataFrame([{"question": f"does alignment pay with {name}?", "published": "not found", "ours: mean change in log-odds": round(value, 2),
-               "agrees?": "cannot be said"} for name, value in mean.items()])
+strong = table[table["networks"].eq("strong") & table["rate"].eq(max(ablations.GRID_RATES))]["fedmuscle"].mean()
+most = max(drawn[rate, "lead"].max(axis=None) for rate in ablations.GRID_RATES)
+rows = [("gain against labels a class, rank correlation", "below 0", table["labels"].corr(table["fedmuscle"], "spearman"), 0.0),
+        ("gain against one's own network, rank correlation", "below 0", table["own"].corr(table["fedmuscle"], "spearman"), 0.0),
+        ("largest mean lead over SimCLR in a corner", "below the rule's error", most, rule["gains"]["lead"]["error"]),
+        ("mean gain of strong networks at the high rate", "below 0", strong, 0.0)]
+pd.DataFrame([{"question": question, "published": "not found", "we expected": expected, "ours": round(value, 2), "came out?": "yes" if value < limit else "no"}
+              for question, expected, value, limit in rows])
 
 # %% [markdown]
 # ## What we learned
@@ -142,7 +149,10 @@ pd.DataFrame([{"question": f"does alignment pay with {name}?", "published": "not
 # %% tags=["hide-input"]
 clients = table.groupby(["federation", "client", "rate"])[["fedmuscle", "simclr", "lead"]].mean().groupby("rate")
 shares = clients.agg(lambda gains: (gains > 0).mean())
+corners = pd.concat({rate: drawn[rate, "fedmuscle"].stack() for rate in ablations.GRID_RATES}, names=["rate"]).dropna()
 lessons.learned(
+    *(f"Alignment's mean gain is {word} where peers are {place[1]}, with {place[2]} private labels a class, at rate {place[0]:g}: {corners[place]:+.2f} in log-odds "
+      "(one seed)." for word, place in (("highest", corners.idxmax()), ("lowest", corners.idxmin()))),
     *(f"At rate {rate:g} alignment is above training alone for {share['fedmuscle']:.0%} of the clients, SimCLR for {share['simclr']:.0%}; alignment is "
       f"above SimCLR for {share['lead']:.0%}. Without any effect each would be half." for rate, share in shares.iterrows()),
     "Mean gain in log-odds by networks, over both rates, alignment and SimCLR: " + "; ".join(

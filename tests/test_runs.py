@@ -146,7 +146,7 @@ def test_stored_runs_are_loaded_and_missing_ones_named(tiny, tmp_path):
     _, history = run(settings, tmp_path, progress=False)
     _, again = stored([settings, settings], tmp_path)
     pd.testing.assert_frame_equal(history, again, check_exact=True)
-    with pytest.raises(ValueError, match="got no stored run of tiny local seed 5; profile 'mini' computes them"):
+    with pytest.raises(ValueError, match="got no stored run of tiny local seed 5; `fedmuscle reproduce` with the profile"):
         stored([settings, settings.replace(seed=5)], tmp_path)
 
 

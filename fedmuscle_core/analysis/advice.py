@@ -3,8 +3,8 @@
 A client's gain, in log-odds of its score, is a polynomial of six things that can be known before any training (FEATURES),
 fitted by ridge regression (least squares that keeps its weights small); how far it is off is measured on kinds of networks and
 sizes of private sets that it was not fitted on.
-`python -m fedmuscle_core.analysis.advice`, where the photos are, measures their likeness, data/results/grid_mismatch.csv, and
-writes the rule.
+`python -m fedmuscle_core.analysis.advice` writes the rule, from the stored runs of the grid and what `experiments.grid` has
+measured.
 """
 
 import json
@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from sklearn.linear_model import Ridge
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV
@@ -21,25 +20,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ..checks import number, positive_int
-from ..experiments import ablations
-from ..experiments.mismatch import public_mismatch
-from ..experiments.runs import stored
-from ..experiments.setups import SETUPS
-from ..experiments.statistics import failures, final_scores, log_odds_change
+from ..experiments.grid import GAINS, PARTS, observed
 from ..experiments.store import write_atomically
-from ..paths import BACKBONES, DATA, check_commits, results
-from ..world.tasks import task_named
+from ..paths import check_commits, results
 
 FEATURES = {           # name: how it enters
     "labels": np.log2, "own": lambda share: np.log(share / (1 - share)), "peers": lambda share: np.log(share / (1 - share)),
     "photos": np.log2, "mismatch": np.sqrt, "rate": np.log10,
 }
-METHODS = ("fedmuscle", "simclr")
-GAINS = (*METHODS, "lead")                            # over Local, and of alignment over SimCLR
-RULE, MISMATCHES = Path(__file__).parent / "advice.json", DATA / "results" / "grid_mismatch.csv"
-CELL = ["networks", "sizes", "source", "photos"]      # of `ablations.by_cell`, its rate left out
-PROBED = ("cifar10_excerpt", "cifar100_excerpt")
-PARTS = ("networks", "sizes")                         # of the grid, by whose values errors are measured
+RULE = Path(__file__).parent / "advice.json"
 PENALTIES = [10.0 ** power for power in range(-2, 4)]
 
 
@@ -93,7 +82,10 @@ def predict(rule, values):
 
 @lru_cache(maxsize=1)
 def stored_rule():
-    """The rule of the stored grid."""
+    """The rule of the stored grid; ValueError where there is none."""
+    if not RULE.is_file():
+        raise ValueError(f"{RULE}: got no rule, expected the one that comes with the package; "
+                         "`python -m fedmuscle_core.analysis.advice` makes it anew")
     return json.loads(RULE.read_text())
 
 
@@ -104,8 +96,7 @@ def advise(labels, own, peers, photos, mismatch, rate, rule=None):
     mean over its peers', on data that all can be probed on.  photos: public samples.  mismatch: `experiments.mismatch.mmd` of
     the client's representations of private and public samples, 0 for one law.  rate: contrastive learning rate of AdamW.
     fedmuscle, simclr: (expected change in log-odds of the score, typical error of it); lead: that of the first over the second;
-    outside: names of what lies beyond the
-    grid that the rule was fitted on, where it is a guess; sentence: what follows.
+    outside: names of what lies beyond the grid that the rule was fitted on, where it is a guess; sentence: what follows.
     Raises ValueError for values that cannot be.
     """
     for name, value in (("labels", labels), ("rate", rate)):
@@ -144,54 +135,9 @@ def sentence(found, outside=()):
     return said + (f" (a guess: {', '.join(outside)} beyond what the rule was fitted on)" if outside else "")
 
 
-def observations(results, strengths, mismatches):
-    """One row a client and cell of `ablations.by_cell`: FEATURES, GAINS, federation, client, task and the parts of the cell.
-
-    results: {(cell, method): (records, history)}.  strengths: {backbone: probe accuracy}.  mismatches: {cell[:4]: {client:
-    mmd}}.  Cells with a run that diverged are left out; `attrs["left_out"]` names them.
-    """
-    rows, left_out = [], []
-    for cell in [cell for cell, method in results if method == METHODS[0]]:
-        networks, labels, source, photos, rate = cell
-        setup = SETUPS[results[cell, METHODS[0]][0][0]["settings"]["setup"]]
-        several = pd.concat([results[key][1] for key in ((cell[:2], "local"), *((cell, method) for method in METHODS))])
-        if failures(several):
-            left_out.append(cell)
-            continue
-        gains = log_odds_change(final_scores(several)).pivot(index="client", columns="method", values="log_odds")
-        own = {client: strengths[spec.backbone] for client, spec in enumerate(setup.clients, 1)}
-        for client, spec in enumerate(setup.clients, 1):
-            aligned, alone = (gains.loc[client, method] for method in METHODS)
-            rows.append({
-                "federation": f"{networks} networks, {labels} labels", "networks": networks, "sizes": labels,
-                "client": client, "task": spec.task, "source": source,
-                "labels": spec.train_size / task_named(spec.task).num_outputs, "own": own[client],
-                "peers": sum(value for other, value in own.items() if other != client) / (len(own) - 1),
-                "photos": photos, "mismatch": max(0.0, mismatches[cell[:4]][client]), "rate": rate,
-                "fedmuscle": aligned, "simclr": alone, "lead": aligned - alone})
-    table = pd.DataFrame(rows)
-    table.attrs["left_out"] = left_out
-    return table
-
-
-def observed(folder):
-    """`observations` of the grid's runs stored in `folder`, with what MISMATCHES says of their photos."""
-    runs = ablations.by_cell("foundation")
-    probes = pd.read_csv(BACKBONES / "probe_real.csv").query("weights == 'pretrained' and source in @PROBED")
-    measured = pd.read_csv(MISMATCHES).set_index([*CELL, "client"])["mmd"]
-    return observations({key: stored(several, folder) for key, several in runs.items()},
-                        probes.groupby("backbone")["accuracy"].mean().to_dict(),
-                        {cell: rows.droplevel(CELL).to_dict() for cell, rows in measured.groupby(level=CELL)})
-
-
 def main():
-    """Measure MISMATCHES, for which the photos are needed, and fit RULE to what the stored runs gained."""
+    """Fit RULE to what the stored runs of the grid gained."""
     check_commits()
-    firsts = {cell[:4]: several[0] for (cell, method), several in ablations.by_cell("foundation").items()
-              if method == METHODS[0]}
-    measured = pd.concat({cell: public_mismatch(first.replace(test_size=0)) for cell, first in firsts.items()}, names=CELL)
-    write_atomically(MISMATCHES, measured.reset_index(CELL)[[*CELL, "client", "mmd"]].round(5).to_csv(
-        index=False, lineterminator="\n"))
     write_atomically(RULE, json.dumps(fit(observed(results("foundation")))) + "\n")
     return 0
 

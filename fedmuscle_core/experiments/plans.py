@@ -11,7 +11,7 @@ from . import ablations, claims
 from .choices import methods_tried
 from .profiles import SEVERAL, profile_seeds, profile_settings
 from .settings import Settings
-from .setups import FOUNDATIONS
+from .setups import FOUNDATIONS, SETUPS
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
 
@@ -138,12 +138,18 @@ def foundation_table(profile, setup, seeds=None):
     return [settings for method in tabled(setup) for settings in ablations.tuned_runs(profile, method, seeds, setup)]
 
 
+def photo_sharing(profile, seeds=None):
+    """Local and the methods that exchange parameters, on dense labels of photos."""
+    return [settings for method in ("local", *SETUPS["foundation_mfed"].tunes)
+            for settings in ablations.tuned_runs(profile, method, seeds, "foundation_mfed")]
+
+
 def notebook_15(profile, seeds=None):
     """Real photos and texts with pretrained networks, in profile "foundation" alone: not everybody has the data."""
     if profile != "foundation":
         return []
     tables = [settings for setup in FOUNDATION_SETUPS for settings in foundation_table(profile, setup, seeds)]
-    return tables + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
+    return tables + photo_sharing(profile, seeds) + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
         ablations.by_source(profile, seeds), ablations.by_peer_count(profile, seeds, "foundation1"),
         *(ablations.by_value(profile, "foundation1", field, values, seeds)
           for field, values in ablations.FOUNDATION_FACTORS.items()))

@@ -254,8 +254,8 @@ def stored(settings_list, folder):
     """(records, history) as `sweep` gives them, of runs that are there already; ValueError naming those that are not."""
     wanted = list(dict.fromkeys(settings.canonical() for settings in settings_list))
     if absent := [settings.describe() for settings in wanted if not _is_there(settings, folder)]:
-        raise ValueError(f"{' and '.join(map(str, layers(folder)))}: got no stored run of {', '.join(absent)}; profile 'mini' "
-                         "computes them")
+        raise ValueError(f"{' and '.join(map(str, layers(folder)))}: got no stored run of {', '.join(absent)}; "
+                         "`fedmuscle reproduce` with the profile that they are of computes them")
     return _load(wanted, folder)
 
 

@@ -8,6 +8,7 @@ there are `shifts`, in turn by their names, and one of kind k is served by those
 """
 
 import math
+from statistics import fmean
 
 import torch
 
@@ -75,10 +76,19 @@ def _shifted(clients, shifts):
 
 
 def _upper_bounds(gains, clients, round):
-    """UCB1 of every peer for every client: mean gain + sqrt(2 log round / times credited), infinite before the first."""
-    def bound(found):
-        return sum(found) / len(found) + math.sqrt(2 * math.log(round) / len(found)) if found else math.inf
-    return {(one, other): bound(gains.get((one, other))) for one in clients for other in clients}
+    """UCB1 of every peer for every client: mean gain + sqrt(2 log round / times credited).
+
+    A peer that a client has not had yet counts as credited once, with its mean gain to the others, or many clients would never
+    try everybody (our choice); one that nobody has had comes first.
+    """
+    to_others = {}
+    for (_, peer), found in gains.items():
+        to_others.setdefault(peer, []).extend(found)
+
+    def bound(client, peer):
+        found = gains.get((client, peer)) or ([fmean(to_others[peer])] if peer in to_others else [])
+        return fmean(found) + math.sqrt(2 * math.log(round) / len(found)) if found else math.inf
+    return {(one, other): bound(one, other) for one in clients for other in clients}
 
 
 def credit(gains, used, before, after):

@@ -218,7 +218,7 @@ precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda s
 # of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, the gain of a client being the
 # relative fall of its local loss, standardised over the clients of the round. All send the same representations; the bandit 4
 # bytes more. It keeps its peers for a whole round, as losses come once a round, where *random* draws for every batch; *held*
-# draws once a round and is the bandit's fair opponent. A run leaves the bandit few rounds after it has tried everybody. The client with
+# draws once a round and is the bandit's fair opponent. A peer that a client has not had counts as it did for others. The client with
 # single digits has no peer of its task: for it *task* is a random one.
 
 # %%

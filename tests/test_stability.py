@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedmuscle_core.analysis.stability import contraction, largest_rate, play, resting_gap, spread, tug
+from fedmuscle_core.analysis.stability import contraction, largest_rate, play, resting_gap, spread, squared_spread
 
 TWO = {"local_rate": 0.1, "contrastive_rate": 0.05, "local_steps": 5, "contrastive_steps": 8, "h": 0.7, "c": 1.3}
 
@@ -17,7 +17,7 @@ def test_two_clients_come_to_rest_where_the_formula_says():
     path = play([1.0, -0.5], 200, **TWO)
     gaps, (rho_local, rho_contrast) = path[:, :, 0] - path[:, :, 1], rhos(TWO)
     assert gaps[-1, 1] == pytest.approx(resting_gap(1.5, rho_local, rho_contrast))
-    assert gaps[-1, 1] - gaps[-1, 0] == pytest.approx(tug(1.5, rho_local, rho_contrast))
+    assert gaps[-1, 1] - gaps[-1, 0] == pytest.approx((1 - rho_contrast) * gaps[-1, 1])        # the tug of war
     assert gaps[5, 1] == pytest.approx(rho_local * rho_contrast * gaps[4, 1] + (1 - rho_local) * 1.5)
     assert path[-1, 1].mean() == pytest.approx(0.25)                          # the mean stays
 
@@ -43,6 +43,23 @@ def test_above_the_largest_rate_the_contrastive_phase_drives_clients_apart(num_c
     path = play(np.linspace(-1, 1, num_clients), 1, local_rate=0.0, contrastive_rate=rate, local_steps=1, contrastive_steps=400,
                 c=1.3)
     assert (np.ptp(path[0, 0]) < 1) == (share < 1)
+
+
+@pytest.mark.parametrize(("num_clients", "num_peers"), [(6, 1), (5, 2), (5, 4), (24, 3)])
+def test_drawn_peers_spread_clients_more_and_the_largest_rate_is_where_that_begins(num_clients, num_peers):
+    rng = np.random.default_rng(0)
+    for share in (0.6, 0.9, 1.1):
+        rate = share * largest_rate(1.3, num_clients, num_peers)
+        factors = []
+        for seed in range(1500):
+            before = rng.normal(size=num_clients)
+            after = play(before, 1, local_rate=0.0, contrastive_rate=rate, local_steps=1, contrastive_steps=1, c=1.3,
+                         num_peers=num_peers, seed=seed)[0, 0]
+            factors.append((after.var(), before.var()))
+        after, before = np.mean(factors, axis=0)
+        wanted = squared_spread(rate, 1.3, num_clients, num_peers)
+        assert after / before == pytest.approx(wanted, rel=0.06) and (wanted < 1) == (share < 1)
+    assert largest_rate(1.3, num_clients, num_clients - 1) == pytest.approx(2 / (1.3 * num_clients))
 
 
 def test_local_phases_can_hold_what_the_contrastive_phase_alone_would_not():

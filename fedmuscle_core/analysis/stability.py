@@ -12,7 +12,9 @@ multiplied by  rho_c = (1 - eta_c c M N / (N - 1))^T.  So a round maps the gap o
     which comes to rest at  delta* = (a_1 - a_2) (1 - rho_l) / (1 - rho_l rho_c)  if and only if  |rho_l rho_c| < 1,
 
 where the contrastive phase takes (1 - rho_c) delta* away that the local phase gives back: a tug of war that ends only as one of
-the rates goes to 0.  Ours; we found none in the papers.
+the rates goes to 0.  Where M < N - 1 peers are drawn for each step, all this holds for means over draws; the mean squared
+distance to the mean is multiplied by more in a step, see `squared_spread`, and a round keeps it bounded where rho_l^2 times that
+to the power of T is below 1.  Ours; we found none in the papers.
 """
 
 import numpy as np
@@ -32,10 +34,24 @@ def spread(num_clients, num_peers):
     return num_peers * num_clients / (num_clients - 1)
 
 
+def variation(num_clients, num_peers):
+    """M (N - 1 - M) / (N - 1): what drawing M of N - 1 peers adds; 0 where all are."""
+    spread(num_clients, num_peers)
+    return num_peers * (num_clients - 1 - num_peers) / (num_clients - 1)
+
+
+def squared_spread(rate, curvature, num_clients=2, num_peers=1):
+    """By what a contrastive step multiplies the mean squared distance of the clients to their mean, on average over the draws
+    of peers: (1 - eta_c c a)^2 + (eta_c c)^2 b, with a = M N / (N - 1) and b = M (N - 1 - M) / (N - 1)."""
+    step = rate * curvature
+    return (1 - step * spread(num_clients, num_peers)) ** 2 + step ** 2 * variation(num_clients, num_peers)
+
+
 def largest_rate(curvature, num_clients=2, num_peers=1):
-    """The contrastive rate beyond which the contrastive phase drives clients apart, on average over the draws of peers:
-    2 / (c M N / (N - 1))."""
-    return 2 / (number("curvature", curvature, above=0) * spread(num_clients, num_peers))
+    """The contrastive rate beyond which the contrastive phase drives clients apart, in the mean square over the draws of peers:
+    2 a / (c (a^2 + b)), at which `squared_spread` is 1; 2 / (c N) where all others are peers."""
+    a, b = spread(num_clients, num_peers), variation(num_clients, num_peers)
+    return 2 * a / (number("curvature", curvature, above=0) * (a ** 2 + b))
 
 
 def resting_gap(gap, rho_local, rho_contrast):
@@ -43,11 +59,6 @@ def resting_gap(gap, rho_local, rho_contrast):
     if not abs(rho_local * rho_contrast) < 1:
         raise ValueError(f"rho_local, rho_contrast: got {rho_local:g}, {rho_contrast:g}, expected a product below 1 in size")
     return gap * (1 - rho_local) / (1 - rho_local * rho_contrast)
-
-
-def tug(gap, rho_local, rho_contrast):
-    """(1 - rho_c) delta*: what each phase takes back of the other, round by round, at rest."""
-    return (1 - rho_contrast) * resting_gap(gap, rho_local, rho_contrast)
 
 
 def play(optima, rounds, *, local_rate, contrastive_rate, local_steps, contrastive_steps, h=1.0, c=1.0, num_peers=None, seed=0):

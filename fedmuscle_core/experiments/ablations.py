@@ -45,7 +45,7 @@ GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 32
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
-RATE_FACTORS = (1.0, 0.1, 0.3, 3.0)                   # of the tuned contrastive rate
+RATE_FACTORS = (1.0, 0.1, 3.0)                        # of the tuned contrastive rate
 SCHEDULES = ("constant", "cosine", "sqrt")
 PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4, "min_local_steps": 40})
 BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
@@ -294,15 +294,15 @@ def by_size(profile, seeds=None):
 
 def by_server(profile, seeds=None, setup="creamfl"):
     """What trains the server's own model: the public pairs alone, or the clients as well."""
-    return {(setup, method): tuned_runs(profile, method, seeds, setup, FEW if setup == "creamfl35" else SEVERAL)
+    return {(setup, method): tuned_runs(profile, method, seeds, setup)
             for method in SERVER_METHODS}
 
 
 def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
     """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured; the factor is that of the
     mean rate over rounds, whatever the schedule."""
-    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW)}
-    tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)}
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup)
     rounds = tuned[0].rounds
     for schedule in some(profile, SCHEDULES):
         mean = sum(contrastive.SCHEDULES[schedule](round, rounds) for round in range(1, rounds + 1)) / rounds
@@ -315,7 +315,7 @@ def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
 
 def by_phases(profile, seeds=None, setup="hundred_rounds"):
     """Longer contrastive [T] or local [E] phases of a hundred rounds, schedule "constant"."""
-    tuned = tuned_runs(profile, "fedmuscle", seeds, setup, FEW)
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup)
     return {(", ".join(f"{name} {value}" for name, value in changes.items()) or "as they are", "fedmuscle_traced"): [
         settings.replace(method="fedmuscle_traced", **changes) for settings in tuned] for changes in some(profile, PHASES)}
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
 from . import augment as augmentation
 from .checks import boolean, number, positive_int
@@ -104,6 +105,8 @@ class Client:
         if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
             raise ValueError(f"client {self.name}: got an encoder without parameters that learn, expected some: the method "
                              "trains the representation")
+        if training.noise_multiplier:
+            check_private(self)
         self.local_optimizer, self.contrastive_optimizer = flat_optimizers(
             self.network, training.local_lr * self.lr_scale, contrastive_lr or training.local_lr)
         if self.works_on != self.device and not self.offload:
@@ -211,8 +214,8 @@ def private_phase(client, round, extend=None):
     g_i the gradient of sample i's loss with respect to all that learns.  The loss that it returns is measured, not private.
     """
     noise_multiplier = client.training.noise_multiplier
+    check_private(client)
     for wrong, why in ((extend is not None, "a method whose local objective has a further term"),
-                       (not client.task.labels, f"{client.task.metric}, whose loss is no mean over samples"),
                        (not all(one.requires_grad for one in client.learning), "parameters that the method has frozen")):
         if wrong:
             raise ValueError(f"client {client.name}: noise_multiplier: got {noise_multiplier} with {why}, expected 0")
@@ -237,6 +240,18 @@ def private_phase(client, round, extend=None):
             client.local_optimizer.step()
             flat.grad.zero_()
         return sum(losses) / max(1, len(losses)) if torch.isfinite(flat).all() else math.nan
+
+
+def check_private(client):
+    """ValueError where noise in a client's local phases would not account for what these leave in its network."""
+    client.network.train()
+    counting = [name for name, layer in client.network.named_modules()
+                if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats]
+    wrong = ([] if client.task.labels else [f"{client.task.metric}, whose loss is no mean over samples"]) + [
+        f"{name!r}, which keeps running statistics of private samples" for name in counting]
+    if wrong:
+        raise ValueError(f"client {client.name}: noise_multiplier: got {client.training.noise_multiplier} with {wrong[0]}, "
+                         "expected 0")
 
 
 def accumulated(client, inputs, wanted, size):

@@ -252,12 +252,10 @@ def load_client(client, state):
 
 
 def check_private(method, training):
-    """ValueError where private local phases are of no use, as the method has clients tell of their private samples besides."""
-    told = {"measure_gradients": getattr(method, "measure_gradients", False) is True,
-            "peer_choice": getattr(method, "peer_choice", "") == "bandit"}
-    if training.noise_multiplier and (names := [name for name, is_told in told.items() if is_told]):
-        raise ValueError(f"noise_multiplier: got {training.noise_multiplier} with {names[0]} {getattr(method, names[0])!r}, by "
-                         "which clients tell of their private samples; expected 0, or another value of that")
+    """ValueError where private local phases are of no use."""
+    if training.noise_multiplier and method.tells:
+        raise ValueError(f"noise_multiplier: got {training.noise_multiplier} with {method.label}, but {method.tells}; "
+                         "expected 0")
 
 
 def check_clients(clients):

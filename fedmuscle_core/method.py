@@ -24,7 +24,8 @@ class Method:
     what travels each round and what is asked of clients and server.  uses_public: whether clients need public data.
     contrastive_lr: rate of an optimiser for the representation model alone, None where none is needed.  grid: for tuning,
     {field of the settings: values}, all combinations, twelve; tied: {field: (field that it follows, factor)}.  ceiling: not
-    federated, a bound for the others.  stays: why its messages cannot leave this process, empty if they can.  changes_public:
+    federated, a bound for the others.  stays: why its messages cannot leave this process, empty if they can.  tells: why the
+    noise of private local phases would not account for all that its clients tell, empty if it would.  changes_public:
     whether it augments public samples.  sometimes: names of what it does not measure of every client in every round.
     """
 
@@ -37,6 +38,7 @@ class Method:
     uses_public: ClassVar[bool] = False
     ceiling: ClassVar[bool] = False
     stays: ClassVar[str] = ""
+    tells: ClassVar[str] = ""
     changes_public: ClassVar[bool] = False
     sometimes: ClassVar[tuple] = ()
     grid: ClassVar[dict] = {}

@@ -13,6 +13,8 @@ from torch import nn
 from fedmuscle_core import Client, Network, Training, classification, retrieval
 from fedmuscle_core.client import local_phase, private_phase
 from fedmuscle_core.exchange import tuple_payload
+from fedmuscle_core.methods import METHODS, MFed
+from fedmuscle_core.methods.sharing import Sharing
 from fedmuscle_core.privacy import accounting, secure_sum
 from fedmuscle_core.privacy.attacks import (
     confidence,
@@ -207,9 +209,31 @@ def test_private_steps_that_mean_nothing_are_refused():
     paired.task = retrieval(3)
     with pytest.raises(ValueError, match="noise_multiplier: got 0.5 with R@1, whose loss is no mean over samples"):
         local_phase(paired, 1)
-    for name, changes in (("mfed", {}), ("fedmuscle", {"peer_choice": "bandit"})):
-        with pytest.raises(ValueError, match="noise_multiplier: got 1.0 with (measure_gradients True|peer_choice 'bandit')"):
-            federation(method(name, **changes), training=Training(noise_multiplier=1.0))
+    counting = client(noise=0.5)
+    counting.network.add_module("counts", torch.nn.BatchNorm2d(3))
+    with pytest.raises(ValueError, match="client 1: noise_multiplier: got 0.5 with 'counts', which keeps running statistics"):
+        counting.join(0, counting.training)
+    counting.network.counts.track_running_stats = False
+    counting.join(0, counting.training)
+
+
+@pytest.mark.parametrize(("name", "changes", "why"), [
+    ("fedavg", {}, "measure_gradients is True"), ("fedprox", {"measure_gradients": False}, "the local objective has"),
+    ("mfed", {"measure_gradients": False}, "lam is 1: the local objective has"), ("fedhenn", {}, "the local objective has"),
+    ("mfed", {"measure_gradients": False, "share": "decoder"}, "share is 'decoder'"), ("cofed", {}, "the local objective has"),
+    ("fedmuscle", {"peer_choice": "bandit"}, "peer_choice is 'bandit'"), ("muscle_mfed", {}, "lam is 1"),
+    ("fedmuscle_traced", {}, "gradients of private samples"), ("centralised", {}, "private samples go"),
+    ("creamfl", {"centre": 1}, "the local objective has")])
+def test_methods_that_tell_more_than_noise_accounts_for_are_refused_before_any_training(name, changes, why):
+    with pytest.raises(ValueError, match=f"noise_multiplier: got 1.0 with {METHODS[name].label}, but {why}"):
+        federation(method(name, **changes), training=Training(noise_multiplier=1.0))
+
+
+def test_the_others_may_train_privately():
+    may = {name for name in METHODS if not method(name, **({"measure_gradients": False} if issubclass(METHODS[name], Sharing)
+                                                           else {})).tells}
+    assert {"local", "simclr", "pairwise", "fedmuscle", "gramian", "fedavg", "encoder_only", "matfl"} <= may
+    assert not MFed(lam=0.0, measure_gradients=False).tells
 
 
 def test_without_noise_a_local_phase_is_what_it_was():

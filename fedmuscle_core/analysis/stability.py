@@ -12,9 +12,9 @@ multiplied by  rho_c = (1 - eta_c c M N / (N - 1))^T.  So a round maps the gap o
     which comes to rest at  delta* = (a_1 - a_2) (1 - rho_l) / (1 - rho_l rho_c)  if and only if  |rho_l rho_c| < 1,
 
 where the contrastive phase takes (1 - rho_c) delta* away that the local phase gives back: a tug of war that ends only as one of
-the rates goes to 0.  Where M < N - 1 peers are drawn for each step, all this holds for means over draws; the mean squared
-distance to the mean is multiplied by more in a step, see `squared_spread`, and a round keeps it bounded where rho_l^2 times that
-to the power of T is below 1.  Ours; we found none in the papers.
+the rates goes to 0.  Where M < N - 1 peers are drawn for each step, all this holds for means over draws; a step multiplies
+the mean squared distance to the mean by more, see `squared_spread`, and rounds keep it bounded where rho_l^2 times that to
+the power of T is below 1.  Ours; we found none in the papers.
 """
 
 import numpy as np

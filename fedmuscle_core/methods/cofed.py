@@ -28,6 +28,7 @@ class CoFED(Method):
     """vote_margin, vote_share: see the head of this module."""
 
     name, label, colour = "cofed", "CoFED", "#7c2d12"
+    tells = "the local objective has a further term"
     exchanges, uses_public = "votes up, pseudo-labels down", True
     needs = "public data; several clients of one label space (alone, one teaches itself); a server that counts"
     grid = {"vote_margin": (0.1, 0.3, 0.6, 0.9), "vote_share": (0.3, 0.6, 0.9)}

@@ -156,6 +156,10 @@ class WithPeers(Contrastive):
         waits = f"refresh is 'batch', expected 'round'{without}: a graph waits for each batch's peers"
         return waits if self.refresh == "batch" else ""
 
+    @property
+    def tells(self):
+        return "peer_choice is 'bandit': local losses are compared" if self.peer_choice == "bandit" else ""
+
     def memory(self):
         return PeerMemory()
 

@@ -43,6 +43,7 @@ class CreamFL(Contrastive):
     `contrastive.Contrastive`."""
 
     name, label, colour = "creamfl", "CreamFL", "#0e7490"
+    tells = "the local objective has a further term"
     group = "server"
     exchanges = "representations of all public pairs up and down"
     needs = "public pairs of images and texts; a server that trains a model of its own"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_per_task
 from ..checks import number
-from .sharing import PARTS, RATES, Sharing, distance_to
+from .sharing import FURTHER_TERM, PARTS, RATES, Sharing, distance_to
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class FedProx(FedAvg):
     def __post_init__(self):
         super().__post_init__()
         number("mu", self.mu, least=0)
+
+    @property
+    def tells(self):
+        return super().tells or FURTHER_TERM
 
     def objective(self, client, received, message):
         if received:

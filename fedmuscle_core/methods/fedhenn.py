@@ -27,6 +27,7 @@ class FedHeNN(Method):
 
     name, label, colour = "fedhenn", "FedHeNN", "#e879f9"
     exchanges, needs, uses_public = "B x B kernels up, their mean down", "public data; a server that averages", True
+    tells = "the local objective has a further term"
     grid = {"eta": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "batch_size": (16, 32)}
 
     batch_size: int = 32

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..aggregation import mean_over_tasks, mean_per_task
 from ..checks import number, one_of
-from .sharing import PARTS, RATES, Sharing, distance_to
+from .sharing import FURTHER_TERM, PARTS, RATES, Sharing, distance_to
 
 SHARES = {"both": PARTS, "encoder": ("encoder",), "decoder": ("decoder",)}
 DECODER_TERMS = ("loss", "distance")
@@ -40,6 +40,11 @@ class MFed(Sharing):
         number("lam", self.lam, least=0)
         one_of("decoder_term", self.decoder_term, DECODER_TERMS)
         one_of("share", self.share, SHARES)
+
+    @property
+    def tells(self):
+        frozen = "share is 'decoder': the encoder is frozen" if self.share == "decoder" else ""
+        return super().tells or frozen or (f"lam is {self.lam:g}: {FURTHER_TERM}" if self.lam and self.share == "both" else "")
 
     @property
     def parts(self):

@@ -77,6 +77,10 @@ class MuscleMFed(MFedPerArchitecture, FedMuscle):
     def stays(self):
         return FedMuscle.stays.fget(self)
 
+    @property
+    def tells(self):
+        return MFedPerArchitecture.tells.fget(self)
+
     def memory(self):
         return BothMemories()
 

@@ -21,6 +21,7 @@ from ..exchange import Diverged, Stage, expect
 from ..method import Method
 
 PARTS = ("encoder", "decoder")
+FURTHER_TERM = "the local objective has a further term"
 GROWTH, SMALL = 100.0, {"parameters": 0.1, "buffers": 1e4}     # how far from what was sent, see `check_upload` (our choice)
 GRADIENT_SAMPLES = 32
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)                     # of the local phase, for tuning
@@ -70,6 +71,10 @@ class Sharing(Method):
     @property
     def stays(self):
         return "measure_gradients is True: whole gradients are compared" if self.measure_gradients else ""
+
+    @property
+    def tells(self):
+        return "measure_gradients is True: gradients of private samples are compared" if self.measure_gradients else ""
 
     def memory(self):
         return ServerParameters()

@@ -32,6 +32,7 @@ class TracedFedMuscle(FedMuscle):
 
     name, label, colour, group = "fedmuscle_traced", "FedMuscle, traced", "#1e3a8a", "control"
     sometimes = NUMBERS
+    tells = "gradients of private samples are measured"
 
     def contrast(self, client, message):
         if 0 in message["batches"]:

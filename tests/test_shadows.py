@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedmuscle_core.experiments import shadows
+from fedmuscle_core.experiments.runs import RECOMPUTE_BEFORE
 from fedmuscle_core.privacy.attacks import detection, likelihood_ratios
 
 SHORT = {"rounds": 1, "contrastive_steps": 1, "public_size": 64, "validation_size": 20, "test_size": 20, "dim": 16}
@@ -46,9 +47,28 @@ def test_a_stopped_computation_goes_on_and_leaves_out_half_a_line(tmp_path):
     others = shadows.compute(path, ("CoFED",), 1, **SHORT | {"dim": 8})       # other settings: another federation
     assert others["CoFED", 0]["settings"]["dim"] == 8
     assert others["CoFED", 0]["settings"] != first["CoFED", 0]["settings"]
-    assert shadows.forecast(path, 2).startswith(f"notebook 19 computes {2 * len(shadows.VARIANTS) - 2} shadow federations")
+    lacking = 2 * len(shadows.VARIANTS)                                       # these are of other settings
+    assert shadows.forecast(path, 2).startswith(f"notebook 19 computes {lacking} shadow federations")
     again = shadows.play("CoFED", 1, **SHORT)
     assert again["values"] == both["CoFED", 1]["values"]                      # the same seed, the same numbers
+
+
+def test_damaged_lines_are_named_and_what_was_stored_before_force_does_not_count(tmp_path, monkeypatch):
+    path = tmp_path / "shadows.ndjson"
+    first = shadows.compute(path, ("Local",), 1, **SHORT)
+    assert shadows.stored(path, ("Local",), 1, **SHORT) == first
+    monkeypatch.setenv(RECOMPUTE_BEFORE, "2999-01-01T00:00:00+00:00")
+    assert shadows.stored(path, ("Local",), 1, **SHORT) == {}
+    path.write_text(path.read_text() + "{broken\n")
+    with pytest.raises(ValueError, match=r"shadows.ndjson: line 2: got a damaged record \(JSONDecodeError\), expected one of"):
+        shadows.compute(path, ("Local",), 1, **SHORT)
+
+
+def test_a_federation_that_diverges_is_stored_as_such_and_not_played_again(tmp_path):
+    path, high = tmp_path / "shadows.ndjson", SHORT | {"local_lr": 1e30}
+    found = shadows.compute(path, ("Local",), 1, **high)
+    record = found["Local", 0]
+    assert "NaN" in record["failed"] and "values" not in record and shadows.compute(path, ("Local",), 1, **high) == found
 
 
 def test_a_client_that_learnt_its_samples_by_heart_is_found_out_by_its_parameters():

@@ -12,10 +12,11 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @cache
-def code_digest():
-    """Short hash of the modules that decide a result, without comments and docstrings, which do not."""
+def code_digest(*also):
+    """Short hash of the modules that decide a result, and of those called `also`, by their paths in the package; without
+    comments and docstrings, which decide nothing."""
     digest = hashlib.sha256()
-    for path in deciding_modules():
+    for path in [*deciding_modules(), *(PACKAGE / name for name in also)]:
         text = without_docstrings(path.read_text(encoding="utf-8"))
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{text}\n".encode())
     return digest.hexdigest()[:10]

@@ -181,7 +181,12 @@ def is_stored(settings, folder):
     """Whether the run is in `folder`, of the clients and backbones that are here now, and recent enough to count."""
     settings = settings.canonical()
     found = find(settings, folder)
-    return found is not None and _fits(found[0], settings) and found[0]["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
+    return found is not None and _fits(found[0], settings) and is_new_enough(found[0])
+
+
+def is_new_enough(record):
+    """Whether a stored record counts where all that was stored before a certain time is computed again."""
+    return record["finished"] >= os.environ.get(RECOMPUTE_BEFORE, "")
 
 
 @cache

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from ..client import local_phase, local_steps, represent, score
 from ..data import Samples
+from ..exchange import Diverged
 from ..federation import Federation
 from ..network import in_batches
 from ..paths import layers, results, written_beside
@@ -35,7 +36,7 @@ from .code import code_digest
 from .forecast import as_text
 from .processes import affordable, in_processes, stoppable
 from .profiles import profile_settings
-from .runs import one_thread
+from .runs import is_new_enough, one_thread
 from .setups import EMBEDDED, ClientSpec, Setup
 from .store import environment, now, write_atomically
 
@@ -45,8 +46,10 @@ POOL, SHADOWS, FIRST = 400, 32, 200                    # candidates, federations
 SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("mlc", "vit_small", 20),
                           ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
     "num_peers": 2, "keep_best": False, "contrastive_steps": 30}, tuned_as="embedded1")
-# {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term.
+# {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term. Of Local nothing leaves: it
+# is what the others are held against, and what would be found if it did.
 VARIANTS = {
+    "Local": ("local", {}, "parameters"),
     "FedMuscle": ("fedmuscle", {}, "representations"),
     "FedMuscle, noise 0.1": ("fedmuscle", {"noise": 0.1}, "representations"),
     "FedMuscle, DP-SGD 0.5": ("fedmuscle", {"noise_multiplier": 0.5}, "representations"),
@@ -58,6 +61,7 @@ VARIANTS = {
     "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 1.0}, "parameters"),
 }
 PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
+CODE = ("experiments/shadows.py", "privacy/attacks.py")
 
 
 def settings_of(variant, shadow, **changes):
@@ -70,21 +74,25 @@ def settings_of(variant, shadow, **changes):
 
 def play(variant, shadow, **changes):
     """The record of one federation: values and member of each candidate, scores in percent, what a probe reads of each task in
-    what each client sends, by nearest class means."""
+    what each client sends, by nearest class means; of one that diverged, `failed` says why."""
     settings, clock = settings_of(variant, shadow, **changes), time.perf_counter()
     with one_thread():
         clients, (inputs, wanted) = build(settings).clients, candidates(settings)
         member = torch.rand(POOL, generator=generator(FIRST + shadow, "member")) < 0.5
         clients[0].data["train"] = Samples(int(member.sum()), inputs[member], wanted[member])
+        about = {"variant": variant, "shadow": shadow, "member": "".join(str(int(one)) for one in member),
+                 "settings": settings.flat(), "code": code_digest(*CODE), "versions": environment()}
         federation = Federation(clients, settings.method, seed=settings.seed, training=settings.training)
-        federation.fit(settings.rounds, progress=False)
+        try:
+            federation.fit(settings.rounds, progress=False)
+        except Diverged as error:
+            return about | {"failed": str(error), "finished": now(), "seconds": round(time.perf_counter() - clock, 1)}
         values = told(settings.method, clients[0], inputs, wanted, VARIANTS[variant][2], settings.rounds)
-        return {"variant": variant, "shadow": shadow, "values": [float(f"{value:.4g}") for value in values.tolist()],
-                "member": "".join(str(int(one)) for one in member), "score": {
-                    str(client.name): round(score(client, "test"), 2) for client in clients},
-                "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
-                "settings": settings.flat(), "code": code_digest(), "versions": environment(), "finished": now(),
-                "seconds": round(time.perf_counter() - clock, 1)}
+        return about | {
+            "values": [float(f"{value:.4g}") for value in values.tolist()],
+            "score": {str(client.name): round(score(client, "test"), 2) for client in clients},
+            "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
+            "finished": now(), "seconds": round(time.perf_counter() - clock, 1)}
 
 
 def candidates(settings):
@@ -141,9 +149,10 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
     private pictures; and nothing, the mean public picture.
     """
     settings = settings_of("M-Fed", 0, **changes)
-    for found in (json.loads(place.read_text()) for place in layers(path) if place.is_file()):
-        if found["settings"] == settings.flat() and found["steps"] == steps:
-            return found
+    for place in layers(path):
+        for found in _lines(place):
+            if found["settings"] == settings.flat() and found["steps"] == steps and is_new_enough(found):
+                return found
     with one_thread():
         client = build(settings).clients[0]
         sent_network, (inputs, answers) = copy.deepcopy(client.network).eval(), client.data["train"].take(torch.arange(POOL))
@@ -165,7 +174,7 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
         rows.append({"read": "nothing", "cosine": None, "psnr": max(psnr(public, one) for one in inputs)})
     found = {"rows": rows, "pictures": {name: (255 * picture).round().byte().numpy().tobytes().hex()
                                         for name, picture in pictures.items()},
-             "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(),
+             "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(*CODE),
              "versions": environment(), "finished": now()}
     write_atomically(written_beside(path), json.dumps(found) + "\n")
     return found
@@ -181,18 +190,33 @@ def _flat(tensors):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def stored(path):
-    """{(variant, shadow): record} of the whole lines of a file and of what a user has written beside it."""
-    texts = [place.read_text() for place in reversed(layers(path)) if place.is_file()]
-    records = [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return {(record["variant"], record["shadow"]): record for record in records}
+def _lines(path):
+    """Records of the whole lines of a file, none where there is none; ValueError naming a line that is damaged."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    records = []
+    for number, line in enumerate((line for line in lines if line.endswith("\n")), 1):
+        try:
+            records.append(json.loads(line))
+            records[-1]["settings"], records[-1]["finished"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: line {number}: got a damaged record ({type(error).__name__}), expected one of a shadow "
+                             "federation; delete the line, and it is computed again") from error
+    return records
+
+
+def stored(path, variants, shadows, **changes):
+    """{(variant, shadow): record} of the federations that are wanted, in a file and in what a user has written beside it, of
+    the same settings."""
+    records = {(record["variant"], record["shadow"]): record for place in reversed(layers(path)) for record in _lines(place)}
+    wanted = [(variant, shadow) for shadow in range(shadows) for variant in variants]
+    return {key: records[key] for key in wanted if key in records and is_new_enough(records[key])
+            and records[key]["settings"] == settings_of(*key, **changes).flat()}
 
 
 def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, **changes):
     """{(variant, shadow): record} of all, those that `path` lacks computed and appended."""
-    found, keys = stored(path), [(variant, shadow) for shadow in range(shadows) for variant in variants]
-    found = {key: record for key, record in found.items()
-             if key not in keys or record["settings"] == settings_of(*key, **changes).flat()}
+    found = stored(path, variants, shadows, **changes)
+    keys = [(variant, shadow) for shadow in range(shadows) for variant in variants]
     missing, path = [(*key, changes) for key in keys if key not in found], written_beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and (text := path.read_text()) and not text.endswith("\n"):              # of a killed run
@@ -201,6 +225,7 @@ def compute(path=STORED, variants=tuple(VARIANTS), shadows=SHADOWS, workers=1, *
     with bar, contextlib.closing(in_processes(_play, missing, max(1, min(workers, len(missing))))) as done:
         for (variant, shadow, _), record in done:
             if isinstance(record, Exception):
+                record.add_note(f"in federation {shadow} of {variant}")
                 raise record
             with FileLock(path.with_name(f".{path.name}.lock")), path.open("a") as file:
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -217,7 +242,7 @@ def _play(variant, shadow, changes):
 
 def forecast(path=STORED, shadows=SHADOWS):
     """How many federations `path` lacks, and how long they take by the times of those it has, as a sentence; "" for none."""
-    found = stored(path)
+    found = stored(path, tuple(VARIANTS), shadows)
     seconds = [record["seconds"] for record in found.values()]
     if not (lacking := len(VARIANTS) * shadows - len(found)):
         return ""

@@ -118,8 +118,8 @@ plots.save_figure(fig, drawn, "04_table1_heatmap", profile)
 # *IQM*: mean of the middle half of all (seed, client) changes, stratified bootstrap interval.
 # *Log-odds*: mean over clients of the change in log-odds, the measure of the predictions. *Fair gain*, our proposal for one fair
 # number ([22](22_one_number.ipynb)): the mean over clients of the factor by which the odds of a failure change, as log-odds again. It does not
-# let a client that started at 5 % outvote one that started at 90 %, and cannot be bought by the winners. A method without any effect comes
-# out slightly below 0, as spread costs.
+# let a client that started at 5 % outvote one that started at 90 %, and one winner among clients that stand alike adds at most log N / (N - 1). A
+# method without any effect comes out slightly below 0, as spread costs.
 
 # %%
 tables.comparison_table(history, aligning)

@@ -39,12 +39,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from fedmuscle_core.analysis import lessons, plots, scaling
-from fedmuscle_core.paths import DATA
+from fedmuscle_core.paths import STORED
 
 plots.use_style()
-record = json.loads((DATA / "results" / "benchmark_scaling.json").read_text())
+if not (path := STORED / "benchmark_scaling.json").is_file():
+    raise ValueError(f"{path}: got no such file, expected the measurement; `python -m fedmuscle_core.benchmarks.scaling --save {path}` makes it")
+record = json.loads(path.read_text())
 rows = pd.DataFrame(record["rows"])
-print(f"measured {record['measured'][:10]} with {record['public_size']} public samples, by `python -m fedmuscle_core.benchmarks.scaling`")
+print(f"measured {record['measured'][:10]} with {record['public_size']} public samples, by `python -m fedmuscle_core.benchmarks.scaling --save {path.name}`")
 
 # %% [markdown]
 # ## Measured
@@ -53,7 +55,7 @@ print(f"measured {record['measured'][:10]} with {record['public_size']} public s
 # messages. More than three peers are sampled, and batches of 128 have four steps instead of eight, so that what is fixed weighs more there.
 
 # %%
-usual = {"clients": 30, "num_peers": 3, "batch_size": 32, "dim": 32}
+usual = scaling.USUAL
 rows["server_seconds"] = rows["seconds"] - rows["client_seconds"]
 line = rows[rows["num_peers"].eq(3) & rows["batch_size"].eq(32) & rows["dim"].eq(32)].set_index("clients").sort_index()
 server_ms = 1e3 * line["server_seconds"] / line.index / line["steps"]
@@ -71,16 +73,18 @@ plots.save_figure(fig, rows, "24_scaling", profile)
 
 # %%
 shown = rows[rows["num_peers"].eq(3) & rows["batch_size"].eq(32) & rows["dim"].eq(32)].set_index("clients")
+shown = shown.sort_index()
 pd.DataFrame({"seconds a round": shown["seconds"], "of it the server's": shown["server_seconds"].round(2), "KiB up a client": shown["up_bytes"] / 1024,
               "KiB down a client": shown["down_bytes"] / 1024, "MiB the server keeps": (shown["server_bytes"] / 2 ** 20).round(1),
-              "MiB of memory more": shown["extra_MiB"]}).round(2)
+              "MiB of memory above the start": shown["extra_MiB"]}).round(2)
 
 # %% [markdown]
 # ## A hundred thousand clients
 #
 # $M = 3$, $B = 32$, $d = 256$ and 5,000 public samples are the paper's; 60 batches a round ours, the paper's cost column fits some 250. One server
 # with a link of 10 Gbit/s and 256 GB, clients with 10 Mbit/s, a round an hour. *Waits*: how often a round waits for its slowest client. The
-# server's work is extrapolated from a thousand clients, this package on one core. What breaks, the worst first:
+# server's work is extrapolated from a thousand clients, this package on one core, with the measurement's small messages of d = 32 and three peers: a
+# lower end for wider ones, the panels above say by how much. What breaks, the worst first:
 
 # %%
 work, draw = scaling.server_work(record["rows"])
@@ -97,15 +101,14 @@ ways = {
 }
 plans = {name: scaling.plan(100_000, limits=limits, **changes) for name, changes in ways.items()}
 pd.DataFrame({name: {"MiB up": f"{one.client_up / 2 ** 20:.2f}", "MiB down": f"{one.client_down / 2 ** 20:.1f}", "GB kept": f"{one.server_memory / 1e9:.1f}",
-                     "hours of link": f"{one.link_seconds / 3600:.2f}", "hours of work": f"{one.server_seconds / 3600:.2f}",
-                     "waits": 2 if ways[name]["refresh"] == "round" else 1 + ways[name].get("steps", 60), "breaks": ", ".join(f"{what} ({times:.1f} times)" for what, times in scaling.breaks(one, limits)) or "nothing"}
+                     "hours of link": f"{one.link_seconds / 3600:.2f}", "hours of work, d = 32": f"{one.server_seconds / 3600:.2f}",
+                     "waits": one.waits, "breaks": ", ".join(f"{what} ({times:.1f} times)" for what, times in scaling.breaks(one, limits)) or "nothing"}
               for name, one in plans.items()}).T
 
 # %% [markdown]
 # Uploads once a round save waits, not bytes: 5,000 public samples are more than 60 batches of 32 read. What to set, in this order: let a share of the
-# clients take part in each round; what that costs in score was measured for twelve clients alone, of which half were away ([09](09_noniid.ipynb)), with an
-# interval too wide to say. Then fewer peers: [07](07_peer_count.ipynb) shows one to be worse than three by a little, two not to be. Then a smaller $d$
-# ([10](10_sensitivity.ipynb)).
+# clients take part in each round ([09](09_noniid.ipynb) measures what absence costs twelve clients), then fewer peers ([07](07_peer_count.ipynb)), then a
+# smaller $d$ ([10](10_sensitivity.ipynb)).
 #
 # ## Deviations from the paper
 #
@@ -114,8 +117,9 @@ pd.DataFrame({name: {"MiB up": f"{one.client_up / 2 ** 20:.2f}", "MiB down": f"{
 # ## Published, and ours
 
 # %%
-pd.DataFrame([{"question": f"100,000 clients, {name}: what breaks first?", "published": "not found",
-               "ours": (scaling.breaks(one, limits) or [("nothing", 0)])[0][0], "agrees?": "cannot be said"} for name, one in plans.items()])
+first = {name: (scaling.breaks(one, limits) or [("nothing", 0)])[0][0] for name, one in plans.items()}
+pd.DataFrame([{"question": f"100,000 clients, {name}: what breaks first?", "published": "not found", "ours": what, "agrees?": "cannot be said"}
+              for name, what in first.items()])
 
 # %% [markdown]
 # ## What we learned
@@ -125,8 +129,8 @@ fits = [name for name, one in plans.items() if not scaling.breaks(one, limits)]
 lessons.learned(
     f"The server's work for a client and step goes from {least:.2f} ms with {server_ms.index.min()} clients to {most:.2f} ms with {server_ms.index.max()}.",
     f"Of {len(plans)} ways to run 100,000 clients {len(fits)} fit one server: {'; '.join(fits) or 'none'}.",
-    "To try, in this order: fewer clients a round, fewer peers, narrower representations. What each costs in score is not measured here: "
-    "[09](09_noniid.ipynb), [07](07_peer_count.ipynb) and [10](10_sensitivity.ipynb) ask it of six and twelve clients.")
+    "What breaks first: " + "; ".join(f"{what} with {' and with '.join(name for name in first if first[name] == what)}" for what in dict.fromkeys(first.values())
+                                      if what != "nothing") + ".")
 
 # %% [markdown]
 # ## What to try next
@@ -143,6 +147,6 @@ lessons.learned(
 #     print(share, scaling.breaks(scaling.plan(100_000, limits=slower, refresh="batch", share=share), slower) or "fits")
 # ```
 #
-# With uploads once a round no share fits: the server keeps what all clients sent, 512 GB.
+# The largest share that "fits" is printed beside it. With uploads once a round no share fits: the server keeps what all clients sent, 512 GB.
 #
 # </details>

@@ -5,6 +5,7 @@ from small_clients import CLIENTS, federation, method
 
 from fedmuscle_core.analysis.scaling import USUAL, Limits, breaks, plan, server_work
 from fedmuscle_core.benchmarks import scaling
+from fedmuscle_core.engines.in_process import InProcess
 from fedmuscle_core.exchange import size_of
 
 SMALL = {"num_peers": 2, "batch_size": 8, "dim": 6, "public_size": 20}
@@ -23,10 +24,29 @@ def test_bytes_are_those_of_a_real_round(refresh, protocol):
         assert size_of(found.server.memory.uploads) == wanted.server_memory
 
 
+@pytest.mark.parametrize("refresh", ["batch", "round"])
+def test_waits_are_those_of_real_rounds(refresh, monkeypatch):
+    asked, ask = [], InProcess.ask
+    monkeypatch.setattr(InProcess, "ask", lambda self, stages: (
+        asked.append({stage.function for stage in stages}), ask(self, stages))[1])
+    counts = []
+    for rounds in (1, 3):
+        asked.clear()
+        federation(method("fedmuscle", refresh=refresh)).fit(rounds, progress=False)
+        counts.append(sum(bool(functions & {"embed", "contrast", "local"}) for functions in asked))
+    assert counts[1] - counts[0] == 2 * plan(4, **SMALL, steps=2, refresh=refresh).waits
+
+
 def test_a_share_of_the_clients_costs_that_share_but_memory_of_all_their_uploads():
     whole, half = plan(100, refresh="round"), plan(100, refresh="round", share=0.5)
     assert half.server_in == whole.server_in / 2 and half.server_memory == whole.server_memory
     assert plan(100, refresh="batch", share=0.5).server_memory == 4 * 50 * 32 * 256
+
+
+def test_peers_are_drawn_among_those_whose_uploads_the_server_has():
+    limits = Limits(server_work=0.0, server_draw=1.0)
+    assert plan(100, refresh="batch", share=0.1, steps=2, limits=limits).server_seconds == 2 * 10 ** 2
+    assert plan(100, refresh="round", share=0.1, steps=2, limits=limits).server_seconds == 2 * 100 ** 2
 
 
 def test_what_breaks_is_told_worst_first():

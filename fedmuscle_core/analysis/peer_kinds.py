@@ -23,14 +23,14 @@ def kind_gains(histories, local, names):
 
 def worth_of_choosing(histories, local, names):
     """Mean over kinds of what the best kind of peer is worth over the mean kind, the best chosen on one seed and judged on the
-    others, mean over seeds: 0 where kinds do not matter.  Arguments as of `kind_gains`."""
+    others, a list of one a seed: about 0 where kinds do not matter.  Arguments as of `kind_gains`."""
     seeds, found = sorted(local["seed"].unique()), []
     for seed in seeds:
         one, rest = (kind_gains({shift: history[(history["seed"] == seed) == own] for shift, history in histories.items()},
                                 local[(local["seed"] == seed) == own], names) for own in (True, False))
         best = np.nanargmax(one.to_numpy(), 1)
-        found.append((rest.to_numpy()[range(len(names)), best] - rest.mean(axis=1)).mean())
-    return float(np.mean(found))
+        found.append(float((rest.to_numpy()[range(len(names)), best] - rest.mean(axis=1)).mean()))
+    return found
 
 
 def oracle_shifts(table):

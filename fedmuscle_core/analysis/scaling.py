@@ -17,6 +17,7 @@ class Plan(NamedTuple):
 
     client_up, client_down: of one client that takes part.  server_in, server_out: of the server.  server_memory: what it keeps
     of uploads.  server_seconds: its own work.  link_seconds: its link, in and out together.  client_seconds: one client's link.
+    waits: how often the server waits for its slowest client.
     """
 
     client_up: float
@@ -27,6 +28,7 @@ class Plan(NamedTuple):
     server_seconds: float
     link_seconds: float
     client_seconds: float
+    waits: int
 
 
 class Limits(NamedTuple):
@@ -47,8 +49,9 @@ def plan(num_clients, *, num_peers=3, batch_size=32, dim=256, steps=60, public_s
     """The `Plan` of a round.
 
     refresh "batch": T uploads of B d numbers a client, the server keeps one batch of those who take part; "round": one upload
-    of the whole public set, P d numbers, which the server keeps of all clients.  Down, T times M B d numbers, or B^M (d + 1)
-    with protocol "tuples".
+    of the whole public set, P d numbers, which the server keeps of all clients, and draws peers for all of them.  Down, T times
+    M B d numbers, or B^M (d + 1) with protocol "tuples".  Waits: for the upload and the step of every batch and the local
+    phase, 2 T + 1, or once.
     """
     for name, value in (("num_clients", num_clients), ("num_peers", num_peers), ("batch_size", batch_size), ("dim", dim),
                         ("steps", steps), ("public_size", public_size)):
@@ -58,12 +61,12 @@ def plan(num_clients, *, num_peers=3, batch_size=32, dim=256, steps=60, public_s
         raise ValueError(f"share: got {share}, expected at most 1")
     limits, present = limits or Limits(), share * num_clients
     up, down = (steps * size for size in bytes_per_step(batch_size, num_peers, dim, protocol))
-    kept = 4 * present * batch_size * dim
+    kept, served, waits = 4 * present * batch_size * dim, present, 2 * steps + 1
     if refresh == "round":
-        up, kept = 4 * public_size * dim, 4 * num_clients * public_size * dim
-    work = present * steps * (limits.server_work + limits.server_draw * present)
+        up, kept, served, waits = 4 * public_size * dim, 4 * num_clients * public_size * dim, num_clients, 1
+    work = steps * (limits.server_work * present + limits.server_draw * served ** 2)
     return Plan(up, down, present * up, present * down, kept, work, present * (up + down) / limits.server_link,
-                (up + down) / limits.client_link)
+                (up + down) / limits.client_link, waits)
 
 
 def breaks(found, limits=None):

@@ -113,13 +113,14 @@ class PairContrast:
 
 def recalls(outputs, ranks=(1, 5, 10)):
     """{"i2t R@1": .., "t2i R@1": .., ..}: share, in percent, of the images whose own text is among the k most similar of all
-    texts, and of the texts likewise.  outputs: (n, 2 d).  Of equally similar ones half are taken to come first."""
+    texts, and of the texts likewise.  outputs: (n, 2 d).  Of equally similar ones each order is as likely: the expected
+    share."""
     images, texts = outputs.double().chunk(2, 1)
     similar, found = images @ texts.T, {}
     own = similar.diagonal()[:, None]
     for name, table in (("i2t", similar), ("t2i", similar.T)):
-        before = (table > own).sum(1) + ((table == own).sum(1) - 1) / 2
-        found |= {f"{name} R@{rank}": 100 * (before < rank).double().mean().item() for rank in ranks}
+        before, alike = (table > own).sum(1), (table == own).sum(1)           # its own is one of those alike
+        found |= {f"{name} R@{rank}": 100 * ((rank - before).double() / alike).clamp(0, 1).mean().item() for rank in ranks}
     return found
 
 

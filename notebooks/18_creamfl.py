@@ -13,24 +13,10 @@
 # %% [markdown]
 # # 18 CreamFL: do clients with images, texts or both teach a server's model of both, and does the Muscle loss teach it better?
 #
-# CreamFL is the paper's last row: its loss inside another system. In CreamFL (Yu et al., 2023) the server has a model of images *and* texts of its own, and public pairs to train it on. Clients have images,
-# or texts, or private pairs, and networks of their own. What they know reaches the server as representations of the public pairs. The paper
-# puts the Muscle loss in the place of CreamFL's two contrastive terms; it reports recall at 1 of the server's model.
-#
-# With $z_k$ a client's and $g_k^{\text{own}}$, $g_k^{\text{other}}$ the server's representation of public pair $k$ in the client's and in the
-# other modality, all of unit length, and $l$ over the pairs of the batch:
-#
-# $$L_{\text{inter}} = - \log \frac{e^{z_k \cdot g_k^{\text{other}} / \tau}}{\sum_l e^{z_k \cdot g_l^{\text{other}} / \tau}}, \qquad
-# L_{\text{intra}} = - \log \frac{e^{z_k \cdot g_k^{\text{own}} / \tau}}{e^{z_k \cdot g_k^{\text{own}} / \tau} + e^{z_k \cdot z_k^{\text{before}} / \tau}}$$
-#
-# at the clients; at the server, $l$ over all public pairs, the aggregate, which weighs client $c$ at pair $k$ by how well it tells that pair from the others, and the
-# distillation into its own model:
-#
-# $$\bar z_k = \sum_c \operatorname{softmax}_c \Big( \log \frac{e^{z_k^c \cdot g_k^{\text{other}}}}{\sum_{l \ne k} e^{z_k^c \cdot g_l^{\text{other}}}} \Big) z_k^c ,
-# \qquad L = L_{\text{retrieval}} + 0.3 \, \big( | g_k^{\text{image}} - \bar z_k^{\text{image}} |^2 + | g_k^{\text{text}} - \bar z_k^{\text{text}} |^2 \big) .$$
-#
-# *With Muscle*: clients step on the Muscle loss of $z$ against the two peers $g^{\text{own}}$ and $g^{\text{other}}$ instead, whose tuples
-# $(k, l)$ are pairs of an image and a text: those that the server thinks unlike weigh more.
+# The FedMuscle paper's last table puts its loss into another system, CreamFL (Yu et al., 2023). There the server has a model of images *and* texts
+# of its own, and public pairs to train it on. Clients have images, or texts, or private pairs, and networks of their own. What they know reaches
+# the server as representations of the public pairs. The paper puts the Muscle loss in the place of CreamFL's two contrastive terms; it reports
+# recall at 1 of the server's model.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # "quick" (minutes, proves that it runs) or "mini" (the committed numbers)
@@ -55,7 +41,7 @@ from fedmuscle_core.analysis import beside_paper, diagrams, lessons, plots, retr
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.runs import stored, sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.statistics import final_scores, log_odds_change, paired_difference, verdict
+from fedmuscle_core.experiments.statistics import final_scores, finished, log_odds_change, mean_interval, paired_difference
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.methods.creamfl import CreamFL, aggregate
 from fedmuscle_core.paths import results
@@ -66,8 +52,17 @@ plots.use_style()
 # %% [markdown]
 # ## The terms, on numbers that can be looked at
 #
-# Three pairs, a client whose image representations are its own, and a server that tells images and texts apart in the same way, or has
-# texts 1 and 2 exchanged. The loss says how far the client is from where the server would have it.
+# With $z_k$ a client's and $g_k^{\text{own}}$, $g_k^{\text{other}}$ the server's representation of public pair $k$ in the client's and in the
+# other modality, all of unit length, and $l$ over the pairs of the batch:
+#
+# $$L_{\text{inter}} = - \log \frac{e^{z_k \cdot g_k^{\text{other}} / \tau}}{\sum_l e^{z_k \cdot g_l^{\text{other}} / \tau}}, \qquad
+# L_{\text{intra}} = - \log \frac{e^{z_k \cdot g_k^{\text{own}} / \tau}}{e^{z_k \cdot g_k^{\text{own}} / \tau} + e^{z_k \cdot z_k^{\text{before}} / \tau}}$$
+#
+# *With Muscle*: clients step on the Muscle loss of $z$ against the two peers $g^{\text{own}}$ and $g^{\text{other}}$ instead, whose tuples
+# $(k, l)$ are pairs of an image and a text: those that the server thinks unlike weigh more.
+#
+# Three pairs, a client whose image representations equal the server's, and a server whose texts equal its images, or has texts 1 and 2
+# exchanged. The loss says how far the client is from where the server would have it; neither is 0 at best.
 
 # %%
 own = torch.eye(4)[:3]
@@ -77,6 +72,12 @@ rows = {name: {"CreamFL": CreamFL().terms(own, own, texts, before).item(), "Musc
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
+# At the server, $l$ over all public pairs, the aggregate weighs client $c$ at pair $k$ by how well it tells that pair from the others; then it is
+# distilled into the server's own model:
+#
+# $$\bar z_k = \sum_c \operatorname{softmax}_c \Big( \log \frac{e^{z_k^c \cdot g_k^{\text{other}}}}{\sum_{l \ne k} e^{z_k^c \cdot g_l^{\text{other}}}} \Big) z_k^c ,
+# \qquad L = L_{\text{retrieval}} + 0.3 \, \big( | g_k^{\text{image}} - \bar z_k^{\text{image}} |^2 + | g_k^{\text{text}} - \bar z_k^{\text{text}} |^2 \big) .$$
+#
 # Two clients send the same three images; the second has mistaken images 1 and 2. The aggregate takes more of who is right:
 
 # %%
@@ -107,7 +108,8 @@ fig = diagrams.exchange("server: aggregates what clients make of the pairs, dist
 # %%
 runs = sweep_groups(ablations.by_server(profile, seeds), results(profile), workers)
 print(f"{len(set(plans.notebook_18(profile, seeds)))} runs are behind this notebook")
-rows = pd.concat([retrieval.recall_rows(records) for records, _ in runs.values()], ignore_index=True)
+rows = retrieval.recall_rows([record for records, _ in runs.values() for record in records])
+print("left out, as they diverged:", rows.attrs["failed"] or "none")
 tested = next(iter(runs.values()))[0][0]["settings"]["test_size"]
 captions = scene_captions("test", "single", tested, 0)
 print(f"{tested} test pairs, {len(set(captions))} captions; chance: {100 / tested:.2f} %")
@@ -126,7 +128,7 @@ plots.save_figure(fig, drawn, "18_creamfl_server", profile)
 # %%
 kinds = {client: {"ic10": "images", "tc10": "texts", "pairs": "both", "public_pairs": "the server"}[spec.task]
          for client, spec in enumerate(SETUPS["creamfl"].clients, 1)}
-changes = log_odds_change(final_scores(history)).assign(kind=lambda table: table["client"].map(kinds))
+changes = log_odds_change(final_scores(finished(history))).assign(kind=lambda table: table["client"].map(kinds))
 by_kind = changes.groupby(["kind", "method", "seed"])["log_odds"].mean().groupby(["method", "kind"])
 by_kind.apply(lambda values: tables.mean_text(values, 2)).unstack().drop("local").rename(index=lambda name: METHODS[name].label)
 
@@ -137,7 +139,7 @@ by_kind.apply(lambda values: tables.mean_text(values, 2)).unstack().drop("local"
 
 # %%
 many = sweep_groups(ablations.by_server(profile, seeds, ablations.sized(profile, "creamfl35")), results(profile), workers)
-crowd = pd.concat([retrieval.recall_rows(records) for records, _ in many.values()], ignore_index=True)
+crowd = retrieval.recall_rows([record for records, _ in many.values() for record in records])
 retrieval.recall_table(crowd)
 
 # %% [markdown]
@@ -151,7 +153,9 @@ wanted = ablations.by_server("foundation", seeds if profile == "foundation" else
 if profile == "foundation":
     sweep_groups(wanted, results(profile), workers)
 photos = {key: stored(several, results("foundation")) for key, several in wanted.items()}
-shown = pd.concat([retrieval.recall_rows(records) for records, _ in photos.values()], ignore_index=True)
+shown = retrieval.recall_rows([record for records, _ in photos.values() for record in records])
+held = next(iter(photos.values()))[0][0]["settings"]["test_size"]
+print(f"at most {held} test pairs; left out, as they diverged: {shown.attrs['failed'] or 'none'}")
 retrieval.recall_table(shown)
 
 # %% [markdown]
@@ -167,7 +171,7 @@ retrieval.recall_table(shown)
 # ## Published, and ours
 #
 # Published: 35 clients, COCO, recall at 1 of the server's model among 5,000 pairs, from a secondary summary; the Delta it gives for CreamFL,
-# +0.88, has another sign than its recalls. Ours: 35 clients of the embedded world.
+# +0.88, has another sign than its recalls: their mean falls by 0.03 points, image to text by 0.30, while text to image rises by 0.24. Ours: 35 clients of the embedded world.
 
 # %%
 names = {"local": "local", "creamfl": "creamfl", "creamfl_muscle": "creamfl+muscle"}
@@ -176,19 +180,29 @@ paper = {method: np.mean([beside_paper.published_value(table="creamfl", method=n
 table = []
 for first, second, expected in (("creamfl", "local", "no"), ("creamfl_muscle", "creamfl", "no")):
     gap, ours = paper[first] - paper[second], paired_difference(crowd, "R@1", first, second)
-    signed = ours if gap > 0 else tuple(-value for value in (ours[0], ours[2], ours[1]))
     table.append({"difference in R@1 (points)": f"{METHODS[first].label} - {METHODS[second].label}", "published": round(gap, 2),
-                  "we expected a gain": expected, "ours [95 % CI]": tables.interval_text(ours), "agrees?": beside_paper.SIGNS[verdict(signed)]})
+                  "we expected a gain": expected, "ours [95 % CI]": tables.interval_text(ours),
+                  "agrees?": "cannot be said" if abs(gap) < 0.1 else beside_paper.agreement(gap, ours)})
 pd.DataFrame(table)
 
 # %% [markdown]
 # ## What we learned
 
 # %% tags=["hide-input"]
-lessons.learned(*dict.fromkeys(
-    f"{SETUPS[next(iter(group))[0]].name}, {len(SETUPS[next(iter(group))[0]].clients) - 1} clients and a server. {retrieval.recall_sentence(table, first, second)}"
-    for table, group in ((rows, runs), (crowd, many), (shown, photos))
-    for first, second in (("creamfl", "local"), ("creamfl_muscle", "creamfl"), ("creamfl_muscle", "distilled"))))
+WHO = {"creamfl": "Nine clients, scenes", "creamfl35": "35 clients, scenes", "creamfl_photos": "Nine clients, photographs"}
+found = {WHO[next(iter(group))[0]]: table for table, group in ((rows, runs), (crowd, many), (shown, photos))}
+lessons.learned(
+    *(lessons.says(paired_difference(table, "R@1", "creamfl", "local"), f"{who}: the clients teach the server's model",
+                   f"{who}: the clients make the server's model worse", f"{who}: that the clients teach the server's model is not shown",
+                   "points of recall at 1 over training on the public pairs alone") for who, table in found.items()),
+    *(lessons.says(paired_difference(table, "R@1", "creamfl_muscle", "creamfl"), f"{who}: the Muscle loss teaches it better than CreamFL's terms",
+                   f"{who}: the Muscle loss teaches it worse than CreamFL's terms", f"{who}: no difference between the losses is shown",
+                   "points of recall at 1") for who, table in found.items()),
+    *(lessons.says(paired_difference(table, "R@1", "creamfl_muscle", "distilled"), f"{who}: contrastive steps, with Muscle, add to distillation",
+                   f"{who}: contrastive steps, with Muscle, take from distillation", f"{who}: that contrastive steps add to distillation is not shown",
+                   "points of recall at 1") for who, table in found.items()),
+    *(lessons.says(mean_interval(by_kind.get_group(("creamfl_muscle", kind))), f"Clients with {kind} gain by it, with Muscle", f"Clients with {kind} lose by it, with Muscle",
+                   f"Clients with {kind}: not shown to gain by it, with Muscle", "in log-odds over training alone", 2) for kind in ("images", "texts", "both")))
 
 # %% [markdown]
 # ## What to try next

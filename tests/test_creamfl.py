@@ -109,9 +109,9 @@ def test_the_loss_of_pairs_is_cross_entropy_both_ways_and_recalls_count_who_come
         assert found[f"t2i R@{rank}"] == pytest.approx(100 * sum(hits) / 7)
 
 
-def test_a_representation_that_tells_nothing_apart_recalls_nothing():
+def test_a_representation_that_tells_nothing_apart_recalls_what_chance_does():
     same = torch.eye(2 * DIM)[:1].roll(DIM, 1).expand(10, -1) + torch.eye(2 * DIM)[:1]
-    assert recalls(same) == {f"{way} R@{rank}": 100.0 * (rank > 4.5) for way in ("i2t", "t2i") for rank in (1, 5, 10)}
+    assert recalls(same) == pytest.approx({f"{way} R@{rank}": 10.0 * rank for way in ("i2t", "t2i") for rank in (1, 5, 10)})
     apart = torch.eye(DIM, dtype=torch.float64)
     assert set(recalls(torch.cat([apart, apart], 1)).values()) == {100.0}
 
@@ -162,7 +162,7 @@ def test_every_client_learns_and_the_distance_is_measured(method):
     assert not any(equal(before[name], after[name]) for name in KINDS)
     measured = history[history["split"] == "train"]
     assert set(measured[measured["metric"] == "distance"]["client"]) == {1}
-    assert set(measured[measured["metric"] == "contrastive_loss"]["client"]) == {2, 3, 4, 5}
+    assert set(measured[measured["metric"] == "contrastive_loss"]["client"]) == (set() if method is Distilled else {2, 3, 4, 5})
     assert history.query("split == 'test'")["value"].between(0, 100).all()
 
 

@@ -87,6 +87,15 @@ def full_batches(size, batch_size, rng):
     return order[:size - size % batch_size].split(batch_size)
 
 
+def expect_unit(name, rows):
+    """`exchange.Diverged` where representations (n, d), called `name`, are not finite, ValueError where they are not of unit
+    length."""
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    if not ((lengths - 1).abs() <= UNIT).all():                               # as with NaN
+        expect({name: rows}, {name: rows})
+        raise ValueError(f"got {name} of lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1")
+
+
 def check_public_size(public_size, batch_size):
     """ValueError where there are fewer public samples than a batch has."""
     if public_size is not None and public_size < batch_size:
@@ -248,10 +257,7 @@ class WithPeers(Contrastive):
     def check_upload(self, reply, rows, dim):
         """ValueError where a reply is not `rows` representations (rows, dim) of unit length."""
         expect(reply, {"representations": torch.empty(rows, dim, device="meta")}, finite=False)
-        lengths = torch.linalg.vector_norm(reply["representations"], dim=1)
-        if not ((lengths - 1).abs() <= UNIT).all():                           # as with NaN
-            expect(reply, {"representations": reply["representations"]})
-            raise ValueError(f"got representations of lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1")
+        expect_unit("representations", reply["representations"])
 
     # Client functions.
 

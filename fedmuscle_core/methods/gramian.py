@@ -15,7 +15,7 @@ class Gramian(WithPeers):
     def __post_init__(self):
         super().__post_init__()
         if self.peer_choice == "bandit":
-            raise ValueError("peer_choice: got 'bandit', expected 'random', 'held', 'similar' or 'task' with Gramian")
+            raise ValueError("peer_choice: got 'bandit', expected another with Gramian: its clients do not tell their loss")
 
     def serve(self, peers, kinds):
         return (peers,)

@@ -76,7 +76,7 @@ pd.DataFrame({"client": ablations.KIND_NAMES, "best served by": [
 
 # %%
 print(f"{len(set(plans.notebook_23(profile, seeds)))} runs and the oracle's are behind this notebook")
-measured = effects.measure(sweep_groups(ablations.by_crowd_choice(profile, seeds, oracle, setup), results(profile), workers))
+measured = effects.measure(sweep_groups(ablations.by_choice(profile, seeds, setup, oracle), results(profile), workers))
 effects.effect_table(measured, "random", "the choice")
 
 # %%

@@ -147,11 +147,13 @@ def by_protocol(profile, seeds=None):
         for batch_size, num_peers in some(profile, EXCHANGED) for protocol in ("matrices", "tuples")}
 
 
-def by_choice(profile, seeds=None, setup=MAIN):
-    """How the server chooses a client's one peer."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
+def by_choice(profile, seeds=None, setup=MAIN, oracle=None):
+    """How the server chooses a client's one peer.  oracle: the best kind for each kind, as shifts, see `peers`."""
+    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
         (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
         for choice in some(profile, CHOICES)}
+    return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
+        profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 
 
 def by_kind_of_peer(profile, setup="clients24"):
@@ -163,16 +165,6 @@ def by_kind_of_peer(profile, setup="clients24"):
         runs[shift, "fedmuscle"] = [settings.replace(num_peers=1, peer_choice="shifted", shifts=(shift,) * len(KIND_NAMES))
                                     for settings in profile_settings(profile, setup, "fedmuscle", seeds, test_size=0)]
     return runs
-
-
-def by_crowd_choice(profile, seeds=None, oracle=None, setup="clients24"):
-    """How the server chooses the one peer of each of many clients.  oracle: the best kind for each kind, as shifts, see
-    `peers`."""
-    runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)} | {
-        (choice, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice=choice)
-        for choice in some(profile, CHOICES)}
-    return runs if oracle is None else runs | {("oracle", "fedmuscle"): tuned_runs(
-        profile, "fedmuscle", seeds, setup, num_peers=1, peer_choice="shifted", shifts=tuple(oracle))}
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):

@@ -176,7 +176,7 @@ def notebook_20(profile, seeds=None):
 def notebook_23(profile, seeds=None):
     """Which kind of peer helps whom, and how the server may choose; the oracle's runs depend on the first of these."""
     setup = ablations.sized(profile, "clients24")
-    return ablations.flat(ablations.by_kind_of_peer(profile, setup), ablations.by_crowd_choice(profile, seeds, None, setup))
+    return ablations.flat(ablations.by_kind_of_peer(profile, setup), ablations.by_choice(profile, seeds, setup))
 
 
 def notebook_25(profile, seeds=None):

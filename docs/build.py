@@ -71,8 +71,7 @@ def minutes(number):
     """How long the runs behind a notebook take with one worker, by the times of stored runs; "" where there are none."""
     if number not in PLANS:
         return ""
-    profile = "foundation" if number in ("15", "17") else "mini"
-    runs = set(PLANS[number](profile, None))
+    runs = set(PLANS[number]("mini") or PLANS[number]("foundation"))          # some are of real data alone
     return as_text(estimate(runs, results("mini"))) if runs else ""
 
 

@@ -145,7 +145,8 @@ def test_its_parameters_start_with_the_profile_and_are_documented(source):
     assert next(iter(known)) == "profile"
     assert ("seed" if source.stem in OWN else "seeds") in known or source.stem in WITHOUT_SEEDS
     assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in known.values())
-    assert known["profile"]["default"] == ('"foundation"' if source.stem[:2] in ("15", "17") else '"mini"')
+    assert known["profile"]["default"] == (
+        '"mini"' if plans.PLANS.get(source.stem[:2], lambda profile: True)("mini") else '"foundation"')
 
 
 def test_metadata_is_free_of_what_changes_with_each_run(notebook):

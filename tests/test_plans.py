@@ -8,7 +8,7 @@ def test_every_plan_is_of_a_notebook_and_named_in_it():
     for number, plan in plans.PLANS.items():
         (source,) = NOTEBOOKS.glob(f"{number}_*.py")
         assert "plans." in source.read_text()
-        assert all(bool(plan(profile)) == (number not in ("15", "17")) for profile in ("mini", "quick"))
+        assert bool(plan("mini")) == bool(plan("quick")) and (plan("mini") or number in plans.NOTEBOOKS_OF["foundation"])
         assert bool(plan("foundation")) or number not in plans.NOTEBOOKS_OF["foundation"]
 
 

@@ -9,7 +9,9 @@ import tomllib
 import pytest
 import yaml
 
+import fedmuscle_core
 from fedmuscle_core.analysis import findings
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.networks.packaged import PACKAGED
 from fedmuscle_core.paths import ROOT, results
 
@@ -76,6 +78,19 @@ def test_the_readme_opens_with_what_this_is_and_its_commands_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
     for path in re.findall(r"\]\(([^)h#][^)]*)\)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_names_every_notebook_in_the_order_of_the_book():
+    named = re.findall(r"^\| \[(\d\d)\]\(notebooks/\1_", (ROOT / "README.md").read_text(), re.M)
+    parts = ast.literal_eval(re.search(r"^PARTS = (\{.*?^\})", (ROOT / "docs" / "build.py").read_text(), re.M | re.S)[1])
+    assert named == [number for numbers in parts.values() for number in numbers]
+    assert sorted(named) == sorted(path.name[:2] for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+def test_the_interface_is_what_the_package_gives_every_method_among_it():
+    told = re.findall(r"auto(?:class|function):: fedmuscle_core\.(\w+)$", (ROOT / "docs" / "interface.md").read_text(), re.M)
+    assert sorted(told) == fedmuscle_core.__all__
+    assert {method.__name__ for method in METHODS.values() if method.group != "control"} < set(told)
 
 
 def test_the_readme_s_snippets_run():

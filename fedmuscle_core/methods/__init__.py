@@ -1,4 +1,4 @@
-# ruff: noqa: I001 - the order of imports is that of tables
+# ruff: noqa: F401, I001 - imported to be known, in the order of tables
 """The methods, one file each.  To add one: write the file, and import it here (or anywhere else, before it is used)."""
 
 from ..checks import one_of
@@ -19,10 +19,7 @@ from .traced import TracedFedMuscle
 from .creamfl import CreamFL, CreamFLMuscle, Distilled
 from .alpha_controls import ConstantMargin, ShuffledAlpha
 
-__all__ = ["METHODS", "Centralised", "CoFED", "ConstantMargin", "CreamFL", "CreamFLMuscle", "Distilled", "EncoderOnly",
-           "FedAvg", "FedHeNN", "FedMuscle", "FedMuscleViews", "FedProx", "Gramian", "Local", "MaTFL", "MFed",
-           "MFedPerArchitecture", "MFedProximal", "MuscleMFed", "Pairwise", "ShuffledAlpha", "SimCLR", "SimCLRSamples",
-           "TracedFedMuscle", "method_named", "of_group"]
+__all__ = ["METHODS", *sorted(method.__name__ for method in METHODS.values()), "method_named", "of_group"]
 
 
 def method_named(name):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from fedmuscle_core.experiments import build, trunks
+from fedmuscle_core.experiments import build, to_keep, trunks
 from fedmuscle_core.experiments.settings import Compute, Settings
 from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.networks.backbones import load_backbone
@@ -181,15 +181,15 @@ def test_a_store_that_lacks_a_file_begins_anew(store, kind):
 
 
 def test_what_is_to_be_computed_is_said_before(features, monkeypatch):
-    monkeypatch.setattr(trunks, "outputs_read", lambda settings: {("vit_small", None, 32): 50})
-    said = trunks.to_be_kept([])
+    monkeypatch.setattr(to_keep, "outputs_read", lambda settings: {("vit_small", None, 32): 50})
+    said = to_keep.to_be_kept([])
     assert said.startswith("trunk outputs of vit_small: 50 of 50 samples to be computed and kept, ")
     assert said.endswith(" min of one core")
     trunk, _ = split(load_backbone("vit_small"))
     trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(40, 3, 32, 32))
-    assert "10 of 50 samples" in trunks.to_be_kept([])
+    assert "10 of 50 samples" in to_keep.to_be_kept([])
     trunks.KeptTrunk(trunk, "vit_small", Compute(adaptation="last", image_size=32)).private(torch.rand(10, 3, 32, 32))
-    assert trunks.to_be_kept([]) == ""
+    assert to_keep.to_be_kept([]) == ""
 
 
 def test_texts_keep_their_padding(features):

@@ -15,7 +15,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from ..checks import positive_int
-from ..experiments import shadows, trunks, tuning
+from ..experiments import shadows, to_keep, tuning
 from ..experiments.choices import path_to_write, tuned_for
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
@@ -52,7 +52,7 @@ def dry_run(profile, only=None, parameters=None, force=False):
         print(from_nothing(profile, wanted))
     elif missing:
         print(f"about {as_text(estimate(missing, results('mini')))} with one worker, by the times of stored runs")
-        print(trunks.to_be_kept(missing), end="")
+        print(to_keep.to_be_kept(missing), end="")
     return 0
 
 
@@ -151,7 +151,7 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     elif missing:
         print(f"{len(missing)} runs to compute: about {as_text(estimate(missing, results('mini'), workers))} "
               f"with {workers} worker(s), by the times of stored runs")
-    if missing and (said := trunks.to_be_kept(missing)):
+    if missing and (said := to_keep.to_be_kept(missing)):
         print(said)
     try:
         sweep(wanted, results(profile), workers, progress=sys.stderr.isatty())

@@ -1,21 +1,14 @@
 """Clients whose backbones learn in their last stages alone: what these read is computed once for all runs and kept on disk."""
 
-import time
-from collections import defaultdict
 
 import torch
 
 from .. import augment as augmentation
-from ..client import HELD_OUT
 from ..data import Samples
-from ..networks.backbones import as_pixels, load_backbone, pixels_of, weights_digest
+from ..networks.backbones import as_pixels, pixels_of, weights_digest
 from ..networks.kept import KEY, kept_rows, keys_of
-from ..networks.last import split
-from ..networks.text import TEXT_LENGTH
 from ..paths import FEATURES
 from ..seeds import generator
-from ..world.real.sources import SIDE
-from .settings import Compute
 
 AUGMENTATION = (augmentation.ROTATION, augmentation.ZOOM, augmentation.SHIFT, augmentation.CONTRAST, augmentation.BRIGHTNESS,
                 augmentation.DROPPED)
@@ -39,6 +32,11 @@ class KeptTrunk:
     def store(self, shape):
         """Name of the store for samples of a shape."""
         return "-".join(str(value) for value in self.about(shape).values()).replace("/", "_")
+
+    def count(self, shape):
+        """How many outputs for samples of a shape are kept."""
+        keys = FEATURES / f"{self.store(shape)}.keys"
+        return keys.stat().st_size // KEY if keys.is_file() else 0
 
     def rows(self, samples, view=None):
         """`networks.kept.KeptRows` of images (n, 3, H, W) or token ids (n, L), or of their augmented view of this number."""
@@ -75,46 +73,3 @@ class KeptTrunk:
             chosen = torch.randint(len(among), (len(rows),), generator=rng).tolist()
             return torch.stack([among[view][row] for view, row in zip(chosen, rows.tolist(), strict=True)])
         return draw
-
-
-def outputs_read(settings_list):
-    """{(backbone, last_stages, image_size): number of samples, each view for itself} of whose trunk outputs the runs read.
-
-    With real data alone: of scenes nobody keeps any."""
-    from .build import world_for
-
-    found = defaultdict(set)
-    for settings in settings_list:
-        compute = settings.compute
-        if compute.adaptation == "last":
-            world = world_for(settings)
-            for client, spec in enumerate(settings.setup.clients, 1):
-                for source, rows, public in world.samples_read(client, HELD_OUT):
-                    views = range(compute.views) if public and settings.method.changes_public else ()
-                    for name in spec.backbones:
-                        found[name, compute.last_stages, compute.image_size] |= {
-                            (source, row, view) for row in rows for view in (None, *views)}
-    return {trunk: len(samples) for trunk, samples in found.items()}
-
-
-def to_be_kept(settings_list):
-    """A line for each trunk whose outputs are not all kept yet: how many samples, how large, how long; "" where there is none.
-
-    One batch is computed to tell.  What is kept of other samples counts as kept, so that there may be more to do."""
-    from .runs import one_thread
-
-    lines = []
-    for (name, last_stages, side), count in outputs_read(settings_list).items():
-        trunk, _ = split(load_backbone(name), last_stages)
-        kept = KeptTrunk(trunk, name, Compute(adaptation="last", last_stages=last_stages, image_size=side))
-        batch = torch.ones(8, TEXT_LENGTH, dtype=torch.long) if trunk.text else torch.zeros(8, 3, side or SIDE, side or SIDE)
-        file = FEATURES / f"{kept.store(batch.shape[1:])}.keys"
-        missing = count - (file.stat().st_size // KEY if file.is_file() else 0)
-        if missing > 0:
-            with one_thread():
-                began = time.perf_counter()
-                size = trunk(batch if trunk.text else as_pixels(trunk.backbone, batch, kept.scale))[0].numel() * 2
-                seconds = (time.perf_counter() - began) / 8
-            lines.append(f"trunk outputs of {name}: {missing:,} of {count:,} samples to be computed and kept, "
-                         f"{missing * size / 2 ** 20:,.0f} MiB, about {missing * seconds / 60:.1f} min of one core")
-    return "\n".join(lines)

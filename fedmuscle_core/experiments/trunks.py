@@ -1,6 +1,5 @@
 """Clients whose backbones learn in their last stages alone: what these read is computed once for all runs and kept on disk."""
 
-
 import torch
 
 from .. import augment as augmentation

@@ -192,9 +192,9 @@ def against_constant(scores, name):
     wide = scores.pivot_table(index="seed", columns=["schedule", "factor"], values=name)
     pairs = {(schedule, factor): (wide[schedule, factor] - wide["constant", factor]).dropna() for schedule, factor in wide
              if schedule != "constant" and ("constant", factor) in wide}
-    if min(len(values) for values in pairs.values()) > 1:
-        return holm_intervals(pairs).set_index("name")[["mean", "low", "high"]]
-    return pd.DataFrame({pair: mean_interval(values) for pair, values in pairs.items()}, index=["mean", "low", "high"]).T
+    several = min(len(values) for values in pairs.values()) > 1
+    rows = holm_intervals(pairs)[["mean", "low", "high"]].to_numpy() if several else [mean_interval(values) for values in pairs.values()]
+    return pd.DataFrame(rows, columns=["mean", "low", "high"], index=pd.MultiIndex.from_tuples(pairs))
 
 
 against = {tested: against_constant(scores, name) for tested, scores, name in (

@@ -103,7 +103,8 @@ def test_the_table_of_what_was_chosen_has_one_row_a_method_and_names_the_ends(st
             ("simclr", 1e-3, 0.2, 0.2), ("simclr", 1e-3, 0.5, -math.inf)], "local_lr", "tau")
     table = choices.chosen_table("embedded1")
     assert table.columns.tolist() == ["method", "chosen", "tuning seeds", "score"]
-    assert table.to_numpy().tolist() == [["Local", "local_lr = 0.001", 3, 0.5], ["SimCLR", "local_lr = 0.001, tau = 0.1*", 3, 0.3]]
+    assert table.to_numpy().tolist() == [["Local", "local_lr = 0.001", 3, 0.5],
+                                         ["SimCLR", "local_lr = 0.001, tau = 0.1*", 3, 0.3]]
     several = choices.chosen_table("embedded1", Setup("own", [("ic10", "vit_small", 8)], tuned_as="embedded1"))
     assert several["setup"].tolist() == ["embedded1"] * 2 + ["own"] * 2
 

@@ -181,8 +181,8 @@ def choices_at_an_edge(setup):
 
 
 def chosen_table(*setups):
-    """What was chosen in each setup, for people, one row a setup and method: method (its label), chosen ("tau = 0.1, .."; with * what
-    lies at an end of what was tried), tuning seeds (on how many), score."""
+    """What was chosen in each setup, for people, a row a setup and method: method (its label), chosen ("tau = 0.1, ..", with *
+    where it lies at an end of what was tried), tuning seeds (on how many), score."""
     rows = []
     for setup in setups:
         table, ends = tuning_table(setup), {(method, field) for method, field, _ in choices_at_an_edge(setup)}

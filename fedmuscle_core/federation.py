@@ -246,7 +246,7 @@ def client_state(client):
 def load_client(client, state):
     """Put a `client_state` back."""
     put_back(client, state["network"])
-    client.best = state.get("best")                                           # not in those of versions before 0.8
+    client.best = state["best"]
     client.local_optimizer.load_state_dict(state["local"])
     client.contrastive_optimizer.load_state_dict(state["contrastive"])
 

@@ -35,13 +35,13 @@ check(globals(), "profile", "seeds", "workers")
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, lessons, plots, tables, task_tables
-from fedmuscle_core.experiments import plans
+from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables, task_tables
+from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import mask_from_text
 from fedmuscle_core.experiments.choices import chosen_table
-from fedmuscle_core.experiments.claims import SETUP2_CLAIMS
+from fedmuscle_core.experiments.claims import SETUP2_CLAIMS, TUNED
 from fedmuscle_core.experiments.profiles import SEVERAL, profile_seeds
-from fedmuscle_core.experiments.runs import stored, sweep
+from fedmuscle_core.experiments.runs import stored, sweep, sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.statistics import final_scores, finished, mean_interval, relative_change, verdict
 from fedmuscle_core.methods import METHODS
@@ -103,6 +103,23 @@ print(len(records), "runs:", history["method"].nunique(), "methods, seeds", used
 # %%
 fig, drawn = plots.learning_curves(history)
 plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
+
+# %% [markdown]
+# Were they trained to the end? The same with twice as many rounds, on fewer seeds: slopes of the mean over clients over the last fifth of
+# the rounds, at least three; then what the second half is worth in tests, against Local with as many rounds.
+
+# %%
+longer = sweep_groups(ablations.by_rounds(profile, seeds, "embedded2"), results(profile), workers)
+rounds = sorted({value for value, _ in longer})
+pd.DataFrame({f"{value} rounds: points a round": claims.slopes(pd.concat([longer[value, method][1] for method in TUNED]))["points a round"]
+              for value in rounds}).rename(index=lambda name: METHODS[name].label).round(2)
+
+# %%
+twice = effects.measure(longer)
+pd.concat([effects.effect_table(twice, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in TUNED[1:]]).set_index("method")
+
+# %%
+tables.pairwise_table(pd.concat([longer[rounds[-1], method][1] for method in TUNED]), "fedmuscle", ["simclr", "pairwise"])
 
 # %% [markdown]
 # ## Test scores
@@ -238,7 +255,10 @@ lessons.learned(
     lessons.says(by_kind["text clients"], "Those with texts gain", "Those with texts lose", "Those with texts: not shown to gain", "% on average"),
     lessons.says(tuple(adjusted.loc[8]), "Alignment is worth more than each client's own contrastive learning",
                  "Each client's own contrastive learning is worth more where both are tuned",
-                 "Against each client's own contrastive learning no difference is shown", "in log-odds, FedMuscle minus SimCLR, adjusted likewise", 2))
+                 "Against each client's own contrastive learning no difference is shown", "in log-odds, FedMuscle minus SimCLR, adjusted likewise", 2),
+    *(lessons.says(effects.between(twice, rounds[-1], rounds[0], method), f"Twice as many rounds: {METHODS[method].label} gains more over Local with as many",
+                   f"Twice as many rounds: {METHODS[method].label} gains less over Local with as many",
+                   f"Twice as many rounds: for {METHODS[method].label} no difference in its gain over Local is shown", "in log-odds", 2) for method in TUNED[1:]))
 
 # %% [markdown]
 # ## What to try next

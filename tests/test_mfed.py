@@ -38,6 +38,17 @@ def test_it_adds_the_loss_of_the_fixed_global_decoder():
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(ours[1:], alone, strict=True))    # the term leaves D_c alone
 
 
+def test_the_term_copies_the_decoder_alone_and_leaves_the_client_as_it_is(monkeypatch):
+    client, copies, copy_of = make_client(1, plain=True), [], copy.deepcopy
+    client.network.train()
+    monkeypatch.setattr(copy, "deepcopy", lambda *arguments: copies.append(copy_of(*arguments)) or copies[-1])
+    MFed().term(client, moved_decoder(client), 1.0)
+    fixed, = copies
+    assert fixed.encoder() is client.network.encoder()
+    assert all(one.requires_grad for one in client.network.parameters()) and client.network.head.training
+    assert not {id(one) for one in fixed.decoder().parameters()} & {id(one) for one in client.network.parameters()}
+
+
 @pytest.mark.parametrize("progress", [1 / 3, 2 / 3, 1.0])
 def test_the_distance_to_the_global_decoder_weighs_more_every_round(progress):
     client = make_client(1, plain=True)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import tiny_world
 import torch
+from found_runs import run_names
 from rounds import fit
 
 from fedmuscle_core import placement
@@ -19,7 +20,6 @@ from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.resume import State
 from fedmuscle_core.experiments.runs import is_stored, one_thread, run, sweep
 from fedmuscle_core.experiments.setups import SETUPS, Setup
-from fedmuscle_core.experiments.store import run_names
 from fedmuscle_core.files import save_state
 from fedmuscle_core.methods import of_group
 from fedmuscle_core.networks.adaptation import adapt

@@ -9,12 +9,12 @@ import sys
 
 import nbformat
 import pytest
+from found_runs import find_run, run_names
 from jupyter_client.connect import LocalPortCache
 
 from fedmuscle_core.commands import cli, reproduce
 from fedmuscle_core.experiments import processes, tuning
 from fedmuscle_core.experiments.runs import run
-from fedmuscle_core.experiments.store import find_run, run_names
 from fedmuscle_core.paths import ROOT
 
 SOURCE = """# ---

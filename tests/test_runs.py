@@ -8,13 +8,14 @@ import sys
 
 import pandas as pd
 import pytest
+from found_runs import find_run
 
 from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments import plans, resume, runs
 from fedmuscle_core.experiments.forecast import estimate
 from fedmuscle_core.experiments.runs import fingerprint, is_stored, run, stored, sweep, sweep_groups
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.store import find_run, stored_runs
+from fedmuscle_core.experiments.store import stored_runs
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import FedMuscle
 from fedmuscle_core.paths import results

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from found_runs import find_run, run_names
 
 from fedmuscle_core.experiments import store
 from fedmuscle_core.experiments.store import (
@@ -19,8 +20,6 @@ from fedmuscle_core.experiments.store import (
     append_run,
     compact,
     environment,
-    find_run,
-    run_names,
     stored_runs,
     write_atomically,
 )

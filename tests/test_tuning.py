@@ -48,6 +48,13 @@ def test_the_score_compares_log_odds_of_each_clients_best_validation_round():
         tuning.validation_log_odds(ours, lost)
 
 
+def test_tuning_measures_nothing_that_no_score_needs():
+    first = {method: tuning.settings_for(SETUPS["mfed_dense"], method, {}, "single", [100])[0]
+             for method in ("mfed", "fedavg", "fedmuscle")}
+    assert all(settings.flat()["test_size"] == 0 for settings in first.values())
+    assert not first["mfed"].method.measure_gradients and not first["fedavg"].method.measure_gradients
+
+
 @pytest.fixture(scope="module")
 def tuning_runs():
     """{settings: history} of the committed tuning runs."""

@@ -2,11 +2,12 @@ import re
 
 import pandas as pd
 import pytest
+from found_runs import find_run
 
 from fedmuscle_core.commands import cli, verify
 from fedmuscle_core.experiments import setups
 from fedmuscle_core.experiments.runs import run
-from fedmuscle_core.experiments.store import append_run, find_run
+from fedmuscle_core.experiments.store import append_run
 
 
 @pytest.fixture

@@ -62,8 +62,9 @@ def table2(profile, seeds=None):
 
 
 def notebook_05(profile, seeds=None):
-    """Table 2, and the runs of the claims about it."""
-    return table2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS)
+    """Table 2, the runs of the claims about it, and some of them twice as long."""
+    return table2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS) + ablations.flat(
+        ablations.by_rounds(profile, seeds, "embedded2"))
 
 
 def notebook_06(profile, seeds=None):

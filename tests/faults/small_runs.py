@@ -8,6 +8,7 @@ import os
 import time
 
 import small_clients
+from found_runs import find_run
 from torch import nn
 
 from fedmuscle_core import Client
@@ -15,7 +16,6 @@ from fedmuscle_core.experiments import choices, resume, runs, tuning
 from fedmuscle_core.experiments.parked import ParkedClients
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import Setup
-from fedmuscle_core.experiments.store import find_run
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.seeds import seeded

@@ -111,8 +111,9 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 # %%
 longer = sweep_groups(ablations.by_rounds(profile, seeds, "embedded2"), results(profile), workers)
 rounds = sorted({value for value, _ in longer})
-pd.DataFrame({f"{value} rounds: points a round": claims.slopes(pd.concat([longer[value, method][1] for method in TUNED]))["points a round"]
-              for value in rounds}).rename(index=lambda name: METHODS[name].label).round(2)
+slopes = pd.DataFrame({f"{value} rounds: points a round": claims.slopes(pd.concat([longer[value, method][1] for method in TUNED]))["points a round"]
+                       for value in rounds}).rename(index=lambda name: METHODS[name].label)
+slopes.round(2)
 
 # %%
 twice = effects.measure(longer)
@@ -256,6 +257,8 @@ lessons.learned(
     lessons.says(tuple(adjusted.loc[8]), "Alignment is worth more than each client's own contrastive learning",
                  "Each client's own contrastive learning is worth more where both are tuned",
                  "Against each client's own contrastive learning no difference is shown", "in log-odds, FedMuscle minus SimCLR, adjusted likewise", 2),
+    f"After {rounds[-1]} rounds the mean score still moves, in points a round: " + ", ".join(
+        f"{name} {slope:+.2f}" for name, slope in slopes.iloc[:, -1].items()) + ". Gains are those after so many rounds, not the most that could be reached.",
     *(lessons.says(effects.between(twice, rounds[-1], rounds[0], method), f"Twice as many rounds: {METHODS[method].label} gains more over Local with as many",
                    f"Twice as many rounds: {METHODS[method].label} gains less over Local with as many",
                    f"Twice as many rounds: for {METHODS[method].label} no difference in its gain over Local is shown", "in log-odds", 2) for method in TUNED[1:]))

@@ -145,8 +145,9 @@ retrieval.recall_table(crowd)
 # %% [markdown]
 # ## On photographs
 #
-# Flickr8k's photos with their captions, CIFAR-10 and AG News for the other clients, pretrained networks whose last stages learn
-# ([15](15_real_photos.ipynb)); stored runs in every profile but "foundation". Few pairs are left for everybody: a first look, not COCO.
+# Flickr8k's photos with their captions for the server and two clients, COCO's for a third, CIFAR-10 and AG News for the others; pretrained
+# networks whose last stages learn ([15](15_real_photos.ipynb)); stored runs in every profile but "foundation". The server's recalls are among
+# Flickr8k's test pairs. Few pairs are left for everybody: a first look, not the paper's COCO.
 
 # %%
 wanted = ablations.by_server("foundation", seeds if profile == "foundation" else [], "creamfl_photos")
@@ -161,7 +162,7 @@ retrieval.recall_table(shown)
 # %% [markdown]
 # ## Deviations from the paper
 #
-# - Data: scenes and captions of the embedded world, and excerpts of Flickr8k, not COCO; small backbones.
+# - Data: scenes and captions of the embedded world, and excerpts of Flickr8k and COCO, not all of COCO; small backbones.
 # - CreamFL's terms are from its own paper; clients take contrastive steps before their local phase instead of beside it; temperature and
 #   learning rate are tuned.
 # - Tuned by the mean over all clients, as every method here, not by the server's model alone; the weight of the distillation stays the

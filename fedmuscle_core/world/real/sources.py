@@ -93,6 +93,9 @@ SOURCES |= {
                        layouts.flickr_captions, folder="flickr8k_1000", size=SIDE),
     "flickr8k_pairs": Source("the same, a part of it for scores of retrieval", "research and education only",
                              layouts.flickr_captions, folder="flickr8k_1000", size=SIDE, test_share=0.3),
+    "coco_pairs": SOURCES["coco"]._replace(
+        about="the 363 of COCO 2017, a part of them for scores of retrieval", num_classes=None, files=(), folder="coco_small",
+        size=SIDE, test="", test_share=0.3),
     "tiny_imagenet": Source("2,000 photos of Tiny ImageNet without labels", "ImageNet terms", layouts.flat_folder,
                             folder="public_unlabeled_tiny", size=64),
     "imagenet": Source("1,000 photos of ImageNet, one a class, without labels", "ImageNet terms", layouts.flat_folder,

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tomllib
 
+import nbformat
 import pytest
 import yaml
 
@@ -114,6 +115,15 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine():
 
 def test_the_page_of_results_is_that_of_the_stored_runs():
     assert findings.PATH.read_text() == findings.page()
+
+
+def test_the_page_of_results_has_what_a_notebook_learned_with_links_that_lead_there():
+    said = nbformat.v4.new_output("display_data", {"text/markdown": "- More, see [02](02_setup1.ipynb).", "text/plain": "-"})
+    cells = [nbformat.v4.new_markdown_cell("# 17 When"), nbformat.v4.new_code_cell("0"),
+             nbformat.v4.new_markdown_cell("## What we learned"), nbformat.v4.new_code_cell("1", outputs=[
+                 nbformat.v4.new_output("stream", text="2 runs"), said])]
+    assert findings.lessons_of(cells) == "- More, see [02](../../notebooks/02_setup1.ipynb)."
+    assert all((ROOT / "notebooks" / f"{name}.ipynb").is_file() for name in findings.TOLD)
 
 
 def test_the_readmes_findings_are_those_of_the_stored_runs():

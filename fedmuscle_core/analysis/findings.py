@@ -1,14 +1,17 @@
 """What the stored runs of profile "mini" come to, as one page: `python -m fedmuscle_core.analysis.findings` writes
 data/results/README.md anew.  Nothing in it is written by hand but what it is about."""
 
+import re
 import sys
 from functools import partial
+
+import nbformat
 
 from ..experiments import ablations, plans
 from ..experiments.claims import CLAIMS, FOUNDATION_CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, tuned_runs
 from ..experiments.runs import stored
 from ..experiments.store import write_atomically
-from ..paths import check_commits, results
+from ..paths import NOTEBOOKS, check_commits, results
 from . import claims, effects
 from .beside_paper import order_beside
 from .tables import delta_difference, delta_interval, delta_sentence, delta_table, improvement_sentence, interval_text
@@ -16,6 +19,7 @@ from .task_tables import order_sentence, rank_table
 
 FOLDER = results("mini")
 PATH = FOLDER / "README.md"
+TOLD = ("17_when_does_it_pay",)                     # notebooks whose findings are taken from their own last section
 HEAD = """# Results
 
 Profile `mini`, test scenes, means over seeds with 95 % Student-t intervals, not adjusted for their number unless it is said.
@@ -151,6 +155,21 @@ def foundation_part():
                 for method in ablations.PUBLIC_METHODS)
 
 
+def told_part():
+    for name in TOLD:
+        cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+        yield f"## {cells[0].source.splitlines()[0].removeprefix('# ')}"
+        yield lessons_of(cells)
+
+
+def lessons_of(cells):
+    """What an executed notebook says under "What we learned", links as they are from `PATH`."""
+    place = next(place for place, cell in enumerate(cells) if cell.source.startswith("## What we learned"))
+    said = "\n".join(output.data["text/markdown"] for output in cells[place + 1].outputs
+                     if "text/markdown" in output.get("data", ()))
+    return re.sub(r"\]\((?=\w+\.ipynb)", "](../../notebooks/", said)
+
+
 def in_short():
     """The findings in short, a list of sentences."""
     names = {"yes": "shown", "no": "not shown"}
@@ -193,7 +212,7 @@ def short_part():
     yield lines(in_short())
 
 
-PARTS = (short_part, claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, foundation_part)
+PARTS = (short_part, claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, foundation_part, told_part)
 
 
 def main():

@@ -19,7 +19,9 @@ from .task_tables import order_sentence, rank_table
 
 FOLDER = results("mini")
 PATH = FOLDER / "README.md"
-TOLD = ("17_when_does_it_pay",)                     # notebooks whose findings are taken from their own last section
+# Notebooks whose findings are taken from their own last section.
+TOLD = ("17_when_does_it_pay", "18_creamfl", "19_privacy", "20_convergence", "22_one_number", "23_choosing_peers", "24_scaling",
+        "25_both_systems")
 HEAD = """# Results
 
 Profile `mini`, test scenes, means over seeds with 95 % Student-t intervals, not adjusted for their number unless it is said.

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fedmuscle_core.analysis import task_tables
 from fedmuscle_core.experiments.setups import Setup, with_tasks
@@ -106,3 +108,9 @@ def test_the_order_names_who_diverged():
     text = task_tables.order_sentence(runs, ["local", "fedavg", "mfed"])
     assert text.endswith("FedAvg in task diverged on 1 of 3 seed(s): seed 2, client 1, round 3.") and text.startswith("M-Fed +")
     assert "FedAvg in task" not in task_tables.task_table(runs)
+
+
+def test_pixels_said_right_are_those_of_the_foreground():
+    truths = [torch.tensor([[0, 1], [2, 2]]), torch.tensor([[0, 0], [0, 3]])]
+    said = [np.array([[1, 1], [2, 0]]), np.zeros((2, 2))]
+    assert task_tables.right_pixels(truths, said) == 50

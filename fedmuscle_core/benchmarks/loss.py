@@ -4,8 +4,6 @@ literal: all B^M tuples as the paper writes them, S (B^M, d) and alpha (B^M,) fo
 `tuple_loss`.  Both: best of several repeats after a warm-up.
 """
 
-import argparse
-import json
 import resource
 import sys
 import time
@@ -14,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from ..exchange import tuple_loss, tuple_payload
-from ..experiments.store import environment, now, write_atomically
 from ..losses import muscle_loss
+from .saving import parser_of, save
 
 CASES = [(32, 2), (32, 3), (64, 3), (32, 4)]              # (B, M), literal and factored
 FACTORED_ONLY = [(256, 3), (32, 5)]                       # the literal one would need 16 GiB and 32 GiB for S alone
@@ -72,16 +70,15 @@ def run(dim, threads, quick=False):
 
 
 def record(dim=256, threads=1, quick=False):
-    """The rows with what they were measured on, as stored in `data/results/benchmark_loss.json`."""
-    return {"dim": dim, "threads": threads, "measured": now(), "versions": environment(), "rows": run(dim, threads, quick)}
+    """The rows with what they were measured at."""
+    return {"dim": dim, "threads": threads, "rows": run(dim, threads, quick)}
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="only the cases that take seconds")
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     measured = record(args.dim, args.threads, args.quick)
     print(f"d = {args.dim}, {args.threads} thread(s), float32, forward + backward")
@@ -91,8 +88,7 @@ def main(argv=None):
         memory = f"{row['extra_MiB']:.0f}" if "extra_MiB" in row else ""
         print(f"{row['evaluation']:10} {row['B']:4} {row['M']:2} {1e3 * row['seconds']:10.2f} {ratio:>19} "
               f"{row['loss']:8.4f} {memory:>10}")
-    if args.save:
-        write_atomically(args.save, json.dumps(measured, indent=1) + "\n")
+    save(args.save, measured)
     return 0
 
 

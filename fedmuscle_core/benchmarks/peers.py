@@ -4,16 +4,14 @@ literal: all B^M tuples, S and alpha formed and used; factored: the exact sum wi
 Forward and backward, each case in a process of its own, so that its peak memory is its own.
 """
 
-import argparse
-import json
 import sys
 from multiprocessing import get_context
 
 import torch
 
-from ..experiments.store import environment, now, write_atomically
 from ..losses import muscle_loss
 from .loss import literal, measure, peak_memory, sampled
+from .saving import parser_of, save
 
 BATCH_SIZES = (8, 16, 32, 64)
 TIMED_COUNTS = range(1, 10)
@@ -51,19 +49,16 @@ def run(dim, quick=False):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--quick", action="store_true", help="B = 8 and up to three peers only")
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    measured = {"dim": args.dim, "threads": 1, "measured": now(), "versions": environment(),
-                "rows": run(args.dim, args.quick)}
+    measured = {"dim": args.dim, "threads": 1, "rows": run(args.dim, args.quick)}
     for row in measured["rows"]:
         print(f"{row['evaluation']:9} B = {row['B']:3} M = {row['M']} {1e3 * row['seconds']:10.2f} ms "
               f"{row['extra_MiB']:8.1f} MiB")
-    if args.save:
-        write_atomically(args.save, json.dumps(measured, indent=1) + "\n")
+    save(args.save, measured)
     return 0
 
 

@@ -6,8 +6,6 @@ the rounds as they are, and the share of these that the networks' own forward an
 networks can save more than the rest.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -19,10 +17,10 @@ from ..checks import positive_int
 from ..experiments.build import build
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS, Setup, with_sizes
-from ..experiments.store import environment, now, write_atomically
 from ..networks import backbones
 from . import begun, play_round
 from .round import pass_clock
+from .saving import parser_of, save
 
 SIZES_BEFORE = (800, 800, 800, 400, 400, 40)
 
@@ -48,10 +46,9 @@ def seconds(federation, round, layout):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--method", default="fedmuscle")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     positive_int("repeats", args.repeats)
     torch.set_num_threads(1)
@@ -69,10 +66,8 @@ def main(argv=None):
     for name, median in medians.items():
         print(f"{name:28} {median:6.2f} s a round   {median / medians['as it is']:.2f} times as long as it is")
     print(f"{100 * share:.0f} % of it in the networks' forward and backward passes")
-    if args.save:
-        record = {"method": args.method, "measured": now(), "versions": environment(), "seconds": rows,
-                  "ratios": {name: median / medians["as it is"] for name, median in medians.items()}, "share_of_passes": share}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"method": args.method, "seconds": rows, "share_of_passes": share,
+                     "ratios": {name: median / medians["as it is"] for name, median in medians.items()}})
     return 0
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..exchange import tuple_loss, tuple_payload
+from ..experiments.store import environment, now
 from ..losses import muscle_loss
 from .saving import parser_of, save
 
@@ -70,8 +71,8 @@ def run(dim, threads, quick=False):
 
 
 def record(dim=256, threads=1, quick=False):
-    """The rows with what they were measured at."""
-    return {"dim": dim, "threads": threads, "rows": run(dim, threads, quick)}
+    """The rows with what they were measured on, as stored in `data/results/benchmark_loss.json`."""
+    return {"dim": dim, "threads": threads, "measured": now(), "versions": environment(), "rows": run(dim, threads, quick)}
 
 
 def main(argv=None):

@@ -5,8 +5,6 @@ M, batch size B, and width d, one at a time.  Time is told apart into what clien
 does: checks, counts, draws of peers, messages.  Each case in a process of its own, so that its peak memory is its own.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,13 +20,13 @@ from ..client import Client, Training
 from ..engines.in_process import InProcess
 from ..exchange import size_of
 from ..experiments.parked import ParkedClients
-from ..experiments.store import environment, now, write_atomically
 from ..federation import Federation
 from ..methods import FedMuscle
 from ..seeds import seeded
 from ..tasks import classification
 from . import begun, play_round
 from .loss import peak_memory
+from .saving import parser_of, save
 
 VARIED = {"clients": (10, 30, 100, 300, 1000), "num_peers": (1, 5, 9), "batch_size": (8, 128), "dim": (8, 128, 256)}
 PUBLIC, STEPS, EXACT_UP_TO = 512, 8, 3
@@ -104,9 +102,8 @@ def one(clients, num_peers, batch_size, dim):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--most", type=int, default=1000, help="clients at most")
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     rows = []
     for case in cases(args.most):
@@ -116,9 +113,7 @@ def main(argv=None):
               f"{row['seconds']:8.2f} s, {row['client_seconds']:8.2f} s of it the clients'; {row['up_bytes'] / 1024:7.0f} KiB "
               f"up, {row['down_bytes'] / 1024:7.0f} down a client; the server keeps {row['server_bytes'] / 2 ** 20:6.1f} MiB",
               flush=True)
-    if args.save:
-        record = {"public_size": PUBLIC, "measured": now(), "versions": environment(), "rows": rows}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"public_size": PUBLIC, "rows": rows})
     return 0
 
 

@@ -146,7 +146,7 @@ def pixel_cross_entropy(outputs, targets):
 
 def classes(outputs):
     """The most probable class, (n, H, W) uint8: outputs of all pixels of a split would fill the memory."""
-    return outputs.max(1).indices.to(torch.uint8)            # as argmax gives, in a sixth of its time
+    return outputs.max(1).indices.to(torch.uint8)            # as argmax gives, but faster
 
 
 def accuracy(outputs, targets):

@@ -215,10 +215,11 @@ precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda s
 # ## Which peers? The paper's first open question
 #
 # With fewer peers than there are others, the server can choose. *Random* is the paper's. *Similar*: the highest kernel alignment
-# of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, the gain of a client being the
-# relative fall of its local loss, standardised over the clients of the round. All send the same representations; the bandit 4
-# bytes more. It keeps its peers for a whole round, as losses come once a round, where *random* draws for every batch; *held*
-# draws once a round and is the bandit's fair opponent. A peer that a client has not had counts as it did for others. The client with
+# of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: the highest upper confidence bound on what a peer
+# is worth to those that it serves: the relative fall of a client's local loss, without what is the client's own speed and the round's, by least squares
+# over all rounds so far (`fedmuscle_core.peers.credit`). All send the same representations; the bandit 4 bytes more. It keeps its peers for a
+# whole round, as losses come once a round, where *random* draws for every batch; *held* draws once a round and is the bandit's fair opponent.
+# The bandit learns who teaches well, not who teaches whom. The client with
 # single digits has no peer of its task: for it *task* is a random one.
 
 # %%

@@ -84,8 +84,9 @@ def test_a_bandit_learns_from_those_who_were_there_in_both_rounds():
     assert set(first) == set(CLIENTS) and found.server.memory.gains == {}
     small_fit(found, 2)
     assert found.server.memory.losses[absent] == first[absent]
-    assert {client for client, _ in found.server.memory.gains} == set(CLIENTS) - {absent}
-    assert absent not in {peer for _, peer in found.server.memory.gains}
+    falls = found.server.memory.gains["falls"]
+    assert {client for _, client, *_ in falls} == set(CLIENTS) - {absent}
+    assert absent not in {peer for _, _, peers, _ in falls for peer in peers}
 
 
 def test_with_refresh_round_an_absent_client_still_serves_what_it_uploaded_last():

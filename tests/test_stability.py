@@ -1,9 +1,20 @@
 """The solvable federation: closed forms against playing it step by step, on both sides of the limit."""
 
+import math
+
 import numpy as np
 import pytest
 
-from fedmuscle_core.analysis.stability import contraction, largest_rate, play, resting_gap, spread, squared_spread
+from fedmuscle_core.analysis.stability import (
+    contraction,
+    largest_rate,
+    play,
+    resting_gap,
+    spread,
+    squared_spread,
+    turning_curvatures,
+    turning_federation,
+)
 
 TWO = {"local_rate": 0.1, "contrastive_rate": 0.05, "local_steps": 5, "contrastive_steps": 8, "h": 0.7, "c": 1.3}
 
@@ -77,6 +88,42 @@ def test_the_tug_of_war_ends_with_the_rate():
     def moved(path):
         return np.abs(np.diff(path[:, 1] - path[:, 0]))[-1, 0]
     assert moved(falling) < 0.02 * moved(constant)
+
+
+ALONE = {"local_rate": 1e-12, "local_steps": 1, "contrastive_steps": 8}
+
+
+def test_the_curvatures_of_the_turning_federation_by_hand():
+    """Of log(1 + exp(-sqrt(2) cos w)) at 0; of InfoNCE on eight points by differences."""
+    h, c = turning_curvatures()
+    assert h == pytest.approx(math.sqrt(2) / (1 + math.exp(math.sqrt(2))))
+    angles = [math.pi * place / 4 for place in range(8)]
+
+    def loss(turn):
+        return math.log(sum(math.exp(math.cos(turn - angle) / 0.5) for angle in angles)) - math.cos(turn) / 0.5
+    assert c == pytest.approx((loss(1e-4) + loss(-1e-4) - 2 * loss(0.0)) / 1e-8, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_clients", [2, 3])
+@pytest.mark.parametrize("share", [0.1, 0.9, 0.97, 1.03])
+def test_the_real_federation_contracts_and_breaks_where_the_formula_says(num_clients, share):
+    _, c = turning_curvatures(num_clients - 1)
+    rate = share * largest_rate(c, num_clients, num_clients - 1)
+    optima = 1e-2 * np.linspace(-1, 1, num_clients)
+    path = turning_federation(optima, 1, contrastive_rate=rate, **ALONE)
+    measured = np.ptp(path[0]) / np.ptp(optima)
+    assert measured == pytest.approx(abs(contraction(rate, c * spread(num_clients, num_clients - 1), 8)), rel=0.01, abs=1e-4)
+    assert (measured < 1) == (share < 1) and path[0].mean() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_real_federation_comes_to_rest_where_the_formula_says():
+    (h, c), optima = turning_curvatures(), (-0.02, 0.02)
+    values = {"local_rate": 0.4, "local_steps": 3, "contrastive_steps": 4}
+    for share in (0.01, 0.05, 0.9):
+        rate = share * largest_rate(c)
+        path = turning_federation(optima, 30, contrastive_rate=rate, **values)
+        wanted = resting_gap(0.04, contraction(0.4, h, 3), contraction(rate, c * spread(2, 1), 4))
+        assert path[-1, 1] - path[-1, 0] == pytest.approx(wanted, rel=0.01)
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from literal import muscle_tuples
 from small_clients import CLIENTS, federation, method
 
 from fedmuscle_core.methods import METHODS, traced
@@ -19,12 +20,13 @@ def parameters(found):
 
 @pytest.mark.parametrize("refresh", ["batch", "round"])
 def test_measuring_changes_nothing(refresh):
-    runs = []
+    runs, ledgers = [], []
     for name in ("fedmuscle", "fedmuscle_traced"):
         found = federation(method(name, refresh=refresh))
         history = found.fit(3, progress=False)
         runs.append(parameters(found))
-    assert all(torch.equal(*(run[client] for run in runs)) for client in CLIENTS)
+        ledgers.append(found.ledger.table())
+    assert all(torch.equal(*(run[client] for run in runs)) for client in CLIENTS) and ledgers[0].equals(ledgers[1])
     measured = history[history["metric"].isin(NUMBERS)]
     assert len(measured) == 3 * len(CLIENTS) * len(NUMBERS) and measured["value"].notna().all()
     cosines = measured["metric"].str.endswith("cosine")
@@ -45,32 +47,29 @@ def test_drift_is_what_each_phase_moves(monkeypatch):
         assert history.loc[client.name, "drift_contrast"] == pytest.approx(moved, rel=1e-4)
 
 
-def test_gradients_are_those_of_both_losses_by_small_steps():
+def test_gradients_are_those_of_both_losses_on_the_probes_by_small_steps(monkeypatch):
     """Directional derivatives: a small step along the gradient raises the loss by step times its length."""
     found = federation(method("fedmuscle_traced"), plain=True)
-    (client, *_) = found.clients
-    kept = {}
-    gradients = traced.TracedFedMuscle.gradients
+    (client, *_), kept, measure = found.clients, {}, traced.TracedFedMuscle.measure
 
-    def note(self, one, payload, kinds, where):
-        if one is client:
-            kept.update(payload=payload, kinds=kinds, where=where)
-        return gradients(self, one, payload, kinds, where)
-    traced.TracedFedMuscle.gradients, back = note, gradients
-    try:
-        found.fit(1, progress=False)
-    finally:
-        traced.TracedFedMuscle.gradients = back
+    def note(self, one, message):
+        kept[one.name] = message
+        return measure(self, one, message)
+    monkeypatch.setattr(traced.TracedFedMuscle, "measure", note)
+    history = found.fit(2, progress=False).query("round == 2 and split == 'train' and client == 1")
+    measured = history.set_index("metric")["value"]
+    (served,) = kept[1]["payload"]
+    now = {one.name: traced.probes(one) for one in found.clients}
+    assert len(served) == 2 and all(any(torch.equal(rows, now[peer]) for peer in (2, 3, 4)) for rows in served)
     muscle, parts = found.method, list(client.network.representation.parameters())
-    measured = muscle.gradients(client, **kept)
     client.network.double().eval()
     inputs, wanted = client.data["train"].take(torch.arange(24))
 
     def value(name):
         if name == "local":
             return client.task.loss(client.network(inputs.double()), wanted)
-        anchor = F.normalize(client.network.representation(muscle.public_batch(client, kept["where"]).double()), dim=1)
-        return muscle.loss(client, anchor, tuple(part.double() for part in kept["payload"]), kept["kinds"], kept["where"])
+        anchor = F.normalize(client.network.representation(client.public.inputs.double()), dim=1)
+        return muscle_tuples(anchor, list(served.double()), muscle.tau, muscle.tau_prev).mean()
 
     slopes = {name: torch.autograd.grad(value(name), parts, materialize_grads=True) for name in ("local", "contrast")}
     for name, slope in slopes.items():
@@ -92,6 +91,7 @@ def test_who_is_absent_measures_nothing():
     contrasted = history[history["metric"] == "contrastive_loss"][["client", "round"]]
     drifted = history[history["metric"] == "drift_round"][["client", "round"]]
     assert len(drifted) < 4 * len(CLIENTS) and drifted.reset_index(drop=True).equals(contrasted.reset_index(drop=True))
+    assert len(history[history["metric"] == "gradient_cosine"]) == len(drifted)
 
 
 def test_schedules_begin_at_one_and_fall_as_they_say():

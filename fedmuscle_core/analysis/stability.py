@@ -15,11 +15,23 @@ where the contrastive phase takes (1 - rho_c) delta* away that the local phase g
 the rates goes to 0.  Where M < N - 1 peers are drawn for each step, all this holds for means over draws; a step multiplies
 the mean squared distance to the mean by more, see `squared_spread`, and rounds keep it bounded where rho_l^2 times that to
 the power of T is below 1.  Ours; we found none in the papers.
+
+`turning_federation` plays the real one, `Federation` and FedMuscle, with networks of one number, by which the formulas can be
+held against it.
 """
 
+import math
+
 import numpy as np
+import torch
+from torch import nn
 
 from ..checks import number, positive_int
+from ..client import Client, Training
+from ..federation import Federation
+from ..losses import muscle_loss
+from ..methods import FedMuscle
+from ..tasks import classification
 
 
 def contraction(rate, curvature, steps):
@@ -84,3 +96,65 @@ def play(optima, rounds, *, local_rate, contrastive_rate, local_steps, contrasti
             w = w - local_rate * h * (w - optima)
         found[-1][1] = w
     return np.array(found)
+
+
+CIRCLE = 8                                            # public samples, evenly on the unit circle
+TAUS = {"tau": 0.5, "tau_prev": 0.375}
+
+
+class Turning(nn.Module):
+    """A linear network of one number w: (B, 2) -> (B, 2), rows turned by the angle w."""
+
+    def __init__(self, angle):
+        super().__init__()
+        self.angle = nn.Parameter(torch.tensor([float(angle)]))
+
+    def forward(self, rows):
+        return turned(rows, self.angle)
+
+
+def turned(rows, angle):
+    x, y = rows.unbind(1)
+    return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], 1)
+
+
+def on_circle(*angles):
+    """(n, 2) float64 points of the unit circle."""
+    return torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles], dtype=torch.float64)
+
+
+def circle():
+    return on_circle(*(2 * math.pi * place / CIRCLE for place in range(CIRCLE)))
+
+
+def turning_curvatures(num_peers=1):
+    """(h, c) of `turning_federation`: the second derivative of the local loss in w at its least, and that of the Muscle loss
+    where all clients agree, per peer."""
+    angle, points = torch.zeros(1, dtype=torch.float64, requires_grad=True), circle()
+    losses = (classification(2).loss(turned(on_circle(-math.pi / 4), angle), torch.tensor([0])),
+              muscle_loss(turned(points, angle), [points] * num_peers, **TAUS, normalize=False) / num_peers)
+    slopes = [torch.autograd.grad(loss, angle, create_graph=True)[0] for loss in losses]
+    return tuple(torch.autograd.grad(slope, angle)[0].item() for slope in slopes)
+
+
+def turning_federation(optima, rounds, *, local_rate, contrastive_rate, local_steps, contrastive_steps):
+    """(rounds, N) the w_n at the ends of the rounds, beginning at the optima, of a `Federation` of `Turning` clients that plays
+    FedMuscle, all others as peers, by gradient descent instead of AdamW.
+
+    Public data: CIRCLE points, all of them a batch; the loss depends on differences of the w_n alone.  Private: one point,
+    which turned by a_n is best told to be of its class.  Both losses are quadratic where the w_n differ little.
+    """
+    points, label = circle().float(), torch.tensor([0])
+    clients = [Client(name, Turning(angle), nn.Identity(), classification(2), public=points,
+                      train=(on_circle(-math.pi / 4 - angle).float(), label)) for name, angle in enumerate(optima, 1)]
+    method = FedMuscle(num_peers=len(clients) - 1, batch_size=CIRCLE, contrastive_steps=contrastive_steps,
+                       contrastive_lr=contrastive_rate, **TAUS)
+    found, path = Federation(clients, method, training=Training(
+        local_epochs=local_steps, local_lr=local_rate, local_batch_size=1, min_local_steps=1)), []
+    for client in clients:
+        for name, rate in (("local_optimizer", local_rate), ("contrastive_optimizer", contrastive_rate)):
+            (flat,) = getattr(client, name).param_groups[0]["params"]
+            setattr(client, name, torch.optim.SGD([flat], lr=rate))
+    found.fit(rounds, progress=False, after_round=lambda found: path.append(
+        [client.network.representation.angle.item() for client in found.clients]))
+    return np.array(path)

@@ -23,7 +23,7 @@ def stored(tmp_path, monkeypatch):
 
 
 def test_every_setup_is_tuned_or_takes_over_what_was_tuned_for_another():
-    assert {choices.tuned_as(name) for name in SETUPS if choices.is_tuned(name)} == set(TABLED)
+    assert {setup.name for name in SETUPS if choices.is_tuned(name) for setup in choices.tuned_setups(name)} == set(TABLED)
     assert [name for name in SETUPS if not choices.is_tuned(name)] == ["paper1", "paper2", "paper_noniid"]
     own = Setup("own", [("ic10", "vit_small", 8)])
     assert choices.tuned_as(own) == "own" and not choices.is_tuned(own)
@@ -52,6 +52,7 @@ def test_the_best_validation_score_is_used(stored):
     assert profile_settings("mini", "clients12", "fedmuscle", [0])[0].method.tau == 0.5        # takes over those of Setup 1
     with pytest.raises(ValueError, match="method: got 'pairwise', expected one that was tuned for embedded1: .*'local'"):
         choices.tuned("embedded1", "pairwise")
+    assert choices.tuned("embedded1", "distilled") == {"local_lr": 2e-3}       # nothing of its own to tune
 
 
 def test_what_was_tried_on_few_seeds_is_chosen_only_where_nothing_else_was(stored, tmp_path):

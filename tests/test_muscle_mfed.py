@@ -74,18 +74,27 @@ def test_a_group_s_encoder_is_the_mean_over_its_tasks_and_no_other_client_s(monk
         assert all(equal(after[client], wanted, 1e-6) for client in pair)
 
 
-def test_without_anything_to_share_it_is_fedmuscle_that_begins_a_round_later(monkeypatch):
-    found, _ = fitted("muscle_mfed", own_architectures(), lam=0.0)
-    phase = METHODS["fedmuscle"].contrast_phase
-
-    def later(self, server, round, last=()):
-        if round > 1:
-            return (yield from phase(self, server, round, last))
-        return {}, {}, (yield list(last))
-    monkeypatch.setattr(METHODS["fedmuscle"], "contrast_phase", later)
-    alone, _ = fitted("fedmuscle", own_architectures())
+def test_without_anything_to_share_it_is_fedmuscle_with_as_many_contrastive_steps():
+    (found, history), (alone, its) = (fitted(name, own_architectures(), **changes) for name, changes in (
+        ("muscle_mfed", {"lam": 0.0}), ("fedmuscle", {})))
     ours, theirs = parameters(found), parameters(alone)
     assert all(torch.equal(ours[client], theirs[client]) for client in CLIENTS)
+    losses = [table.query("metric == 'contrastive_loss'").reset_index(drop=True)["value"] for table in (history, its)]
+    assert losses[0].equals(losses[1]) and len(losses[0]) == 3 * len(CLIENTS)
+
+
+def test_all_of_a_group_begin_alike_before_they_are_aligned(monkeypatch):
+    seen, contrast = {}, METHODS["muscle_mfed"].contrast
+
+    def note(self, client, message):
+        seen.setdefault(client.name, {name: value.clone() for name, value in client.network.encoder().state_dict().items()})
+        return contrast(self, client, message)
+    monkeypatch.setattr(METHODS["muscle_mfed"], "contrast", note)
+    found = federation(method("muscle_mfed"), two_architectures())
+    begun = states(two_architectures(), "encoder")
+    found.fit(1, progress=False)
+    assert all(equal(seen[client], begun[{"wide": 1, "narrow": 2}[KINDS[client]]]) for client in CLIENTS)
+    assert not equal(states(found.clients, "encoder")[1], begun[1])
 
 
 def test_without_a_contrastive_phase_it_is_m_fed(monkeypatch):
@@ -102,11 +111,13 @@ def test_both_exchanges_are_counted_and_nothing_else(refresh):
     parts = {name: fitted(name, two_architectures(), **changes)[0].ledger for name, changes in (
         ("fedmuscle", {"refresh": refresh}), ("mfed_per_architecture", {}))}
     for client in CLIENTS:
-        assert found.ledger.total(1, client) == parts["mfed_per_architecture"].total(1, client)
+        begin = parts["mfed_per_architecture"].total(1, client)               # down, before the first contrastive phase, too
+        both = sum(ledger.total(2, client) for ledger in parts.values())
+        assert found.ledger.total(1, client) == begin + both
         for round in (2, 3):
             assert found.ledger.total(round, client) == sum(ledger.total(round, client) for ledger in parts.values()) > 0
     contrasted = history.query("metric == 'contrastive_loss'")
-    assert set(contrasted["round"]) == {2, 3} and contrasted["value"].gt(0).all()
+    assert set(contrasted["round"]) == {1, 2, 3} and contrasted["value"].gt(0).all()
 
 
 def test_clients_of_one_architecture_must_have_one_decoder_a_task():

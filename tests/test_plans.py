@@ -1,6 +1,8 @@
 from collections import Counter
 
 from fedmuscle_core.experiments import ablations, plans
+from fedmuscle_core.experiments.profiles import profile_settings
+from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import NOTEBOOKS
 
 
@@ -57,6 +59,18 @@ def test_m_feds_tables_have_every_method_and_their_checks_use_the_same_runs():
                        and settings.dirichlet is None).values()) == 10                                  # of the claims
     checks = set(plans.notebook_14("mini"))
     assert dense < checks and {settings.setup.name for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks8"}
+
+
+def test_what_is_asked_of_schedules_and_servers_is_no_more_than_is_read(monkeypatch):
+    monkeypatch.setattr(ablations, "tuned_runs", lambda profile, method, seeds=None, setup="", **changes: profile_settings(
+        profile, setup, METHODS[method](), [0]))
+    found = [key for key, method in ablations.by_rate_and_schedule("mini") if method == "fedmuscle_traced"]
+    assert found == [(1.0, "constant"), (3.0, "constant"), (0.1, "constant"), (1.0, "cosine"), (3.0, "cosine"), (1.0, "sqrt"),
+                     (3.0, "sqrt")]
+    assert max(ablations.RATE_FACTORS) in {key[0] for key, _ in ablations.by_rate_and_schedule("quick") if key}
+    servers = [(settings.setup.name, settings.method.name) for settings in plans.notebook_18("mini")]
+    assert [method for setup, method in servers if setup == "creamfl"] == list(ablations.SERVER_METHODS)
+    assert [method for setup, method in servers if setup == "creamfl35"] == ["local", "creamfl", "creamfl_muscle"]
 
 
 def test_real_photos_are_planned_for_those_who_have_them(monkeypatch):

@@ -18,8 +18,11 @@ HEATED = TABLE[TABLE["by"] == CHOSEN_BY]
 TUNED = [key for key, _ in HEATED.assign(public_domain=HEATED["public_domain"].fillna("")).groupby(["setup", "public_domain"])]
 
 
-def test_every_method_has_a_grid_of_twelve():
-    assert {name: len(tuning.configurations(name)) for name in METHODS} == dict.fromkeys(METHODS, 12)
+def test_every_method_has_a_grid_of_twelve_but_one_that_has_what_was_chosen_for_local():
+    assert {name: len(tuning.configurations(name)) for name in METHODS} == dict.fromkeys(METHODS, 12) | {"distilled": 1}
+    assert tuning.tuned_methods("creamfl") == tuning.tuned_methods("creamfl_photos") == ("creamfl", "creamfl_muscle")
+    for name in ("foundation2", "foundation_mixed"):
+        assert set(tuning.tuned_methods("foundation1")) - set(tuning.tuned_methods(name)) == {"fedmuscle_views"}
     assert set(tuning.tuned_methods("embedded1")) == set(of_group("aligning")) - {"local"}
     assert set(tuning.tuned_methods("mfed_dense")) >= {"fedavg", "mfed", "fedmuscle"}
 
@@ -138,6 +141,38 @@ def test_the_better_third_meets_the_second_seed_and_the_better_two_the_third(sma
     several = [(values["eta"], values["batch_size"], count) for method, values, count in asked if method == "fedhenn"]
     assert len(several) == 12 + 4 + 2 and [count for *_, count in several] == [1] * 12 + [2] * 4 + [3] * 2
     assert {eta for eta, _, count in several if count == 3} == {1.0} and tuned("tiny", "fedhenn")["batch_size"] == 16
+
+
+def test_a_method_that_follows_another_comes_after_it_and_has_its_choice(small, asked):
+    asked.score = lambda method, values: -abs(values.get("tau", 0.5) - 0.5) - values.get("lam", 0) / 100
+    tuning.tune(small, ("muscle_mfed", "fedmuscle"), progress=False)
+    methods = [method for method, *_ in asked]
+    assert list(dict.fromkeys(methods)) == ["local", "fedmuscle", "muscle_mfed"] and methods.index("muscle_mfed") == len(
+        methods) - methods[::-1].index("fedmuscle")
+    both = [(values, count) for method, values, count in asked if method == "muscle_mfed"]
+    assert [count for _, count in both[:18]] == [1] * 12 + [2] * 4 + [3] * 2
+    assert {(values["tau"], values["tau_prev"]) for values, _ in both} == {(0.5, 0.375)}
+    assert {values["local_lr"] for values, _ in both} == {5e-4, 1e-3} and len({values["lam"] for values, _ in both[:18]}) == 3
+    asked.clear()
+    tuning.tune(small, ("muscle_mfed",), progress=False)                      # what it follows was tuned before
+    assert {values["tau"] for method, values, _ in asked if method == "muscle_mfed"} == {0.5}
+
+
+def test_a_setup_that_takes_over_what_was_tuned_for_another_tunes_its_own_methods_alone(small, asked, monkeypatch):
+    monkeypatch.setitem(SETUPS, "tiny", small)
+    asked.score = lambda method, values: -abs(values.get("tau", 0.2) - 0.2) - abs(values["local_lr"] - 1e-3)
+    own = dataclasses.replace(small, name="tiny_again", tuned_as="tiny", tunes=("muscle_mfed",))
+    tuning.tune(small, ("fedmuscle", "simclr"), progress=False)
+    assert choices.tuned_setups(own) == [small]
+    asked.clear()
+    table = tuning.tune(own, progress=False)
+    assert {method for method, *_ in asked} == {"muscle_mfed"} == set(table["method"])
+    assert choices.tuned_setups(own) == [small, own] and choices.tuned_setups(small) == [small]
+    for method in ("local", "fedmuscle", "simclr"):
+        assert tuned(own, method) == tuned("tiny", method)
+    assert tuned(own, "muscle_mfed")["tau"] == tuned(own, "fedmuscle")["tau"] == 0.2
+    assert choices.methods_tried(own) == {"local", "fedmuscle", "simclr", "muscle_mfed"}
+    assert choices.tuned_for(own) == [("single", None)]
 
 
 def test_an_end_of_the_grid_is_gone_beyond_twice(small, asked):

@@ -16,14 +16,13 @@ from tqdm.auto import tqdm
 
 from ..checks import positive_int
 from ..experiments import shadows, to_keep, tuning
-from ..experiments.choices import path_to_write, tuned_for
+from ..experiments.choices import path_to_write, tuned_for, tuned_setups
 from ..experiments.forecast import as_text, estimate
 from ..experiments.forecast import report as forecast
 from ..experiments.plans import NOTEBOOKS_OF, PLANS
 from ..experiments.processes import affordable, in_processes
 from ..experiments.profiles import check_profile
 from ..experiments.runs import RECOMPUTE_BEFORE, can_run, missing_runs, sweep
-from ..experiments.setups import setup_named
 from ..experiments.store import check_writable, compact, now, stored_runs, write_atomically
 from ..paths import COMMITTED, NOTEBOOKS, results, runs, written_beside
 from .kernels import execute
@@ -60,7 +59,7 @@ def from_nothing(profile, wanted, workers=1):
     """One line: how long all of `wanted` takes, of COMMITTED profiles with their tuning, by the times of stored runs."""
     runs, tuned, count = set(wanted), 0.0, 0
     if profile in COMMITTED:
-        names = {settings.setup.tuned_as or settings.setup.name for settings in runs}
+        names = {setup.name for settings in runs for setup in tuned_setups(settings.setup)}
         seconds = [record["wall_seconds"] for record, _ in stored_runs(tuning.FOLDER) if record["settings"]["setup"] in names]
         tuned, count = sum(seconds) / workers, len(seconds)
     return (f"from nothing: {count} runs of the tuning, about {as_text(tuned)}, then {len(runs)} runs, about "
@@ -139,8 +138,8 @@ def compute(profile, numbers, seeds=None, workers=1, force=False):
     if force and profile != "paper":
         print(from_nothing(profile, wanted, workers))
     if force and profile in COMMITTED:
-        for setup in sorted({setup_named(settings.setup.tuned_as or settings.setup) for settings in wanted},
-                            key=lambda setup: setup.name):
+        for setup in sorted({setup for settings in wanted for setup in tuned_setups(settings.setup)},
+                            key=lambda setup: (bool(setup.tuned_as), setup.name)):
             for domain, methods in tuned_for(setup):
                 print(f"tuning {setup.name} with {domain} -> {path_to_write()}")
                 tuning.tune(setup, methods, domain, workers)

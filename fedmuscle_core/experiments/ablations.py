@@ -45,12 +45,14 @@ GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 32
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
-RATE_FACTORS = (1.0, 0.1, 3.0)                        # of the tuned contrastive rate
+RATE_FACTORS = (1.0, 3.0, 0.1)                        # of the tuned contrastive rate
+FALLING_FACTORS = RATE_FACTORS[:2]                    # with schedules that fall
 SCHEDULES = ("constant", "cosine", "sqrt")
 PHASES = ({}, {"contrastive_steps": 48}, {"local_epochs": 4, "min_local_steps": 40})
 BOTH = {"both12": ("local", "fedmuscle", "mfed_per_architecture", "muscle_mfed"),       # {setup: methods}
         "mfed_dense": ("local", "fedmuscle", "mfed", "muscle_mfed")}
 SERVER_METHODS = ("local", "distilled", "creamfl", "creamfl_muscle")
+CROWD_METHODS = ("local", "creamfl", "creamfl_muscle")                   # with as many clients as in the paper
 IN_QUICK = {"clients24": "clients12", "creamfl35": "creamfl"}             # fewer clients where all must run in minutes
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
@@ -284,10 +286,14 @@ def by_size(profile, seeds=None):
     return by_setup(profile, SIZES, seeds, most=FEW)
 
 
-def by_server(profile, seeds=None, setup="creamfl"):
+def by_server(profile, seeds=None, setup="creamfl", methods=SERVER_METHODS):
     """What trains the server's own model: the public pairs alone, or the clients as well."""
-    return {(setup, method): tuned_runs(profile, method, seeds, setup)
-            for method in SERVER_METHODS}
+    return {(setup, method): tuned_runs(profile, method, seeds, setup) for method in methods}
+
+
+def by_crowd(profile, seeds=None):
+    """Likewise with as many clients as in the paper."""
+    return by_server(profile, seeds, sized(profile, "creamfl35"), CROWD_METHODS)
 
 
 def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
@@ -301,7 +307,7 @@ def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
         runs |= {((factor, schedule), "fedmuscle_traced"): [
             settings.replace(method="fedmuscle_traced", schedule=schedule,
                              contrastive_lr=float(f"{factor * settings.method.contrastive_lr / mean:.6g}"))
-            for settings in tuned] for factor in some(profile, RATE_FACTORS)}
+            for settings in tuned] for factor in some(profile, RATE_FACTORS if schedule == "constant" else FALLING_FACTORS)}
     return runs
 
 

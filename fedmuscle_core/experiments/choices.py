@@ -2,15 +2,15 @@
 
 Its columns: setup, public_domain (none for methods that read none), method, fields of the settings, seeds, by, what the score
 is ("log-odds", or "delta", of older versions), score.  The table that comes with the package is `tuned.csv`; new rows go below
-the runs folder, and count first, unless `paths.commits`.  A setup is given, or named; it has the rows of the setup that it is
-`tuned_as`.
+the runs folder, and count first, unless `paths.commits`.  A setup is given, or named; it has rows of its own, and of methods
+without any those of the setup that it is `tuned_as`.  A method without a `grid` has what was chosen for Local.
 """
 
 import math
 
 import pandas as pd
 
-from ..methods import METHODS
+from ..methods import METHODS, Local
 from ..paths import TUNED, commits, runs
 from .settings import Settings
 from .setups import SETUPS, setup_named
@@ -59,6 +59,13 @@ def tuned_as(setup):
     return setup.tuned_as or setup.name
 
 
+def tuned_setups(setup):
+    """[`Setup`] of all whose rows `setup` has, the one that it is tuned as first."""
+    setup, table = setup_named(setup), read_all()
+    own = not setup.tuned_as or table is not None and (table["setup"] == setup.name).any()
+    return [setup_named(setup.tuned_as)] * bool(setup.tuned_as) + [setup] * bool(own)
+
+
 def domain_of(setup):
     """Public domain of a setup where none is named."""
     return setup_named(setup).settings.get("public_domain", Settings.public_domain)
@@ -67,7 +74,12 @@ def domain_of(setup):
 def is_tuned(setup):
     """Whether there are rows for the setup; without them, methods have their defaults."""
     table = read_all()
-    return table is not None and bool((table["setup"] == _table_name(setup)).any())
+    return table is not None and not _rows(table, setup).empty
+
+
+def _rows(table, setup):
+    own = table["setup"] == (setup if isinstance(setup, str) else setup.name)
+    return table[own | (table["setup"] == _table_name(setup)) & ~table["method"].isin(table[own]["method"])]
 
 
 def _table_name(setup):
@@ -80,7 +92,7 @@ def read_table(setup):
     Raises ValueError naming the file where they are gone from the package.
     """
     name, table = _table_name(setup), read_all()
-    rows = None if table is None else table[table["setup"] == name]
+    rows = None if table is None else _rows(table, setup)
     if rows is None or rows.empty:
         if name in SETUPS and name not in AT_DEFAULTS:
             raise ValueError(f"{TUNED}: got no rows of {name}, expected those that come with the package; "
@@ -91,7 +103,8 @@ def read_table(setup):
 
 
 def tuned(setup, method, **fixed):
-    """{field: value} of the best settings of `method` in the rows of a setup; {} where it was not tuned.
+    """{field: value} of the best settings of `method` in the rows of a setup, or of Local where the method has no grid; {} where
+    the setup was not tuned.
 
     fixed: values of the run's settings.  Among the rows that have them, where any does: of the public domain, and e.g. tau=0.2;
     of those the best that were tried on most seeds.
@@ -100,7 +113,7 @@ def tuned(setup, method, **fixed):
     scores = read_table(setup)
     if scores is None:
         return {}
-    rows = scores[scores["method"] == method]
+    rows = scores[scores["method"] == (method if method not in METHODS or METHODS[method].grid else Local.name)]
     if rows.empty:
         known, name = sorted(scores["method"].unique()), setup if isinstance(setup, str) else setup.name
         raise ValueError(f"method: got {method!r}, expected one that was tuned for {name}: {known}")
@@ -142,6 +155,7 @@ def methods_tried(setup):
 def tuned_for(setup):
     """[(public domain, names of methods)] that a setup was tuned for, its own domain first, with None: all of its methods."""
     table, own = read_table(setup), domain_of(setup)
+    table = None if table is None else table[table["setup"] == (setup if isinstance(setup, str) else setup.name)]
     rows = [] if table is None else table[table["public_domain"].notna() & (table["public_domain"] != own)]
     others = {} if table is None else rows.groupby("public_domain")["method"].unique()
     return [(own, None), *((domain, sorted(methods)) for domain, methods in dict(others).items())]

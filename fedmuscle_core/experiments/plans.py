@@ -165,8 +165,7 @@ def notebook_18(profile, seeds=None):
     """CreamFL with few clients and with the paper's number; in profile "foundation", on photos."""
     if profile == "foundation":
         return ablations.flat(ablations.by_server(profile, seeds, "creamfl_photos"))
-    return ablations.flat(ablations.by_server(profile, seeds), ablations.by_server(
-        profile, seeds, ablations.sized(profile, "creamfl35")))
+    return ablations.flat(ablations.by_server(profile, seeds), ablations.by_crowd(profile, seeds))
 
 
 def notebook_20(profile, seeds=None):

@@ -1,10 +1,11 @@
 """Tuning with the same budget for every method, on validation samples and seeds of its own:
 `python -m fedmuscle_core.experiments.tuning`.
 
-Twelve configurations a method, all combinations of its `grid`, in three heats: all on the first tuning seed, the better third
-on the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more values of a field,
-the next value beyond is tried on all seeds, if settings accept it, up to EXTENSIONS times a method.  Local comes first; every
-method then has its choice of what the method's own grid leaves open.
+Twelve configurations a method that has a `grid`, all combinations of it, in three heats: all on the first tuning seed, the
+better third on the second as well, the better two on the third.  Where the one chosen lies at an end of the three or more
+values of a field, the next value beyond is tried on all seeds, if settings accept it, up to EXTENSIONS times a method.  Local
+comes first, unless the setup takes it over from another; every method then has its choice of what the method's own grid leaves
+open, and comes after those whose choice it `follows`.
 
 A configuration's score is the mean over clients and seeds of the change in log-odds of the best validation score over rounds
 against that of tuned Local (of Local itself: at its defaults); -inf where a run diverged.  Chosen is the best of those with
@@ -24,7 +25,7 @@ from ..methods import METHODS, Local, method_named, of_group
 from ..methods.sharing import Sharing
 from ..paths import results
 from .build import check
-from .choices import CHOSEN_BY, domain_of, path_to_write, read, tried_fields
+from .choices import CHOSEN_BY, domain_of, path_to_write, read, tried_fields, tuned
 from .forecast import as_text, estimate
 from .processes import affordable, stoppable
 from .runs import missing_runs, sweep
@@ -50,24 +51,37 @@ def tune(setup, methods=None, public_domain=None, workers=1, progress=True):
     check_writable(path_to_write().parent)
 
     def race(wanted, reference):
-        if progress:
+        if progress and wanted:
             print(forecast(setup, wanted, domain, workers))
         return compete(setup, wanted, domain, reference, workers, progress)
 
-    sweep(settings_for(setup, Local.name, {}, domain, setup.tuning_seeds), FOLDER, workers, progress)
-    local = race({Local.name: configurations(Local.name)}, None)
-    shared = best(local, Local.name)
+    if setup.tuned_as:
+        rows, shared = [], tuned(setup, Local.name)
+    else:
+        sweep(settings_for(setup, Local.name, {}, domain, setup.tuning_seeds), FOLDER, workers, progress)
+        rows = race({Local.name: configurations(Local.name)}, None)
+        shared = best(rows, Local.name)
     if shared is None:
         raise ValueError(f"tuning: {Local.name!r} diverged with all settings that were tried, expected one that did not")
     reference = histories(setup, Local.name, shared, domain)
-    rows = local + race({method: configurations(method, shared) for method in methods}, reference)
+    first, then = ([method for method in methods if bool(METHODS[method].follows) == later] for later in (False, True))
+    rows += race({method: configurations(method, shared) for method in first}, reference)
+    if then and rows:
+        write_rows(setup, domain, rows)
+    rows += race({method: configurations(method, shared | followed(setup, method, domain)) for method in then}, reference)
     return write_rows(setup, domain, rows)
 
 
 def tuned_methods(setup):
     """Names of the methods that are tuned for a setup, Local left out."""
     tunes = setup_named(setup).tunes
-    return tuple(name for name in (of_group(tunes) if isinstance(tunes, str) else tunes) if name != Local.name)
+    return tuple(name for name in (of_group(tunes) if isinstance(tunes, str) else tunes)
+                 if name != Local.name and method_named(name).grid)
+
+
+def followed(setup, method, domain):
+    """{field: value} that a method has of those that were tuned before."""
+    return {field: tuned(setup, other, public_domain=domain)[field] for field, other in METHODS[method].follows.items()}
 
 
 def configurations(method, shared=None):

@@ -2,8 +2,9 @@
 
 M-Fed needs one encoder architecture.  Where clients have several, those of one are a group with an encoder of its own, and each
 task within it a decoder (`MFedPerArchitecture`).  Between groups nothing can be averaged, but representations of public samples
-can be compared: `MuscleMFed` opens every round but the first, in which all of a group begin alike, with the contrastive phase
-of FedMuscle over all clients, then averages and trains as M-Fed does.  Our choice: neither paper combines them.
+can be compared: `MuscleMFed` opens every round with the contrastive phase of FedMuscle over all clients, then averages and
+trains as M-Fed does.  Before the first, all of a group take over the encoder and the decoders that M-Fed begins with: averages
+of networks that never were alike mean nothing.  Our choice: neither paper combines them.
 """
 
 import hashlib
@@ -11,10 +12,11 @@ import json
 from dataclasses import dataclass
 
 from ..aggregation import mean_over_tasks, mean_per_task
+from ..exchange import Stage, expect
 from .contrastive import PeerMemory
 from .fedmuscle import FedMuscle
 from .mfed import MFed
-from .sharing import ServerParameters
+from .sharing import RATES, ServerParameters, flattened, of_part
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class MuscleMFed(MFedPerArchitecture, FedMuscle):
     name, label, colour = "muscle_mfed", "FedMuscle with M-Fed", "#6d28d9"
     exchanges = "representations as in FedMuscle, parameters as in M-Fed"
     needs = "public data; several clients of an architecture; a server that relays and averages"
-    grid = {"contrastive_lr": (3e-4, 1e-3), "tau": (0.2, 0.5), "lam": (0.3, 1.0, 3.0)}
+    grid = {"local_lr": RATES[1:3], "contrastive_lr": (3e-4, 1e-3), "lam": (0.3, 1.0, 3.0)}
+    follows = {"tau": "fedmuscle"}
     sometimes = ("contrastive_loss",)
 
     def __post_init__(self):
@@ -85,11 +88,23 @@ class MuscleMFed(MFedPerArchitecture, FedMuscle):
         return BothMemories()
 
     def opening(self, server, round):
-        return FedMuscle.opening(self, server, round) if round > 1 else None
+        return FedMuscle.opening(self, server, round)
 
     def play(self, server, round):
-        losses = {}
-        if round > 1:
-            losses, _, _ = yield from self.contrast_phase(server, round)
-        found = yield from MFedPerArchitecture.play(self, server, round)
+        if round == 1:
+            yield self.beginning(server)
+        losses, _, _ = yield from self.contrast_phase(server, round)
+        yield from self.gather(server, round)
+        found = yield from self.train_all(server, round)
         return {"contrastive_loss": losses, **found}
+
+    def beginning(self, server):
+        """The stage in which the clients that take part in the first round take over what the server begins with."""
+        groups = self.decoder_groups(server.cards)
+        return Stage("begin", server.present(1), lambda client: flattened(server.memory.state_for(client, groups[client])),
+                     lambda client, reply: expect(reply, {}))
+
+    def begin(self, client, message):
+        for part in ("encoder", "decoder"):
+            getattr(client.network, part)().load_state_dict(of_part(message, part))
+        return {}

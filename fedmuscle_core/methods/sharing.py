@@ -129,6 +129,10 @@ class Sharing(Method):
         """One round.  Returns the local loss and the encoders' gradients, see `gradient_agreement`."""
         if round > 1:
             yield from self.gather(server, round)
+        return (yield from self.train_all(server, round))
+
+    def train_all(self, server, round):
+        """Clients take over what the server has and train locally; returns as `play`."""
         memory, groups, present = server.memory, self.decoder_groups(server.cards), server.present(round)
 
         def message_of(client):

@@ -134,6 +134,19 @@ def test_published_ranks_of_m_fed_stand_beside_ours():
     assert table["agrees?"].to_dict() == {"semseg": "yes", "edges": "not shown"}
 
 
+def test_recalls_of_creamfl_stand_beside_ours_one_row_a_direction():
+    rows = pd.DataFrame([{"method": method, "seed": seed, **{f"{way} R@{rank}": 10.0 * rank + seed for way in ("i2t", "t2i")
+                                                             for rank in (1, 5, 10)}}
+                         for method in ("local", "creamfl") for seed in (0, 1, 2)])
+    table = beside_paper.creamfl_beside(rows)
+    assert table["R@1: published"].tolist() == [24.78, 17.72, 24.48, 17.96, 25.50, 18.20]
+    assert set(table["R@5: published"]) == {"not found"} == set(table["R@10: published"])
+    assert table.loc[("CreamFL", "text to image"), "R@5: ours"].startswith("51.0 [48.5")
+    assert set(table.loc["CreamFL with Muscle", "R@1: ours"]) == {"-"}
+    means = beside_paper.creamfl_recalls()["R@1"].groupby("method").mean()
+    assert means["creamfl"] - means["local"] == pytest.approx(-0.03)
+
+
 def test_ours_says_untuned_where_nobody_tuned_the_setup():
     runs = history({"fedmuscle": 5.0, "gramian": 2.0, "cofed": 1.0, "mfed": 3.0}, clients=10)
     measured = pd.DataFrame([{"method": "fedmuscle", "value": 1, "seed": 0, "delta": 16.0}])

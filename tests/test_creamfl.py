@@ -8,6 +8,7 @@ import pytest
 import tiny_world
 import torch
 import torch.nn.functional as F
+from literal import info_nce_loops, muscle_tuples
 from rounds import equal, states
 from torch import nn
 
@@ -143,6 +144,85 @@ def test_the_intra_modal_term_by_loops_and_where_it_pulls():
     z.requires_grad_()
     (slope,) = torch.autograd.grad(intra(z, own, before, 0.2), z)
     assert ((slope * own).sum(1) < (slope * before).sum(1)).all()             # downhill is towards the server's
+
+
+def inter_and_intra(z, own, other, before, tau):
+    """L_inter + L_intra of rows of unit length, one number at a time."""
+    def dot(x, y):
+        return sum(float(one * two) for one, two in zip(x, y, strict=True)) / tau
+
+    total = 0.0
+    for k in range(len(z)):
+        inter = math.log(sum(math.exp(dot(z[k], other[place])) for place in range(len(z)))) - dot(z[k], other[k])
+        near, far = math.exp(dot(z[k], own[k])), math.exp(dot(z[k], before[k]))
+        total += (inter - math.log(near / (near + far))) / len(z)
+    return total
+
+
+def test_the_terms_of_a_client_by_loops():
+    z, own, other, before = (units(6, name) for name in ("z", "own", "other", "before"))
+    assert CreamFL(tau=0.3).terms(z, own, other, before).item() == pytest.approx(inter_and_intra(z, own, other, before, 0.3))
+    assert info_nce(z, other, tau=0.3, normalize=False).item() == pytest.approx(info_nce_loops(z, other, 0.3).mean().item())
+
+
+@pytest.mark.parametrize("tau_prev", [0.1, 0.2, 0.3])
+def test_with_muscle_they_are_the_loss_over_all_tuples_of_an_image_and_a_text(tau_prev):
+    z, own, other, before = (units(5, name) for name in ("z", "own", "other", "before"))
+    found = CreamFLMuscle(tau=0.3, tau_prev=tau_prev).terms(z, own, other, before)
+    assert found.item() == pytest.approx(muscle_tuples(z, [own, other], 0.3, tau_prev).mean().item())
+    plain = (info_nce(z, own, tau=0.3) + info_nce(z, other, tau=0.3)).item()
+    assert (found.item() == pytest.approx(plain)) == (tau_prev == 0.3)
+
+
+def stepped(parameters, loss, rate):
+    """The first step of AdamW of usual values, by its formula: decay, then the gradient over its own size."""
+    slopes = torch.autograd.grad(loss, parameters)
+    return [value * (1 - rate * 0.01) - rate * slope / (slope.abs() + 1e-8)
+            for value, slope in zip(parameters, slopes, strict=True)]
+
+
+ONE_STEP = {"tau": 0.3, "batch_size": PUBLIC, "contrastive_lr": 1e-3, "contrastive_steps": 1}
+
+
+@pytest.mark.parametrize(("method", "literal"), [
+    (CreamFL(**ONE_STEP), lambda *rows: inter_and_intra(*rows, 0.3)),
+    (CreamFLMuscle(tau_prev=0.2, **ONE_STEP), lambda z, own, other, _: muscle_tuples(z, [own, other], 0.3, 0.2).mean().item()),
+], ids=["creamfl", "with muscle"])
+def test_a_client_of_both_steps_on_the_terms_of_both_modalities(monkeypatch, method, literal):
+    """One step on all pairs: the loss that it tells by loops, the parameters after it by AdamW's formula."""
+    monkeypatch.setattr(creamfl, "local_phase", lambda client, round: 0.0)
+    (played,), one = [each for each in federation(method).clients if each.name == 5], client(5, "both")
+    sent = {name: units(PUBLIC, "served", name).float() for name in creamfl.OTHER}
+    before, z = creamfl.represented(one), dict(zip(creamfl.OTHER, one.network(one.public.inputs).chunk(2, 1), strict=True))
+    rows = [(z[name], sent[name], sent[other], before[name]) for name, other in creamfl.OTHER.items()]
+    wanted = stepped(list(one.network.representation.parameters()), sum(method.terms(*several) for several in rows), 1e-3)
+    reply = method.learn(played, {"round": 1, "rounds": 1, **sent})
+    by_hand = sum(literal(*(part.double() for part in several)) for several in rows)
+    assert reply["contrastive_loss"] == pytest.approx(by_hand, rel=1e-5)
+    for value, after in zip(wanted, played.network.representation.parameters(), strict=True):
+        assert torch.allclose(value, after, atol=1e-6)
+
+
+@pytest.mark.parametrize("wanted", [("image", "text"), ("text",)])
+def test_a_step_of_distillation_by_hand(wanted):
+    """L_retrieval + kd (|g^image - aggregate^image|^2 + the same of texts), means over the batch; what nobody sent is left
+    out."""
+    kd, tau = 0.7, retrieval(DIM).loss.tau
+    training = Training(local_lr=1e-2, local_batch_size=PUBLIC, min_local_steps=1)
+    found = Federation([client(*one) for one in KINDS.items()], CreamFL(kd=kd, **SMALL), training=training)
+    (centre, *_) = found.clients
+    message = {"round": 1, **{name: units(PUBLIC, "aggregate", name).float() for name in wanted}}
+    g = dict(zip(creamfl.OTHER, centre.network(centre.data["train"].inputs).chunk(2, 1), strict=True))
+    contrast = sum(info_nce_loops(g[name], g[other], tau).mean() for name, other in creamfl.OTHER.items()) / 2
+    apart = sum(sum((one - other) ** 2 for one, other in zip(g[name][k], message[name][k], strict=True))
+                for name in wanted for k in range(PUBLIC)) / PUBLIC
+    parameters = list(centre.network.representation.parameters())
+    after = stepped(parameters, contrast + kd * apart, 1e-2)
+    reply = found.method.distil(centre, message)
+    assert reply["distance"] == pytest.approx(apart.item(), rel=1e-5)
+    assert reply["local_loss"] == pytest.approx((contrast + kd * apart).item(), rel=1e-5)
+    for value, now in zip(after, parameters, strict=True):
+        assert torch.allclose(value, now, atol=1e-5)
 
 
 def test_with_one_temperature_muscle_is_the_sum_over_both_modalities_of_the_server():

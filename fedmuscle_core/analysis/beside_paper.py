@@ -182,6 +182,28 @@ def costs_beside(batch_sizes, dim):
     return pd.DataFrame(rows)
 
 
+def creamfl_recalls():
+    """The published recalls of CreamFL's server, in percent: a table over (method, way), "i2t" or "t2i", with column "R@1"."""
+    names = {"local": "local", "creamfl": "creamfl", "creamfl_muscle": "creamfl+muscle"}
+    found = {(method, way): {"R@1": published_value(table="creamfl", method=name, quantity=f"{way}_recall_at_1")}
+             for method, name in names.items() for way in ("i2t", "t2i")}
+    return pd.DataFrame(found).T.rename_axis(["method", "way"])
+
+
+def creamfl_beside(rows):
+    """Recalls of the server's model, published beside ours, as text: one row a method and direction.  rows: as from
+    `retrieval.recall_rows`."""
+    directions, table = {"i2t": "image to text", "t2i": "text to image"}, []
+    for (method, way), paper in creamfl_recalls().iterrows():
+        ours = rows[rows["method"] == method]
+        row = {"method": METHODS[method].label, "direction": directions[way]}
+        for rank in (1, 5, 10):
+            row[f"R@{rank}: published"] = paper.get(f"R@{rank}", "not found")
+            row[f"R@{rank}: ours"] = interval_text(mean_interval(ours[f"{way} R@{rank}"]), signed=False) if len(ours) else "-"
+        table.append(row)
+    return pd.DataFrame(table).set_index(["method", "direction"])
+
+
 def mfed_beside(history):
     """The published ranks and gain of M-Fed beside ours, as text: one row a task.
 

@@ -127,7 +127,8 @@ def test_where_peers_do_not_matter_the_bandit_holds_on_to_none():
 def test_credit_by_normal_equations_written_out():
     """Least squares of all effects at once, penalised as the docstring says, by a solver that does not know about parts."""
     gains, falls = {}, []
-    played = ({1: [2, 3], 2: [3, 4], 3: [1, 4], 4: [1, 2]}, {1: [4, 2], 2: [1, 3], 4: [3, 1]}, {1: [3, 4], 2: [4, 1], 3: [2, 1]})
+    played = ({1: [2, 3], 2: [3, 4], 3: [1, 4], 4: [1, 2]}, {1: [4, 2], 2: [1, 3], 4: [3, 1]},
+              {1: [3, 4], 2: [4, 1], 3: [2, 1]})
     for round, used in enumerate(played):
         now = {client: 0.1 * client - 0.05 * round * len(peers) + 0.02 * peers[0] ** 2 for client, peers in used.items()}
         falls += [(round, client, used[client], fall) for client, fall in now.items()]

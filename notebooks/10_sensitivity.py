@@ -60,7 +60,7 @@ results_of = {factor: sweep_groups(ablations.by_factor(profile, factor, seeds), 
               for factor in ablations.factors(profile)}
 measured = {factor: effects.measure(groups) for factor, groups in results_of.items()}
 pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
-    ["value", "Delta (%)", "minus tuned (log-odds)", "shown", "seeds"], axis=1)
+    ["value", "Delta (%)", "fair gain (log-odds)", "minus tuned (log-odds)", "shown", "seeds"], axis=1)
     for factor, table in measured.items()}, names=["factor", ""]).droplevel(1)
 
 # %%

@@ -199,7 +199,7 @@ pd.concat({METHODS[method].label: effects.effect_table(peers, 3, "M", method) fo
 chosen = ablations.tuned_runs(used, "fedmuscle", seeds, "foundation1")[0].flat()
 factors = {field: effects.measure({key: stored(wanted, folder) for key, wanted in ablations.by_value(
     used, "foundation1", field, values, seeds).items()}) for field, values in ablations.FOUNDATION_FACTORS.items()}
-pd.concat({field: effects.effect_table(table, chosen[field]).set_axis(["value", "Delta (%)", "minus tuned (log-odds)", "shown", "seeds"], axis=1)
+pd.concat({field: effects.effect_table(table, chosen[field]).set_axis(["value", "Delta (%)", "fair gain (log-odds)", "minus tuned (log-odds)", "shown", "seeds"], axis=1)
            for field, table in factors.items()}, names=["factor", ""]).droplevel(1)
 
 # %% [markdown]

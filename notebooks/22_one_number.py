@@ -23,8 +23,8 @@
 # G = - \log \frac{1}{N} \sum_n e^{-g_n} .$$
 #
 # The last one, the *fair gain*, is our proposal: $e^{-g_n}$ is how many times the odds of a failure are what training alone gives, and $G$
-# is the mean of these factors, as log-odds again. The first three are common; here they are asked the same questions, and then put to the main
-# tables of this companion.
+# is the mean of these factors, as log-odds again. The first three are common; here they are asked the same questions, and then put to all stored
+# runs of this companion.
 
 # %% tags=["parameters"]
 profile: str = "mini"  # the stored runs of "mini" and "foundation" are shown in every profile
@@ -44,19 +44,18 @@ import pandas as pd
 from scipy.special import logit
 from scipy.stats import kendalltau
 
-from fedmuscle_core.analysis import lessons, plots, tables
+from fedmuscle_core.analysis import lessons, plots, rankings, tables
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.statistics import (
-    EFFECT,
     NUMBERS,
+    RISES,
     client_weights,
     fair_mean,
     final_scores,
     finished,
     flips,
     overall_numbers,
-    verdict,
 )
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.paths import results
@@ -103,33 +102,43 @@ asked.round(2)
 # $\min_n g_n \le G \le \min(\bar g, \min_n g_n + \log N)$, and where all stand alike, one client, however far it rises, adds at most
 # $\log \frac{N}{N-1}$.
 #
+# What holds, and for what. *Scale-free* holds for log-odds, of $\bar g$ and $G$ by construction; in points of score both count a client near 0 or 100 % more, as
+# a point is more there. *No client near zero dominates* holds of $G$ for rises alone; a client that falls without end takes $G$ with it, as it should
+# by 4. *Monotone* holds strictly between the limits at which scores are clipped, 0.5 and 99.5 %: beyond, a client that rises or falls changes
+# neither $\bar g$ nor $G$. *The worst client counts*, not it alone: $G$ is at most its gain plus $\log N$.
+#
 # Its price: $G \approx \bar g - \frac{1}{2} \operatorname{Var} g_n$. Spread costs, that of noise included, so that a method without any
 # effect comes out a little below 0: compare methods with one another.
 #
 # ## Who has how much weight?
 #
-# The weight of a client: the share of the number's rise if that client's log-odds rise a little, where its score is. Equal weights would be
-# $1/N$. Below, the heaviest client of every run, mean over methods and seeds, times $N$.
+# The weight of a client: the share of the number's rise if that client rises a little, where its score is, all by as much: in log-odds, in which $\bar g$
+# has equal weights, $1/N$, by construction, and in points of score, in which nobody has. Below, the heaviest client of every run, mean over methods
+# and seeds, times $N$.
 
 # %%
 tabled = {"Setup 1": plans.table1("mini", seeds), "Setup 1 at defaults": plans.at_defaults("mini", seeds), "Setup 2": plans.table2("mini", seeds),
           "M-Fed, dense tasks": plans.mfed_table("mini", "mfed_dense", seeds), "M-Fed, labels": plans.mfed_table("mini", "mfed_labels", seeds)}
 tabled |= {f"photos, {setup.removeprefix('foundation').lstrip('_')}": plans.foundation_table("foundation", setup, seeds) for setup in plans.FOUNDATION_SETUPS}
 found = {name: final_scores(finished(stored(settings, results("mini"))[1])) for name, settings in tabled.items()}
-weights = {name: client_weights(scores) for name, scores in found.items()}
-heaviest = pd.DataFrame({name: table["client"].nunique() * table.groupby(["method", "seed"])[list(NUMBERS)].max().mean()
-                         for name, table in weights.items()}).T.rename(columns=NUMBERS)
-fig, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
-for place, (number, colour) in enumerate(zip(("Delta (%)", "fair gain", "log-odds"), ("#b91c1c", "#1d4ed8", "#737373"), strict=True)):
-    ax.barh(np.arange(len(heaviest)) + 0.27 * (place - 1), heaviest[number], 0.25, color=colour, label=number)
-ax.set_yticks(range(len(heaviest)), heaviest.index)
-ax.invert_yaxis()
-ax.axvline(1, color="k", lw=0.8)
-ax.set(xlabel="weight of the heaviest client, times the number of clients")
-ax.legend(loc="lower right")
-fig.suptitle(f"In Delta one client has up to {heaviest['Delta (%)'].max():.1f} times its share, in the fair gain {heaviest['fair gain'].max():.1f}",
-             x=0.01, ha="left")
-plots.save_figure(fig, heaviest.reset_index(names="table"), "22_one_number_weights", profile)
+heaviest = {}
+for rise in RISES:
+    weights = {name: client_weights(scores, rise) for name, scores in found.items()}
+    heaviest[rise] = pd.DataFrame({name: table["client"].nunique() * table.groupby(["method", "seed"])[list(NUMBERS)].max().mean()
+                                   for name, table in weights.items()}).T.rename(columns=NUMBERS)
+fig, axes = plt.subplots(1, 2, figsize=(11, 3.4), sharey=True, layout="constrained")
+for ax, (rise, table) in zip(axes, heaviest.items(), strict=True):
+    for place, (number, colour) in enumerate(zip(("Delta (%)", "fair gain", "log-odds"), ("#b91c1c", "#1d4ed8", "#737373"), strict=True)):
+        ax.barh(np.arange(len(table)) + 0.27 * (place - 1), table[number], 0.25, color=colour, label=number)
+    ax.axvline(1, color="k", lw=0.8)
+    ax.set(xlabel="weight of the heaviest client, times the number of clients", title=f"per rise in {rise}")
+axes[0].set_yticks(range(len(table)), table.index)
+axes[0].invert_yaxis()
+axes[0].legend(loc="lower right")
+most = {rise: table[["Delta (%)", "log-odds", "fair gain"]].max() for rise, table in heaviest.items()}
+fig.suptitle("The heaviest client has at most " + "; ".join(f"per rise in {rise} {row['Delta (%)']:.1f} times its share in Delta, {row['fair gain']:.1f} in the fair gain"
+                                                             for rise, row in most.items()), x=0.01, ha="left")
+plots.save_figure(fig, pd.concat(heaviest, names=["rise", "table"]).reset_index(), "22_one_number_weights", profile)
 
 # %% [markdown]
 # ## Do they order methods differently?
@@ -144,16 +153,35 @@ agreement = pd.DataFrame({name: {NUMBERS[other]: kendalltau(table["delta"], tabl
 agreement.astype({"methods": int}).round(2)
 
 # %% [markdown]
-# Pairs of methods that Delta and the fair gain order differently; differences are the first minus the second, paired over seeds, 95 %
-# intervals.
+# Pairs of methods that Delta and another number order differently; differences are the one better by Delta minus the other, paired over seeds,
+# 95 % intervals; both are shown where both intervals leave out 0.
 
 # %%
-rows = [{"table": name, "better by Delta": METHODS[row.former].label, "better by fair gain": METHODS[row.latter].label,
-         "by Delta (points)": tables.interval_text(row.first), "by fair gain": tables.interval_text(row.second, 2),
-         "shown": f"{verdict(row.first)} / {verdict(row.second, EFFECT)}"}
-        for name, table in numbers.items() for row in flips(table[table["method"] != "local"]).itertuples()]
-turned = pd.DataFrame(rows, columns=["table", "better by Delta", "better by fair gain", "by Delta (points)", "by fair gain", "shown"])
-turned.set_index("table")
+rows = [{"table": name, "other number": NUMBERS[other], "better by Delta": METHODS[row.former].label, "better by the other": METHODS[row.latter].label,
+         "by Delta (points)": tables.interval_text(row.first), "by the other": tables.interval_text(row.second, 1 if other == "worst_third" else 2),
+         "both shown": "yes" if rankings.shown(row) else "no"}
+        for other in NUMBERS if other != "delta" for name, table in numbers.items() for row in flips(table[table["method"] != "local"], "delta", other).itertuples()]
+turned = pd.DataFrame(rows, columns=["table", "other number", "better by Delta", "better by the other", "by Delta (points)", "by the other", "both shown"])
+turned.set_index(["table", "other number"])
+
+# %% [markdown]
+# ## All stored runs
+#
+# The runs of all plans: those of one setup, private data and number of rounds are a table, by whatever else they differ, peers, temperatures,
+# public data. Pairs of competitors in all, those that each number orders otherwise than Delta, and in brackets those of which both differences
+# are shown. Intervals are not adjusted, and competitors share runs: counts, not tests.
+
+# %%
+planned = [settings for number, plan in plans.PLANS.items() for profile_of in ("mini", *["foundation"] * (number in plans.NOTEBOOKS_OF["foundation"]))
+           for settings in plan(profile_of, seeds)]
+every = {name: rankings.stored_numbers(table, results("mini")) for name, table in rankings.competitors(planned).items() if len(table) > 2}
+rows = {}
+for name, table in every.items():
+    if table is not None and (count := table["method"].nunique() - 1) > 1:
+        rows[name] = {"competitors": count, "pairs": count * (count - 1) // 2} | rankings.disagreements(table)
+columns = {other: [row[other] for row in rows.values()] for other in NUMBERS if other != "delta"}
+counts = pd.DataFrame({name: {"competitors": row["competitors"], "pairs": row["pairs"]} for name, row in rows.items()}).T
+counts.assign(**{NUMBERS[other]: [f"{turned_around} ({shown})" for turned_around, shown in several] for other, several in columns.items()})
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -165,11 +193,11 @@ turned.set_index("table")
 
 # %%
 pairs = {name: len(table) * (len(table) - 1) // 2 for name, table in means.items()}
-shown = turned["shown"].str.contains("higher") & turned["shown"].str.contains("lower")
-both = {name: int((shown & (turned["table"] == name)).sum()) for name in numbers}
+by_fair = turned[turned["other number"] == NUMBERS["fair_gain"]]
+both = {name: int(by_fair["both shown"].eq("yes")[by_fair["table"] == name].sum()) for name in numbers}
 pd.DataFrame([{"question": f"do Delta and the fair gain order methods differently: {name}?", "published": "not found",
                "we expected": "at least one pair, both shown" if name.startswith("M-Fed") else "-",
-               "ours: pairs of methods": f"{(turned['table'] == name).sum()} of {pairs[name]}", "of these, both shown": both[name],
+               "ours: pairs of methods": f"{(by_fair['table'] == name).sum()} of {pairs[name]}", "of these, both shown": both[name],
                "came out?": ("yes" if both[name] else "no") if name.startswith("M-Fed") else "-"}
               for name in numbers])
 
@@ -181,9 +209,13 @@ example = asked.loc["one rises from 1 to 10 %, three lose a little"]
 lessons.learned(
     f"Where one client rises from 1 to 10 % and three lose, Delta is {example['Delta (%)']:+.0f} %, the fair gain {example['fair gain']:+.2f}: not free of that "
     "client, but bounded; where all others stand alike, one client of N adds at most log N / (N - 1), however far it rises.",
-    f"The heaviest client has {heaviest['Delta (%)'].min():.1f} to {heaviest['Delta (%)'].max():.1f} times its share in Delta, "
-    f"{heaviest['fair gain'].min():.1f} to {heaviest['fair gain'].max():.1f} times in the fair gain.",
-    f"They order {len(turned)} of {sum(pairs.values())} pairs of methods differently; for {shown.sum()} of these both differences are shown.")
+    *(f"Per rise in {rise} the heaviest client has {table['Delta (%)'].min():.1f} to {table['Delta (%)'].max():.1f} times its share in Delta, "
+      f"{table['log-odds'].min():.1f} to {table['log-odds'].max():.1f} times in the mean change in log-odds, "
+      f"{table['fair gain'].min():.1f} to {table['fair gain'].max():.1f} times in the fair gain." for rise, table in heaviest.items()),
+    f"In the main tables Delta and the fair gain order {len(by_fair)} of {sum(pairs.values())} pairs of methods differently; for {sum(both.values())} of these both "
+    "differences are shown.",
+    f"Of {counts['pairs'].sum():,} pairs in {len(counts)} tables of all stored runs Delta and another number order differently: " + "; ".join(
+        f"{NUMBERS[other]} {sum(found for found, _ in columns[other]):,}, {sum(shown for _, shown in columns[other]):,} of them shown by both" for other in columns) + ".")
 
 # %% [markdown]
 # ## What to try next

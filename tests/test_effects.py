@@ -58,7 +58,9 @@ def test_effects_are_paired_differences():
     expected = [(logit(60) - logit(55) + logit(20 + 0.1 * seed) - logit(20) + logit(80) - logit(76)) / 3 for seed in range(3)]
     assert rows.loc[3, "mean"] == pytest.approx(np.mean(expected)) and 0.1 < rows.loc[3, "low"] < rows.loc[3, "mean"]
     assert rows.loc[3, "own_mean"] == pytest.approx(np.mean([(20 + 0.5 * seed) / 3 for seed in range(3)]))
-    assert rows.loc[3, "seeds"] == 3
+    fair = [-np.log(np.mean([np.exp(logit(50) - logit(60)), np.exp(logit(20) - logit(20 + 0.1 * seed)), 1]))
+            for seed in range(3)]
+    assert rows.loc[3, "fair_mean"] == pytest.approx(np.mean(fair)) and rows.loc[3, "seeds"] == 3
     with pytest.raises(ValueError, match=r"reference: got 2, expected one of \[1, 3\]"):
         effects.effects(effects.measure(results()), 2)
 
@@ -139,7 +141,7 @@ def test_a_value_that_diverged_is_named_and_has_no_mean():
     measured, why = effects.measure(found), "diverged on 1 of 3 seed(s): seed 2, client 2, round 3"
     assert measured[measured["value"] == 3]["delta"].isna().tolist() == [True] * 3
     table = effects.effect_table(measured, 1, "M").set_index("M")
-    assert table.loc[3].tolist() == [why, "-", "-", 0] and table.loc[1, "Delta (%)"].startswith("+1.7")
+    assert table.loc[3].tolist() == [why, "-", "-", "-", 0] and table.loc[1, "Delta (%)"].startswith("+1.7")
     assert effects.answer(measured, 1, "M").endswith(f"over 3 seed(s): with 3 it {why}.")
     with pytest.raises(ValueError, match="reference: 'fedmuscle' with 3 diverged on 1 of 3"):
         effects.effects(measured, 3)

@@ -291,19 +291,24 @@ def test_all_numbers_of_a_run_stand_in_one_row():
     assert (numbers.loc["local"][["delta", "log_odds", "fair_gain"]].abs() < 1e-12).all(axis=None)
 
 
-def test_a_clients_weight_is_what_a_small_rise_of_its_log_odds_is_worth():
+@pytest.mark.parametrize("rise", ["log-odds", "points"])
+def test_a_clients_weight_is_what_a_small_rise_of_it_is_worth(rise):
     before = scores(local=[5, 40, 70, 50], fedmuscle=[20, 35, 72, 60])
-    weights = client_weights(before).set_index("client")[list(NUMBERS)]
+    weights = client_weights(before, rise).set_index("client")[list(NUMBERS)]
     rises = {}
     for client in range(1, 5):
         share = before["value"].where((before["method"] == "local") | (before["client"] != client))[4:].isna() * 1e-5
-        odds = np.exp(np.log(before["value"] / (100 - before["value"])) + share.reindex(before.index, fill_value=0))
-        after = before.assign(value=100 * odds / (1 + odds))
+        share = share.reindex(before.index, fill_value=0)
+        odds = np.exp(np.log(before["value"] / (100 - before["value"])) + share)
+        after = before.assign(value=100 * odds / (1 + odds) if rise == "log-odds" else before["value"] + share)
         rises[client] = (overall_numbers(after).set_index("method").loc["fedmuscle", list(NUMBERS)]
                          - overall_numbers(before).set_index("method").loc["fedmuscle", list(NUMBERS)])
     rises = pd.DataFrame(rises).T.astype(float)
     assert np.allclose(weights, rises / rises.sum(), atol=1e-4)
-    assert weights["delta"].idxmax() == 1 and weights["fair_gain"].idxmin() == 1 and set(weights["log_odds"]) == {0.25}
+    if rise == "log-odds":
+        assert weights["delta"].idxmax() == 1 and weights["fair_gain"].idxmin() == 1 and set(weights["log_odds"]) == {0.25}
+    with pytest.raises(ValueError, match="rise: got 'odds', expected one of"):
+        client_weights(before, "odds")
 
 
 def test_flips_are_the_pairs_that_two_numbers_order_differently():

@@ -12,6 +12,7 @@ from ..experiments.statistics import (
     bytes_sent,
     delta,
     failures,
+    fair_mean,
     final_scores,
     log_odds_change,
     mean_interval,
@@ -54,8 +55,8 @@ def measure(results):
     """One row a run, Local left out, in the order of the keys; `attrs` as of `client_changes`.
 
     Columns: value (a number, or text), method, seed; delta, worst, improved, worst_third as from `statistics.delta`; log_odds:
-    mean over clients; loss: last contrastive loss, mean over clients, in nats; kib: KiB up and down a client and round;
-    seconds: wall time of the run.
+    mean over clients; fair_gain: `statistics.fair_mean` over them; loss: last contrastive loss, mean over clients, in nats;
+    kib: KiB up and down a client and round; seconds: wall time of the run.
     Where a run diverged, all of its value and method are nan, and a further column `diverged` says on which seeds, and where.
     """
     failed = {key: text for key, (_, history) in results.items() for method, text in failures(history).items()
@@ -70,14 +71,15 @@ def measure(results):
             continue
         mine = changes[(changes["value"] == _label(value)) & (changes["method"] == method)]
         summary = delta(mine).set_index("seed")
-        odds = mine.groupby("seed")["log_odds"].mean()
+        odds, fair = (mine.groupby("seed")["log_odds"].agg(over) for over in ("mean", fair_mean))
         sent = bytes_sent(history).groupby("seed").mean() / 1024
         losses = history[(history["metric"] == "contrastive_loss") & (history["round"] == history["round"].max())]
         losses = losses.groupby("seed")["value"].mean()
         seconds = {record["settings"]["seed"]: record["wall_seconds"] for record in records}
         for seed in summary.index:
             rows.append({"value": _label(value), "method": method, "seed": seed, **summary.loc[seed].drop("method"),
-                         "log_odds": odds[seed], "loss": losses.get(seed, np.nan), "kib": sent[seed], "seconds": seconds[seed]})
+                         "log_odds": odds[seed], "fair_gain": fair[seed], "loss": losses.get(seed, np.nan), "kib": sent[seed],
+                         "seconds": seconds[seed]})
     table = pd.DataFrame(rows)
     table.attrs = changes.attrs
     return table
@@ -88,12 +90,13 @@ def effects(measured, reference, method="fedmuscle"):
 
     A difference of gains: where Local has the value, too, each is against a Local of its own.
     Student-t intervals, not adjusted for the number of rows.  Columns: label; mean, low, high of the difference in log-odds;
-    own_mean, own_low, own_high of the value's Delta in percent; seeds.  Of a value that diverged all are nan; the reference
-    must not.
+    own_mean, own_low, own_high of the value's Delta in percent; fair_mean, fair_low, fair_high of its fair gain; seeds.  Of a
+    value that diverged all are nan; the reference must not.
     """
     mine = measured[measured["method"] == method]
     failed = diverged(mine)
-    wide, own = (mine.pivot(index="seed", columns="value", values=column) for column in ("log_odds", "delta"))
+    wide, own, fair = (mine.pivot(index="seed", columns="value", values=column)
+                       for column in ("log_odds", "delta", "fair_gain"))
     if any(isinstance(value, str) for value in wide):
         wide = wide[[value for value in measured["value"].unique() if value in wide]]       # as planned; numbers: ascending
     reference, rows = _label(reference), []
@@ -103,12 +106,13 @@ def effects(measured, reference, method="fedmuscle"):
         raise ValueError(f"reference: {method!r} with {reference!r} {failed[reference]}; expected one that came to an end")
     for value in wide.columns:
         if value in failed:
-            rows.append((value, *[np.nan] * 6, 0))
+            rows.append((value, *[np.nan] * 9, 0))
             continue
         difference = (wide[value] - wide[reference]).dropna()
         rows.append((value, *((0.0, np.nan, np.nan) if value == reference else mean_interval(difference)),
-                     *mean_interval(own[value].dropna()), len(difference)))
-    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", "own_mean", "own_low", "own_high", "seeds"])
+                     *mean_interval(own[value].dropna()), *mean_interval(fair[value].dropna()), len(difference)))
+    table = pd.DataFrame(rows, columns=["label", "mean", "low", "high", *(
+        f"{name}_{part}" for name in ("own", "fair") for part in ("mean", "low", "high")), "seeds"])
     table.attrs = measured.attrs
     return table
 
@@ -135,6 +139,7 @@ def effect_table(measured, reference, name="value", method="fedmuscle"):
         same, found = row.label == reference, (row.mean, row.low, row.high)
         rows.append({name: row.label, marked("Delta (%)", measured): failed.get(row.label) or interval_text(
             (row.own_mean, row.own_low, row.own_high)),
+                     "fair gain (log-odds)": interval_text((row.fair_mean, row.fair_low, row.fair_high), 2),
                      f"minus {reference} (log-odds)": "-" if same else interval_text(found, 2),
                      "shown": "-" if same else verdict(found, EFFECT), "seeds": row.seeds})
     return pd.DataFrame(rows)

@@ -62,8 +62,10 @@ def tuned_as(setup):
 def tuned_setups(setup):
     """[`Setup`] of all whose rows `setup` has, the one that it is tuned as first."""
     setup, table = setup_named(setup), read_all()
-    own = not setup.tuned_as or table is not None and (table["setup"] == setup.name).any()
-    return [setup_named(setup.tuned_as)] * bool(setup.tuned_as) + [setup] * bool(own)
+    if not setup.tuned_as:
+        return [setup]
+    own = table is not None and (table["setup"] == setup.name).any()
+    return [setup_named(setup.tuned_as), *[setup] * bool(own)]
 
 
 def domain_of(setup):
@@ -103,8 +105,8 @@ def read_table(setup):
 
 
 def tuned(setup, method, **fixed):
-    """{field: value} of the best settings of `method` in the rows of a setup, or of Local where the method has no grid; {} where
-    the setup was not tuned.
+    """{field: value} of the best settings of `method` in the rows of a setup, of Local where the method has no grid; {} where the
+    setup was not tuned.
 
     fixed: values of the run's settings.  Among the rows that have them, where any does: of the public domain, and e.g. tau=0.2;
     of those the best that were tried on most seeds.

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from ..checks import one_of
 from .store import DIVERGED
 
 EFFECT = 0.1                           # change in log-odds that is asked about: 2.5 points at 50 percent.  Our choice
@@ -299,22 +300,31 @@ def overall_numbers(scores, baseline="local"):
     return delta(relative_change(scores, baseline)).merge(means).merge(fair_gain(odds))
 
 
-def client_weights(scores, baseline="local"):
+RISES = ("log-odds", "points")
+
+
+def client_weights(scores, rise="log-odds", baseline="local"):
     """How much each client counts in each of NUMBERS, where its score is: columns added, weights that sum to 1 over the clients
     of a method and seed.
 
-    A weight is the share of the number's rise if one client's log-odds rise a little: of Delta P_n (1 - P_n) / P_n^local, of
-    the worst third the same of the clients in it, of the mean in log-odds 1, of the fair gain exp(-g_n).
+    A weight is the share of the number's rise if one client rises a little, all by as much.  In log-odds: of Delta
+    P_n (1 - P_n) / P_n^local, of the worst third the same of the clients in it, of the mean in log-odds 1, of the fair gain
+    exp(-g_n).  In points of score, with rise "points", each of these over P_n (1 - P_n); for the last two, P_n clipped to
+    SCORE_LIMITS, beyond which they do not move at all.
     scores: as from `final_scores`, of methods other than the baseline, too.
     """
+    one_of("rise", rise, RISES)
     table = relative_change(scores, baseline).assign(log_odds=log_odds_change(scores, baseline)["log_odds"])
-    table = table[table["method"] != baseline]
+    reference = scores[scores["method"] == baseline].set_index(["seed", "client"])["value"].rename("reference") / 100
+    table = table[table["method"] != baseline].join(reference, on=["seed", "client"])
     by_run = [table["method"], table["seed"]]
     change, place = table["change"], table["change"].groupby(by_run).rank(method="first")
-    delta_weight = (1 - table["value"] / 100) * (1 + change / 100)
+    share, inside = table["value"] / 100, table["value"].clip(*SCORE_LIMITS) / 100
+    slope, steep = (share * (1 - share), 1.0) if rise == "log-odds" else (1.0, 1 / (inside * (1 - inside)))
+    delta_weight = slope / table.pop("reference")
     worst = place <= np.ceil(change.groupby(by_run).transform("size") / 3)
-    weights = {"delta": delta_weight, "log_odds": 1.0 + 0 * change, "worst_third": delta_weight.where(worst, 0.0),
-               "fair_gain": np.exp(-table["log_odds"])}
+    weights = {"delta": delta_weight, "log_odds": steep + 0 * change, "worst_third": delta_weight.where(worst, 0.0),
+               "fair_gain": steep * np.exp(-table["log_odds"])}
     return table.assign(**{name: values / values.groupby(by_run).transform("sum") for name, values in weights.items()})
 
 
@@ -324,11 +334,13 @@ def flips(numbers, first="delta", second="fair_gain"):
     numbers: as from `overall_numbers`.  Columns: former, the method better by `first`; latter; of both numbers the paired
     difference, former minus latter, as (mean, low, high): first, second.  Ties are no disagreement.
     """
-    rows = []
-    for former, latter in permutations(sorted(numbers["method"].unique()), 2):
-        found = [paired_difference(numbers, name, former, latter) for name in (first, second)]
-        if found[0][0] > 0 > found[1][0]:
-            rows.append((former, latter, *found))
+    rows, wide = [], [numbers.pivot(index="seed", columns="method", values=name) for name in (first, second)]
+    values, methods = [table.to_numpy() for table in wide], list(wide[0])
+    for one, other in permutations(range(len(methods)), 2):
+        found = [(table[:, one] - table[:, other]) for table in values]
+        both = ~np.isnan(found[0])
+        if both.any() and found[0][both].mean() > 0 > found[1][both].mean():
+            rows.append((methods[one], methods[other], *(mean_interval(differences[both]) for differences in found)))
     return pd.DataFrame(rows, columns=["former", "latter", "first", "second"])
 
 

@@ -51,7 +51,9 @@ def tune(setup, methods=None, public_domain=None, workers=1, progress=True):
     check_writable(path_to_write().parent)
 
     def race(wanted, reference):
-        if progress and wanted:
+        if not wanted:
+            return []
+        if progress:
             print(forecast(setup, wanted, domain, workers))
         return compete(setup, wanted, domain, reference, workers, progress)
 

@@ -57,26 +57,30 @@ print(f"measured {record['measured'][:10]} with {record['public_size']} public s
 # %%
 usual = scaling.USUAL
 rows["server_seconds"] = rows["seconds"] - rows["client_seconds"]
-line = rows[rows["num_peers"].eq(3) & rows["batch_size"].eq(32) & rows["dim"].eq(32)].set_index("clients").sort_index()
-server_ms = 1e3 * line["server_seconds"] / line.index / line["steps"]
+rows["server_ms"], rows["client_ms"] = (1e3 * rows[name] / rows["clients"] / rows["steps"] for name in ("server_seconds", "client_seconds"))
 fig, axes = plt.subplots(1, 4, figsize=(12, 2.9), layout="constrained")
+varied = {}
 for ax, (name, text) in zip(axes, (("clients", "clients N"), ("num_peers", "peers M"), ("batch_size", "batch size B"), ("dim", "width d")), strict=True):
-    line = rows[(rows[[other for other in usual if other != name]] == pd.Series({other: usual[other] for other in usual if other != name})).all(axis=1)].sort_values(name)
-    ax.plot(line[name], 1e3 * line["client_seconds"] / line["clients"] / line["steps"], "o-", color="#737373", label="the client")
-    ax.plot(line[name], 1e3 * line["server_seconds"] / line["clients"] / line["steps"], "o-", color="#1d4ed8", label="the server")
+    line = rows[(rows[[other for other in usual if other != name]] == pd.Series({other: usual[other] for other in usual if other != name})).all(axis=1)]
+    line = varied[text] = line.set_index(name).sort_index()
+    ax.plot(line["client_ms"], "o-", color="#737373", label="the client")
+    ax.plot(line["server_ms"], "o-", color="#1d4ed8", label="the server")
     ax.set(xlabel=text, xscale="log", ylim=(0, None))
 axes[0].set_ylabel("ms a round, client and step")
 axes[0].legend()
+server_ms = varied["clients N"]["server_ms"]
 least, most = server_ms.iloc[0], server_ms.iloc[-1]
 fig.suptitle(f"The server's work for a client and step: {least:.2f} ms with {server_ms.index.min()} clients, {most:.2f} with {server_ms.index.max()}", x=0.01, ha="left")
 plots.save_figure(fig, rows, "24_scaling", profile)
 
+# %% [markdown]
+# All rows of the measurement; one of N, M, B and d is varied at a time.
+
 # %%
-shown = rows[rows["num_peers"].eq(3) & rows["batch_size"].eq(32) & rows["dim"].eq(32)].set_index("clients")
-shown = shown.sort_index()
-pd.DataFrame({"seconds a round": shown["seconds"], "of it the server's": shown["server_seconds"].round(2), "KiB up a client": shown["up_bytes"] / 1024,
-              "KiB down a client": shown["down_bytes"] / 1024, "MiB the server keeps": (shown["server_bytes"] / 2 ** 20).round(1),
-              "MiB of memory above the start": shown["extra_MiB"]}).round(2)
+shown = rows.sort_values(["dim", "batch_size", "num_peers", "clients"]).set_index(list(usual)).rename_axis(["N", "M", "B", "d"])
+pd.DataFrame({"steps": shown["steps"], "seconds a round": shown["seconds"], "of it the server's": shown["server_seconds"].round(2),
+              "KiB up a client": shown["up_bytes"] / 1024, "KiB down a client": shown["down_bytes"] / 1024,
+              "MiB the server keeps": (shown["server_bytes"] / 2 ** 20).round(1), "MiB of memory above the start": shown["extra_MiB"]}).round(2)
 
 # %% [markdown]
 # ## A hundred thousand clients
@@ -128,6 +132,9 @@ pd.DataFrame([{"question": f"100,000 clients, {name}: what breaks first?", "publ
 fits = [name for name, one in plans.items() if not scaling.breaks(one, limits)]
 lessons.learned(
     f"The server's work for a client and step goes from {least:.2f} ms with {server_ms.index.min()} clients to {most:.2f} ms with {server_ms.index.max()}.",
+    "Of one client and step, the server's and the client's milliseconds: " + "; ".join(
+        f"{text} = {line.index[place]}: {line['server_ms'].iloc[place]:.2f} and {line['client_ms'].iloc[place]:.2f}"
+        for text, line in varied.items() if text != "clients N" for place in (0, -1)) + ".",
     f"Of {len(plans)} ways to run 100,000 clients {len(fits)} fit one server: {'; '.join(fits) or 'none'}.",
     "What breaks first: " + "; ".join(f"{what} with {' and with '.join(name for name in first if first[name] == what)}" for what in dict.fromkeys(first.values())
                                       if what != "nothing") + ".")

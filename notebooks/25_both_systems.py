@@ -54,7 +54,8 @@ history = {setup: pd.concat([table for _, table in runs.values()], ignore_index=
 # $$E_k = \frac{1}{|T_k|} \sum_{t \in T_k} \sum_{c \in (k, t)} \frac{n_c}{n_{k, t}} E_c , \qquad D_{k, t} = \sum_{c \in (k, t)} \frac{n_c}{n_{k, t}} D_c ,$$
 #
 # with $T_k$ the tasks of architecture $k$, $n_c$ the private samples of client $c$ and $n_{k,t}$ those of its architecture and task together;
-# clients train on from these as in M-Fed ([13](13_mfed.ipynb)). The first round has no contrastive phase: all of an architecture begin alike.
+# clients train on from these as in M-Fed ([13](13_mfed.ipynb)). Before the first round all of an architecture take over one encoder and its decoders.
+# Contrastive steps and local ones are as many as in FedMuscle.
 
 # %%
 colours = {"segformer": "#1d4ed8", "vit": "#b45309", "resnet": "#047857"}
@@ -64,8 +65,8 @@ fig = diagrams.exchange("server: relays representations across all,\naverages pa
 # %% [markdown]
 # ## Twelve clients, five architectures
 #
-# Setup 1 twice, so that every client has another one of its task and architecture, the segformer clients three of their architecture. All
-# as tuned, twelve configurations each. Delta, with $P_n$ the score of client n of N,
+# Setup 1 twice, so that every client has another one of its task and architecture, the segformer clients three of their architecture. Local and
+# FedMuscle as tuned for Setup 1, as in [12](12_stress.ipynb); the others as tuned here, twelve configurations each. Delta, with $P_n$ the score of client n of N,
 #
 # $$\Delta = \frac{100}{N} \sum_{n=1}^{N} \frac{P_n - P_n^{\text{Local}}}{P_n^{\text{Local}}}$$
 
@@ -118,9 +119,9 @@ against.set_index(["setup", "both minus"])
 # %% [markdown]
 # ## Deviations from the paper
 #
-# The combination is ours, as is the reading of M-Fed within each architecture. Optimisers keep their state when parameters arrive. Grids
-# differ: M-Fed's has local rates and lambda, FedMuscle's contrastive rates and temperatures, the combination's a few of each with Local's
-# local rate. Eight rounds on twelve clients are FedMuscle's regime, forty on the dense tasks M-Fed's. Intervals are not adjusted.
+# The combination is ours, as is the reading of M-Fed within each architecture. Optimisers keep their state when parameters arrive. Grids of
+# twelve differ: M-Fed's has local rates and lambda, FedMuscle's contrastive rates and temperatures, the combination's two local rates, two contrastive ones
+# and lambda, at FedMuscle's temperature. Eight rounds on twelve clients are FedMuscle's regime, forty on the dense tasks M-Fed's. Intervals are not adjusted.
 #
 # ## Published, and ours
 

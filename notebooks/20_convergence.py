@@ -277,16 +277,16 @@ pd.DataFrame([{"question": question, "published": "not found", "we expected": ex
 WAYS = {"constant": "a constant rate", "cosine": "a cosine that falls to 0", "sqrt": "one over the square root of the round"}
 lowest = last_round[last_round["factor"].isin(ablations.FALLING_FACTORS)].groupby(["schedule", "factor"])["last"].mean().groupby("schedule").min()
 lowest = lowest.where([not any((factor, schedule) in lost for factor in ablations.FALLING_FACTORS) for schedule in lowest.index], -np.inf)
-apart = (real["alignment alone: measured"] / real["alignment alone: formula"] - 1).abs()
+apart = {name: (real[f"{name}: measured"] - real[f"{name}: formula"]).abs().max() for name in ("alignment alone", "at rest")}
 lessons.learned(
-    f"Two linear clients in the real code: a contrastive phase multiplies their gap by what the formula says, within {100 * apart.max():.1f} %, at rest the gap is "
-    f"the formula's within {100 * (real['at rest: measured'] / real['at rest: formula'] - 1).abs().max():.1f} %; alignment alone still draws them together at "
+    f"Two linear clients in the real code: a contrastive phase multiplies their gap by what the formula says, within {apart['alignment alone']:.1g}, at rest the gap is "
+    f"the formula's share of that of their own optima within {apart['at rest']:.1g}; alignment alone still draws them together at "
     f"{real.index[real['alignment alone: measured'] < 1].max():g} times the largest rate and drives them apart from {real.index[real['alignment alone: measured'] > 1].min():g} times on.",
     "At the tuned, constant rate the federation diverges." if usual is None else
     f"In the last ten of {usual['round'].max()} rounds at the tuned, constant rate alignment moves representations by a mean squared distance of "
     f"{late_of['drift_contrast']:.4f} a round, local training by {late_of['drift_local']:.4f}, at a cosine of {late_of['drift_cosine']:+.2f}; "
     f"a whole round moves them by {late_of['drift_round']:.4f} (at rest: 0).",
-    f"Slope of alignment's drift against its rate, in logarithms: {tables.interval_text(slope, 2)}; where it can be solved, it is 2 for small rates.",
+    f"Slope of alignment's drift against its rate, in logarithms: {tables.interval_text(slope, 2)}; where it can be solved, it is 2 for small rates." if slopes else None,
     *dict.fromkeys(lessons.says(found[schedule, factor], f"At {factor:g} times the tuned rate {WAYS[schedule]} is safer than a constant rate",
                                 f"At {factor:g} times the tuned rate {WAYS[schedule]} is less safe than a constant rate",
                                 f"At {factor:g} times the tuned rate {WAYS[schedule]} against a constant rate: no difference shown", f"in log-odds, {tested}, by Holm", 2)

@@ -23,8 +23,8 @@ class Method:
     asked for.  exchanges, needs: for people,
     what travels each round and what is asked of clients and server.  uses_public: whether clients need public data.
     contrastive_lr: rate of an optimiser for the representation model alone, None where none is needed.  grid: for tuning,
-    {field of the settings: values}, all combinations, twelve, or {}: it has what was chosen for Local; tied: {field: (field that
-    it follows, factor)}; follows: {field: name of the method that is tuned first and whose choice it has}.  ceiling: not
+    {field of the settings: values}, all combinations, twelve, or {}: it has what was chosen for Local; tied: {field: (field
+    that it follows, factor)}; follows: {field: name of the method that is tuned first and whose choice it has}.  ceiling: not
     federated, a bound for the others.  stays: why its messages cannot leave this process, empty if they can.  tells: why the
     noise of private local phases would not account for all that its clients tell, empty if it would.  changes_public:
     whether it augments public samples.  sometimes: names of what it does not measure of every client in every round.

@@ -24,7 +24,8 @@ def test_a_table_shares_its_local_and_competitors_are_told_apart_by_what_differs
                                          "fedmuscle, num_peers 1, public_domain single",
                                          "fedmuscle, num_peers 3, public_domain noise", "mfed"]
     assert list(tables["embedded1, rounds 16"]) == ["local", "simclr"]
-    assert all([settings.seed for settings in several] == list(SEEDS) for table in tables.values() for several in table.values())
+    several = [[settings.seed for settings in runs] for table in tables.values() for runs in table.values()]
+    assert several == [list(SEEDS)] * 7
 
 
 def history(settings, scores):

@@ -105,8 +105,8 @@ def read_table(setup):
 
 
 def tuned(setup, method, **fixed):
-    """{field: value} of the best settings of `method` in the rows of a setup, of Local where the method has no grid; {} where the
-    setup was not tuned.
+    """{field: value} of the best settings of `method` in the rows of a setup, of Local where the method has no grid; {} where
+    the setup was not tuned.
 
     fixed: values of the run's settings.  Among the rows that have them, where any does: of the public domain, and e.g. tau=0.2;
     of those the best that were tried on most seeds.

@@ -1,8 +1,8 @@
 """Every method's short histories are those of version 0.8.0, stored in `engine_histories/`.
 
 They are those of the engine before messages, 0.5.0, but for M-Fed, whose decoders are adopted now, the sampled loss, whose
-draws are others, the bandit, whose credit is another one, and the rounding of ResNets, which read images in another memory format: with the format of before, all others
-were the same to the bit.
+draws are others, the bandit, whose credit is another one, and the rounding of ResNets, which read images in another memory
+format: with the format of before, all others were the same to the bit.
 
 To the bit on the processor and with the versions they were stored with, else within rounding.  `python
 tests/test_engine_histories.py` says it case by case, with `--store` it writes them anew; the tests play those of seed 0.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig
 
-from fedmuscle_core.benchmarks import clients, loss, losses, paper_round, peers, round, setup_run, sweep
+from fedmuscle_core.benchmarks import clients, foundation_run, loss, losses, paper_round, peers, round, setup_run, sweep
 from fedmuscle_core.experiments import plans
 from fedmuscle_core.network import Network
 from fedmuscle_core.networks import backbones
@@ -151,6 +151,25 @@ def test_the_clients_benchmark_runs_all_three_ways_with_the_same_bytes_down(tmp_
     assert [(row["refresh"], row["parked"]) for row in rows] == list(clients.WAYS)
     assert {row["clients"] for row in rows} == {3} and len({row["KiB_per_client"] for row in rows}) == 1
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_foundation_benchmark_keeps_first_and_plays_from_what_is_kept(tmp_path, monkeypatch, capsys, tiny):
+    computed, real = [], foundation_run.trunks.kept_rows
+
+    def counted(folder, name, about, keys, compute):
+        return real(folder, name, about, keys, lambda numbers: computed.append(place[0]) or compute(numbers))
+
+    place = [None]
+    here = SimpleNamespace(apply=lambda function, arguments: place.__setitem__(0, function.__name__) or function(*arguments))
+    pool = SimpleNamespace(Pool=lambda workers: contextlib.nullcontext(here))
+    monkeypatch.setattr(foundation_run, "get_context", lambda kind: pool)
+    monkeypatch.setattr(foundation_run, "settings_of", lambda setup, method: tiny(method=method, adaptation="last", views=2))
+    monkeypatch.setattr(foundation_run.trunks, "kept_rows", counted)
+    monkeypatch.setattr(foundation_run.trunks, "FEATURES", tmp_path)
+    assert foundation_run.main(["--setups", "foundation1", "--save", str(tmp_path / "found.json")]) == 0
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert set(computed) == {"fill"} and row.pop("setup") == "foundation1" and len(row) == 4 and min(row.values()) > 0
+    assert capsys.readouterr().out.startswith("foundation1 ")
 
 
 def test_the_paper_round_benchmark_plays_rounds_of_lora_clients(monkeypatch, tmp_path, capsys):

@@ -204,6 +204,14 @@ pd.concat({METHODS[method].label: effects.effect_table(sources, "tiny_imagenet",
            for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
 
 # %% [markdown]
+# With captions, which the text clients read, there are two; Setup 2, as tuned with Flickr8k:
+
+# %%
+captioned = effects.measure({key: stored(wanted, folder) for key, wanted in ablations.by_source(used, seeds, "foundation2", ablations.CAPTIONED).items()})
+pd.concat({METHODS[method].label: effects.effect_table(captioned, "flickr8k", "captioned photos of", method)
+           for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
+
+# %% [markdown]
 # ## Peers, photos, rate
 #
 # FedMuscle and alpha = 1 (Pairwise) against the number of peers, FedMuscle's five by the sampled loss; FedMuscle against the number of public photos and the contrastive learning rate.
@@ -274,6 +282,9 @@ lessons.learned(
     *(lessons.says(effects.between(sources, place, "tiny_imagenet"), f"Public photos of {place} are worth more than Tiny ImageNet's",
                    f"Public photos of {place} are worth less than Tiny ImageNet's", f"Public photos of {place} against Tiny ImageNet's: no difference is shown",
                    "in log-odds", 2) for place in ablations.SOURCES[1:]),
+    lessons.says(effects.between(captioned, "coco_small", "flickr8k"), "For ten clients, captioned photos of COCO are worth more than Flickr8k's",
+                 "For ten clients, captioned photos of COCO are worth less than Flickr8k's", "For ten clients, captioned photos of COCO against Flickr8k's: no difference is shown",
+                 "in log-odds", 2),
     lessons.says(effects.between(peers, 1, 3), "One peer is worth more than three", "One peer is worth less than three",
                  "One peer against three: no difference is shown", "in log-odds", 2),
     lessons.says(effects.between(factors["public_size"], 180, 900), "180 photos are worth more than 900", "180 photos are worth less than 900",

@@ -63,5 +63,7 @@ def test_real_photos_are_planned_for_those_who_have_them(monkeypatch):
     wanted = plans.notebook_15("foundation")
     assert {run.setup.name for run in wanted} == {*plans.FOUNDATION_SETUPS} and plans.notebook_15("mini") == []
     assert {run.public_domain for run in wanted if run.public_size == ablations.FEW_PHOTOS} >= set(ablations.SOURCES)
+    captioned = [run for run in wanted if run.setup.name == "foundation2" and run.public_size == ablations.FEW_PHOTOS]
+    assert {(run.public_domain, run.seed) for run in captioned} == {(source, seed) for source in ablations.CAPTIONED for seed in range(10, 15)}
     grid = plans.notebook_17("foundation")
     assert len(set(grid)) == 9 + 2 * 9 * len(ablations.GRID_PHOTOS) * len(ablations.GRID_RATES)

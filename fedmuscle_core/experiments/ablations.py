@@ -10,7 +10,7 @@ from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settin
 from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
-PEER_COUNTS = {"clients12": (1, 11, 3, 7)}            # of other setups all; the first two: those of profile "quick"
+PEER_COUNTS = {"clients12": (1, 11, 3, 7), "foundation1": (1, 3, 5)}  # of other setups all; the first two: profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
 NUM_SAMPLES = 64
 EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
@@ -38,7 +38,8 @@ SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
-FOUNDATION_FACTORS = {"public_size": (180, 450, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
+CAPTIONED = ("flickr8k", "coco_small")                # sources whose photos have captions, which text clients read
+FOUNDATION_FACTORS = {"public_size": (180, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
 GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
@@ -76,7 +77,7 @@ def tuned_runs(profile, method, seeds=None, setup=MAIN, most=SEVERAL, **changes)
 def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
     setup = setup_named(setup)
-    most, several = len(setup.clients) - 1, SEVERAL if setup.name == MAIN else FEW
+    most, several = len(setup.clients) - 1, SEVERAL if setup.name in (MAIN, "foundation1") else FEW
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, several)}
     for method in methods:
         for count in some(profile, PEER_COUNTS.get(setup.name) or dict.fromkeys((1, most, *range(2, most)))):
@@ -155,12 +156,12 @@ def by_layout(profile, seeds=None, method="fedmuscle"):
         for layout in some(profile, DIGIT_LAYOUTS)}
 
 
-def by_source(profile, seeds=None, methods=PUBLIC_METHODS, setup="foundation1"):
+def by_source(profile, seeds=None, setup="foundation1", sources=SOURCES):
     """Sources of public photos, FEW_PHOTOS of each, with what was tuned on the setup's own."""
-    tuned = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in ("local", *methods)}
+    tuned = {method: tuned_runs(profile, method, seeds, setup) for method in ("local", *PUBLIC_METHODS)}
     return {(None, "local"): tuned.pop("local")} | {
         (source, method): [settings.replace(public_domain=source, public_size=FEW_PHOTOS) for settings in several]
-        for source in SOURCES for method, several in tuned.items()}
+        for source in sources for method, several in tuned.items()}
 
 
 def by_cell(profile, seeds=None):
@@ -179,11 +180,11 @@ def by_cell(profile, seeds=None):
     return runs
 
 
-def by_value(profile, setup, field, values, seeds=None, method="fedmuscle"):
-    """Values of one field that Local does not read, the tuned one first."""
-    tuned = tuned_runs(profile, method, seeds, setup, FEW)
-    return {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW), (tuned[0].flat()[field], method): tuned} | {
-        (value, method): tuned_runs(profile, method, seeds, setup, FEW, **{field: value}) for value in values}
+def by_value(profile, setup, field, values, seeds=None):
+    """FedMuscle at values of one field that Local does not read, the tuned one before the others."""
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, setup), (tuned[0].flat()[field], "fedmuscle"): tuned} | {
+        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, **{field: value}) for value in values}
 
 
 def by_public_size(profile, seeds=None):

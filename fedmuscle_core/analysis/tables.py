@@ -99,8 +99,8 @@ def clients_improved(history, method):
 
 
 def clients_shown(history, method):
-    """The clients whose interval of the change over seeds, 95 %, not adjusted, is above 0, and those with it below: two lists of
-    (client, task)."""
+    """The clients whose interval of the change over seeds, 95 %, not adjusted, is above 0, and those with it below: two lists
+    of (client, task)."""
     changes = changes_of(history, [method])
     cells = changes[changes["method"] == method].groupby(["client", "task"])["change"]
     found = {client: verdict(mean_interval(values)) for client, values in cells}

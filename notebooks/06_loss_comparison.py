@@ -159,10 +159,10 @@ for measure, unit, digits in (("retrieval", "", 3), ("delta", " points", 1)):
 # ## Time per step
 #
 # Forward and backward pass of the loss alone, B = 32, d = 256, M = 3, one core, losses taking turns in one process
-# (`python -m fedmuscle_core.benchmarks.losses`). SimCLR also embeds every batch twice, which is not in this number.
+# (`python -m fedmuscle_core.benchmarks.method_losses`). SimCLR also embeds every batch twice, which is not in this number.
 
 # %%
-timing = json.loads((DATA / "results" / "benchmark_losses.json").read_text())["milliseconds"]
+timing = json.loads((DATA / "results" / "benchmark_method_losses.json").read_text())["milliseconds"]
 pd.DataFrame({METHODS[name].label: {"ms per loss": value, "times pairwise": round(value / timing["pairwise"], 2)}
               for name, value in timing.items()}).T
 

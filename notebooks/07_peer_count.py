@@ -137,12 +137,12 @@ form.set_index("M").rename(columns=lambda name: f"{name} (MiB)" if name != "rati
 # %% [markdown]
 # ## Time and memory of the loss
 #
-# `python -m fedmuscle_core.benchmarks.peers`: forward and backward pass, d = 256, float32, one core, each case in its own
+# `python -m fedmuscle_core.benchmarks.loss`: forward and backward pass, d = 256, float32, one core, each case in its own
 # process. Literal: tuples written out, as far as one gigabyte of scores goes. Factored: exact. Sampled: 512 tuples an anchor, eight times as
 # many as training draws.
 
 # %%
-timing = pd.DataFrame(json.loads((DATA / "results" / "benchmark_peers.json").read_text())["rows"])
+timing = pd.DataFrame(json.loads((DATA / "results" / "benchmark_loss.json").read_text())["rows"])
 timing["ms"] = 1e3 * timing["seconds"]
 timing[timing["B"] == 32].pivot(index="M", columns="evaluation", values=["ms", "extra_MiB"]).round(1).astype(object).fillna("-")
 

@@ -1,4 +1,4 @@
-"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.losses`.
+"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.method_losses`.
 
 B = 32 samples, d = 256, M = 3 peers, float32, one thread; the losses take turns, so that all meet the same machine.
 """

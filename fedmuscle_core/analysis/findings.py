@@ -238,8 +238,8 @@ def costs_part():
     three, four = (loss["literal", 32, peers]["times_slower"] for peers in (3, 4))
     largest = [(size, peers, loss["factored", size, peers]) for size, peers in ((32, 5), (256, 3))]
     yield lines((
-        f"The factored loss at B = 32, forward and backward, is {three:,.0f} times faster than the literal one with three peers, "
-        f"{four:,.0f} times with four.",
+        f"The factored loss at B = 32, forward and backward, is {three:,.0f} times faster than the literal one with three "
+        f"peers, {four:,.0f} times with four.",
         *(f"Exact with B = {size} and M = {peers}: {row['seconds']:.2f} s, {row['extra_MiB']:.0f} MiB beyond the process."
           for size, peers, row in largest),
         f"A FedMuscle round of Setup 1, without validation, takes {measured_by('round')['median_ratio']:.2f} times what the "

@@ -74,8 +74,8 @@ def test_what_came_out_is_written_down_as_it_was():
 
 def test_whose_difference_claim_8_is_is_written_down_as_it_was():
     _, history = stored(claims.claimed("mini", claims=claims.SETUP2_CLAIMS), results("mini"))
-    texts, segments, first = (interval_text(log_odds_difference(history[history["client"].isin(several)], "fedmuscle", "simclr"), 2)
-                              for several in ((9, 10), (7, 8), range(1, 7)))
+    parts = [history[history["client"].isin(several)] for several in ((9, 10), (7, 8), range(1, 7))]
+    texts, segments, first = (interval_text(log_odds_difference(part, "fedmuscle", "simclr"), 2) for part in parts)
     said = f"the texts ({texts.split()[0]}) and segmentation ({segments.split()[0]}); over clients 1 to 6 it is {first}"
     assert said in PREDICTIONS.replace("\n", " ")
 

@@ -140,7 +140,7 @@ def by_choice(profile, seeds=None, setup=MAIN):
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
-    """Public domain, each method as tuned with it; noise, with which nothing was tuned, as with single digits."""
+    """Public domain, each method as tuned with it."""
     return {(None, "local"): tuned_runs(profile, "local", seeds)} | {
         (domain, method): tuned_at(profile, method, seeds, {"public_domain": domain})
         for domain in some(profile, PUBLIC_DOMAINS) for method in methods}

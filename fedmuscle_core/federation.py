@@ -39,7 +39,7 @@ class Federation:
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
-        self.ahead, self.mean_score = {}, None
+        self.ahead, self.mean_score, self.under_way = {}, None, None
         if isinstance(clients, list):
             check_clients(clients)
             for client in clients:
@@ -65,8 +65,10 @@ class Federation:
         bytes: up and down of that client and round.
         engine: name of a module of `engines`, which moves the messages, or an engine of one's own.  after_round:
         function(federation), called after each round, e.g. to keep `state()`.
+        Raises ValueError where an earlier call was interrupted inside of a round.
         """
         positive_int("rounds", rounds, least=max(1, self.round))
+        self.check_whole()
         try:
             return self._fit(rounds, engine, progress, after_round)
         finally:
@@ -83,18 +85,25 @@ class Federation:
         bar = tqdm(range(self.round + 1, rounds + 1), f"{self.method.label} seed {self.seed}", initial=self.round, total=rounds,
                    unit="round", disable=not progress)
         for round in bar:
-            self.server.left_out = {}
+            self.server.left_out, self.under_way = {}, round
             self.note_losses(self.play_round(round), round)
             scores = self.note_scores("validation", round)
             self.mean_score = sum(scores.values()) / len(scores) if scores else None
             if scores:
                 bar.set_postfix_str(f"mean score {self.mean_score:.1f} %")
-            self.round = round
+            self.round, self.under_way = round, None
             if after_round:
                 after_round(self)
         self.note_scores("test", rounds)
         self.alignment["after"] = self.matrices()
         return self.history()
+
+    def check_whole(self):
+        """ValueError where a round was interrupted: some clients have played it, others not."""
+        if self.under_way is not None:
+            raise ValueError(f"round: got a federation that was interrupted in round {self.under_way}, which some clients have "
+                             "played and others not; expected one between rounds: `load` a state, or make clients and "
+                             "federation anew")
 
     def connect(self, engine="in_process"):
         """Reach the clients and register them, once."""
@@ -116,8 +125,9 @@ class Federation:
     def begin(self):
         """Let the method learn what it must know before the first round, once; its bytes are those of round 0."""
         if not self.begun:
-            self.begun = True
+            self.under_way = 0
             self.play(self.method.first(self.server), 0)
+            self.begun, self.under_way = True, None
 
     def play_round(self, round):
         """Play one round of the method; returns what it measured.  The scores after it and what the next round opens with are
@@ -211,8 +221,9 @@ class Federation:
         these.
 
         Randomness needs no place in it: every stream is named by seed, client and round.  To be stored at once: it shares
-        memory with what goes on learning.
+        memory with what goes on learning.  Raises ValueError inside of a round, and after one that was interrupted.
         """
+        self.check_whole()
         if hasattr(self.engine, "collect"):
             self.engine.collect()
         memory = self.server.memory
@@ -234,6 +245,7 @@ class Federation:
         self.round, self.alignment = state["round"], state["alignment"]
         self.ahead = {(function, clients): replies for function, clients, replies in state["ahead"]}
         self.rows, self.ledger.entries = [tuple(row) for row in state["rows"]], dict(state["ledger"])
+        self.under_way = None
 
 
 def client_state(client):
@@ -248,6 +260,7 @@ def load_client(client, state):
     client.best = state["best"]
     client.local_optimizer.load_state_dict(state["local"])
     client.contrastive_optimizer.load_state_dict(state["contrastive"])
+    client.local_optimizer.param_groups[0]["params"][0].grad.zero_()           # of a step that was interrupted
 
 
 def check_clients(clients):

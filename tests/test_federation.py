@@ -14,6 +14,7 @@ from small_clients import fit as small_fit
 from torch import nn
 
 from fedmuscle_core import Federation, Local, Settings
+from fedmuscle_core import client as client_module
 from fedmuscle_core.alignment import alignment_matrices
 from fedmuscle_core.client import evaluate, represent
 from fedmuscle_core.exchange import Diverged, Stage, bytes_per_step
@@ -100,6 +101,45 @@ def test_to_fit_again_goes_on(name, changes):
     assert once.ledger.entries == twice.ledger.entries and once.alignment["after"] == twice.alignment["after"]
     tested = twice.history().query("split == 'test'").groupby("client")["round"].apply(list)
     assert tested.tolist() == [[1, 3]] * 4
+
+
+@pytest.mark.parametrize("name", ["local", "fedmuscle", "mfed"])
+def test_a_fit_that_was_interrupted_inside_a_round_goes_on_from_a_state_alone(monkeypatch, name):
+    """Even in the middle of a step: its gradients are there, the parameters not yet changed."""
+    whole, found, states, step = federation(method(name)), federation(method(name)), [], client_module.step
+
+    def stop(optimizer, loss):
+        if found.round == 1 and optimizer is found.clients[1].local_optimizer:
+            loss.backward()
+            raise KeyboardInterrupt
+        return step(optimizer, loss)
+
+    small_fit(whole)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(client_module, "step", stop)
+        small_fit(found, after_round=lambda found: states.append(separated.copied(found.state())))
+    for go_on in (lambda: small_fit(found), found.state):
+        with pytest.raises(ValueError, match="round: got a federation that was interrupted in round 2"):
+            go_on()
+    found.load(states[0])
+    small_fit(found)
+    same(whole, found)
+
+
+def test_nor_does_one_that_was_interrupted_before_its_first_round(monkeypatch):
+    whole, found = federation(method("mfed")), federation(method("mfed"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(found.method), "hand_in", interrupted)
+        small_fit(found)
+    with pytest.raises(ValueError, match="round: got a federation that was interrupted in round 0"):
+        small_fit(found)
+    small_fit(whole, after_round=lambda whole: whole.round > 1 or found.load(separated.copied(whole.state())))
+    small_fit(found)
+    same(whole, found)
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 @every_variant

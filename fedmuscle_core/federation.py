@@ -1,6 +1,7 @@
 """The round loop: clients, a method, rounds; the history of their scores, and every byte they exchanged."""
 
 import importlib
+from collections.abc import Iterable
 
 import pandas as pd
 import torch
@@ -8,7 +9,7 @@ from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of, positive_int
-from .client import Training, put_back, what_learns
+from .client import Client, Training, put_back, what_learns
 from .exchange import Ledger, Stage, expect, is_number
 from .server import Server
 
@@ -22,9 +23,10 @@ class Federation:
         federation = Federation(clients, FedMuscle(num_peers=1), seed=0)
         history = federation.fit(rounds=20)
 
-    clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
-    `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
-    phase.  seed: of every random stream.  absence, bad_uploads, max_samples: see `server.Server`.  ledger: the bytes.
+    clients: `Client`s of different names, at least one, in any order; `()` where an engine reaches them.  Something that is
+    `one_by_one`, such as `experiments.parked.ParkedClients`, gives them in turn whenever it is iterated, each of which has
+    `join`ed.  method: see `method.Method`.  training: of the local phase.  seed: of every random stream.  absence, bad_uploads,
+    max_samples: see `server.Server`.  ledger: the bytes.
     alignment: {"before", "after"}: how alike the clients' representations of held-out public samples are, see
     `alignment.alignment_matrices`; empty where they have none.  mean_score: over clients, of the last round's validation.
     Raises ValueError, before any training, naming what does not fit; `exchange.Diverged` where training gives NaN or infinity,
@@ -33,7 +35,8 @@ class Federation:
 
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise", max_samples=10 ** 6):
         positive_int("seed", seed, least=0)
-        clients = list(clients) if isinstance(clients, tuple) and clients else clients
+        if clients != () and not getattr(clients, "one_by_one", False):
+            clients = check_clients(clients)
         self.clients, self.method, self.seed = clients, method, seed
         self.training = training or Training()
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
@@ -41,7 +44,6 @@ class Federation:
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
         self.ahead, self.mean_score, self.under_way = {}, None, None
         if isinstance(clients, list):
-            check_clients(clients)
             for client in clients:
                 self.join(client)
             cards = {client.name: method.register(client, {}) for client in clients}
@@ -264,7 +266,13 @@ def load_client(client, state):
 
 
 def check_clients(clients):
-    """Raise ValueError where names do not tell the clients apart, or public sets are not the same samples in the same order."""
+    """The `Client`s that an iterable gives, as a list; ValueError where there are none, names do not tell them apart, or public
+    sets are not the same samples in the same order."""
+    if not isinstance(clients, Iterable):
+        raise ValueError(f"clients: got {type(clients).__name__}, expected a list of `Client`s")
+    clients = list(clients)
+    if wrong := sorted({type(client).__name__ for client in clients if not isinstance(client, Client)}):
+        raise ValueError(f"clients: got {', '.join(wrong)} among them, expected `Client`s")
     if not clients:
         raise ValueError("clients: got none, expected at least one")
     names = [client.name for client in clients]
@@ -287,6 +295,7 @@ def check_clients(clients):
                 raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, "
                                  "expected one order for all")
         seen[client.name] = inputs
+    return clients
 
 
 def same_rows(x, y):

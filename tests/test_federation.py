@@ -397,6 +397,25 @@ def fewer_public(clients):
     clients[2].public = clients[2].public.first(19)
 
 
+@pytest.mark.parametrize("kind", [tuple, set, iter, lambda clients: {client.name: client for client in clients}.values()],
+                         ids=["tuple", "set", "iterator", "values"])
+def test_clients_come_in_any_iterable(kind):
+    one, other = federation(method("fedmuscle")), federation(method("fedmuscle"), kind(list(map(make_client, CLIENTS))))
+    for found in (one, other):
+        small_fit(found, 1)
+    same(one, other)
+
+
+@pytest.mark.parametrize(("clients", "message"), [
+    (0, "clients: got int, expected a list of `Client`s"), ([1, 2], "clients: got int among them, expected `Client`s"),
+    ("ab", "clients: got str among them"), (make_client(1), "clients: got Client, expected a list"),
+    (iter(()), "clients: got none, expected at least one"),
+])
+def test_what_are_no_clients_is_refused(clients, message):
+    with pytest.raises(ValueError, match=message):
+        federation(method("local"), clients)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (renamed(1, 2, "2", 4), "clients: got names .* expected different ones"),
     (renamed("a", "b", "c", 4), "clients: got names .* all words or all numbers"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import augment as augmentation
 from .checks import boolean, number, positive_int
@@ -97,6 +98,7 @@ class Client:
         if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
             raise ValueError(f"client {self.name}: got an encoder without parameters that learn, expected some: the method "
                              "trains the representation")
+        check_batches(self)
         self.local_optimizer, self.contrastive_optimizer = flat_optimizers(
             self.network, training.local_lr * self.lr_scale, contrastive_lr or training.local_lr)
         if self.works_on != self.device and not self.offload:
@@ -164,6 +166,29 @@ def local_steps(training, size):
     batches = math.ceil(size / training.local_batch_size)
     passes = max(training.local_epochs, math.ceil(training.min_local_steps / batches))
     return passes, passes * batches
+
+
+def check_batches(client):
+    """ValueError where the local phase has a batch, or part of one, of a single sample, and the network has a batch
+    normalisation that refuses it."""
+    network, micro = client.network, client.micro_batch_size
+    size, most = client.data["train"].size, client.training.local_batch_size
+    sizes = {min(size, most), size % most}
+    if 1 not in (sizes if micro is None else {part for each in sizes for part in (min(each, micro), each % micro)}):
+        return
+    was_training, buffers = network.training, {name: value.clone() for name, value in network.named_buffers()}
+    network.train()
+    try:
+        if any(isinstance(layer, _BatchNorm) and layer.training for layer in network.modules()):
+            with seeded(0, "check"), torch.no_grad():
+                network(client.data["train"].take(torch.tensor([0]))[0].to(client.device))
+    except ValueError as error:
+        raise ValueError(f"client {client.name}: train: got {size} samples with local_batch_size {most} and micro_batch_size "
+                         f"{micro}, so that one goes through the network by itself, expected at least two: its batch "
+                         "normalisation has no variance of one") from error
+    finally:
+        put_back(client, buffers)
+        network.train(was_training)
 
 
 def local_phase(client, round, extend=None):

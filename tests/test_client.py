@@ -256,6 +256,34 @@ def test_checking_a_client_leaves_its_network_as_it_was():
     assert client.dim == 4 and client.label_space == "birds" and client.held_out.size == 6
 
 
+def normalised(count, micro_batch_size=None, spatial=False, **training):
+    """A client of `count` samples whose network has a batch normalisation, of 4 x 4 pixels if `spatial`, and has joined."""
+    inputs = torch.rand(count, 3, 4, 4) if spatial else torch.rand(count, 3)
+    norm = nn.BatchNorm2d(3) if spatial else nn.BatchNorm1d(3)
+    return small(encoder=nn.Sequential(norm, nn.Dropout(), nn.Flatten(), nn.Linear(48 if spatial else 3, 4)),
+                 train=(inputs, torch.arange(count) % 3), micro_batch_size=micro_batch_size).join(0, Training(**training))
+
+
+@pytest.mark.parametrize(("count", "micro", "training"), [
+    (17, None, {}), (1, None, {}), (5, None, {"local_batch_size": 1}), (16, 5, {}), (32, 1, {}), (19, 2, {})])
+def test_a_batch_of_one_is_refused_where_a_batch_normalisation_would(count, micro, training):
+    with pytest.raises(ValueError, match=f"client birds: train: got {count} samples with local_batch_size "
+                                         f"{training.get('local_batch_size', 16)} and micro_batch_size {micro}, so that one"):
+        normalised(count, micro, **training)
+
+
+@pytest.mark.parametrize(("count", "micro", "spatial"), [
+    (16, None, False), (18, None, False), (2, None, False), (32, 8, False), (17, None, True), (16, 5, True)])
+def test_other_batches_pass_and_leave_network_and_randomness_as_they_were(count, micro, spatial):
+    torch.manual_seed(0)
+    client = normalised(count, micro, spatial)
+    norm, drawn = client.network.representation[0], torch.get_rng_state()
+    client.join(0, Training())
+    assert norm.num_batches_tracked == 0 and not norm.running_mean.any() and client.network.training
+    assert torch.equal(torch.get_rng_state(), drawn) and local_phase(client, 1) > 0
+    assert norm.num_batches_tracked > 0
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"local_epochs": 0}, "local_epochs: got 0"), ({"local_batch_size": 1.5}, "local_batch_size: got 1.5"),
     ({"min_local_steps": True}, "min_local_steps: got True"), ({"local_lr": "1e-3"}, "local_lr: got '1e-3'"),

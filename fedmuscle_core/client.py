@@ -78,9 +78,9 @@ class Client:
             f"{who}: held_out", held_out)
         self.device = _device_of(who, self.network)
         self.works_on = self.device if works_on is None else torch.device(works_on)
-        self.dim = _check_network(who, self)
         for split, data in self.data.items():
             task.check(f"{who}: {split}", data.all_targets())
+        self.dim = _check_network(who, self)
         self.learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = self.best = None
         self.kept = {}
@@ -306,29 +306,20 @@ def _device_of(who, network):
 
 @torch.no_grad()
 def _check_network(who, client):
-    """Width d of the representations, from one sample of the private and of the public data; ValueError where they, or the
-    outputs, do not have the shape that the task needs."""
-    network, task, was_training = client.network, client.task, client.network.training
+    """Width d of the representations, from one sample of each split, of the public and of the held-out data; ValueError where
+    they, or the outputs and the loss of a split, are not what the task needs.  Network and randomness stay as they were."""
+    network, task, was_training, widths = client.network, client.task, client.network.training, {}
     network.eval()
     try:
-        one = client.data["train"].take(torch.tensor([0]))[0]
-        found = {"train": one} if client.public is None else {"train": one, "public": client.public.take(torch.tensor([0]))[0]}
-        widths = {}
-        for name, inputs in found.items():
-            representation = _tried(f"{who}: encoder", network.representation, inputs.to(client.device), name)
-            if not isinstance(representation, torch.Tensor) or representation.ndim != 2 or len(representation) != 1:
-                got = f"shape {tuple(representation.shape)}" if isinstance(representation, torch.Tensor) else type(
-                    representation).__name__
-                raise ValueError(f"{who}: encoder: got representations of {got} for one {name} sample, expected a tensor "
-                                 "(1, d)")
-            widths[name] = representation.shape[1]
+        with seeded(0, "check"):
+            for name, data in (client.data | {"public": client.public, "held_out": client.held_out}).items():
+                if data is not None:
+                    inputs, *wanted = data.take(torch.tensor([0]))
+                    widths[name] = _check_representation(who, network, inputs, name, client.device)
+                    if name in client.data:
+                        _check_answer(who, client, inputs.to(client.device), *wanted, name)
         if len(set(widths.values())) > 1:
             raise ValueError(f"{who}: encoder: got representations of width {widths}, expected one width")
-        outputs = _tried(f"{who}: head", network, one.to(client.device), "train")
-        wanted = 4 if task.dense else 2
-        if outputs.ndim != wanted or outputs.shape[1] != task.num_outputs:
-            raise ValueError(f"{who}: head: got outputs of shape {tuple(outputs.shape)} for one sample, expected "
-                             f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
         trained = {id(p) for part in (network.representation, network.head) for p in part.parameters()}
         if any(p.requires_grad and id(p) not in trained for p in network.parameters()):
             raise ValueError(f"{who}: got parameters outside representation and head, expected all that learn inside them")
@@ -337,9 +328,40 @@ def _check_network(who, client):
         network.train(was_training)
 
 
-def _tried(who, module, inputs, name):
+def _check_representation(who, network, inputs, name, device):
+    """Width of the representation of one sample's `inputs`; ValueError where it is none."""
+    if not isinstance(inputs, torch.Tensor):
+        raise ValueError(f"{who}: {name}: got samples whose input is {type(inputs).__name__}, expected a tensor")
+    found = _tried(f"{who}: encoder", f"one {name} sample of shape {tuple(inputs.shape)}", network.representation,
+                   inputs.to(device))
+    if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 1:
+        raise ValueError(f"{who}: encoder: got representations of {_shape(found)} for one {name} sample, expected a tensor "
+                         "(1, d)")
+    return found.shape[1]
+
+
+def _check_answer(who, client, inputs, wanted, name):
+    """ValueError where a network's outputs for one sample, or the loss of these, are not what the task needs."""
+    task, sample = client.task, f"one {name} sample of shape {tuple(inputs.shape)}"
+    outputs = _tried(f"{who}: head", sample, client.network, inputs)
+    dims = 4 if task.dense else 2
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != dims or outputs.shape[1] != task.num_outputs:
+        raise ValueError(f"{who}: head: got outputs of {_shape(outputs)} for one {name} sample, expected "
+                         f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
+    loss = _tried(f"{who}: loss", f"outputs of {_shape(outputs)} and targets of {_shape(wanted)}, of one {name} sample",
+                  task.loss, outputs, wanted.to(client.device))
+    if not isinstance(loss, torch.Tensor) or loss.ndim or task.num_answers(wanted) and not torch.isfinite(loss):
+        got = f"{loss:.4g}" if isinstance(loss, torch.Tensor) and not loss.ndim else _shape(loss)
+        raise ValueError(f"{who}: loss: got {got} for one {name} sample, expected a finite tensor of shape ()")
+
+
+def _shape(value):
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _tried(who, what, function, *arguments):
+    """`function` of the arguments; ValueError, saying `who` failed on `what`, where it cannot take them."""
     try:
-        return module(inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{who}: failed on one {name} sample of shape {tuple(inputs.shape)}: "
-                         f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
+        return function(*arguments)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"{who}: failed on {what}: {(str(error) or type(error).__name__).splitlines()[0]}") from error

@@ -21,6 +21,7 @@ from fedmuscle_core import (
     MFed,
     Network,
     SimCLR,
+    Task,
     classification,
     multilabel,
     segmentation,
@@ -182,6 +183,18 @@ def good_network():
     return {"encoder": encoder, "head": head}
 
 
+def own_task(loss):
+    return Task("", 4, "accuracy", loss, lambda kept, targets: 0.0)
+
+
+class Named(Reading):
+    """Inputs by name, as of texts for Hugging Face's models."""
+
+    def __getitem__(self, row):
+        inputs, target = super().__getitem__(row)
+        return {"inputs": inputs}, target
+
+
 REFUSED = {
     "a head that does not fit the representations": (
         {"head": nn.Linear(9, 4)}, r"client birds: head: failed on one train sample of shape \(1, 20\)"),
@@ -193,6 +206,19 @@ REFUSED = {
                                     "head": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},
                                    r"client birds: encoder: got representations of shape \(1, 2, 10\).*a tensor \(1, d\)"),
     "a public set of other inputs": ({"public": draw("news", 64, 3)[0]}, "client birds: encoder: failed on one public sample"),
+    "a test set of other inputs": ({"test": draw("news", 30, 1)},
+                                   r"client birds: encoder: failed on one test sample of shape \(1, 12\)"),
+    "a validation set of other inputs": ({"validation": draw("news", 30, 1)}, "encoder: failed on one validation sample"),
+    "held-out samples of other inputs": ({"held_out": draw("news", 64, 3)[0]}, "encoder: failed on one held_out sample"),
+    "a loss of every sample": ({"task": own_task(lambda outputs, targets: outputs.logsumexp(1))},
+                               r"client birds: loss: got shape \(1,\) for one train sample, expected a finite tensor"),
+    "a loss of NaN": ({"task": own_task(lambda outputs, targets: torch.nan * outputs.sum())},
+                      "client birds: loss: got nan for one train sample, expected a finite tensor"),
+    "a loss that is no tensor": ({"task": own_task(lambda outputs, targets: 1.0)}, "loss: got float for one train sample"),
+    "a loss that fails": ({"task": own_task(lambda outputs, targets: outputs @ targets)},
+                          r"client birds: loss: failed on outputs of shape \(1, 4\) and targets of shape \(1,\), of one train"),
+    "named inputs": ({"train": Named("birds", 30, 1)}, "client birds: train: got samples whose input is dict, expected a ten"),
+    "named public samples": ({"public": Named("birds", 30, 1)}, "client birds: public: got samples whose input is dict"),
     "a label out of range": ({"train": (draw("birds", 30, 1)[0], torch.full((30,), 4))},
                              "client birds: train: got class 4, expected 0 to 3"),
     "negative labels": ({"train": (draw("birds", 30, 1)[0], torch.full((30,), -1))}, "train: got class -1, expected 0 to 3"),
@@ -224,6 +250,31 @@ def test_a_client_that_does_not_fit_is_refused_by_name(what):
     usual = {**good_network(), "task": classification(4), "train": draw("birds", 30, 1), "public": draw("birds", 64, 3)[0]}
     with pytest.raises(ValueError, match=message):
         Client(name, **{**usual, **{key: value for key, value in changes.items() if key != "name"}})
+
+
+def pixels(side, **splits):
+    """A client whose network answers `side` x `side` pixels; splits: the side of their masks."""
+    head = nn.Sequential(nn.Linear(8, 3 * side ** 2), nn.Unflatten(1, (3, side, side)))
+    data = {split: (torch.rand(4, 3, 8, 8), torch.zeros(4, size, size, dtype=torch.long)) for split, size in splits.items()}
+    return Client("pixels", nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), head, segmentation(3), **data)
+
+
+@pytest.mark.parametrize(("side", "splits", "message"), [
+    (4, {"train": 8}, r"loss: failed on outputs of shape \(1, 3, 4, 4\) and targets of shape \(1, 8, 8\), of one train sample"),
+    (8, {"train": 8, "test": 4}, r"targets of shape \(1, 4, 4\), of one test sample")])
+def test_masks_of_another_size_than_the_answers_are_refused(side, splits, message):
+    with pytest.raises(ValueError, match=f"client pixels: .*{message}"):
+        pixels(side, **splits)
+
+
+def test_checking_a_client_draws_no_random_numbers():
+    class Drawing(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(nn.functional.dropout(inputs))               # also when it is used
+    encoder, head = Drawing(20, 8), Drawing(8, 4)
+    before = torch.get_rng_state()
+    client("birds", encoder=encoder, head=head, test=draw("birds", 4, 5))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def wide():

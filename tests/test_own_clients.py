@@ -22,6 +22,7 @@ from fedmuscle_core import (
     Network,
     SimCLR,
     Task,
+    Training,
     classification,
     multilabel,
     segmentation,
@@ -157,6 +158,31 @@ def test_labels_and_pixels_of_ones_own():
                     public=inputs)
     _, history = fit([several, pixels], SimCLR(batch_size=4))
     assert set(history["metric"]) >= {"mAP", "mIoU", "contrastive_loss"}
+
+
+def squared_error(outputs, targets):
+    return (outputs[:, 0] - targets).square().mean()
+
+
+def explained(outputs, targets):
+    """100 max(0, R^2)."""
+    return 100 * max(0.0, 1 - squared_error(outputs, targets).item() / targets.var(correction=0).item())
+
+
+def test_a_regression_of_ones_own():
+    def first_coordinate(*which):
+        return (inputs := draw("birds", *which)[0]), inputs[:, 0]
+
+    def regressing(**changes):
+        return client("birds", head=nn.Linear(8, 1), task=Task("", 1, "R2", squared_error, explained),
+                      train=first_coordinate(50, 6), validation=first_coordinate(100, 2), **changes)
+    for changes in ({}, {"micro_batch_size": 5}):
+        _, history = fit([regressing(**changes), client("news")], FedMuscle(num_peers=1, batch_size=16), 6,
+                         training=Training(local_lr=1e-2))
+        scores = history[history["metric"] == "R2"]["value"]
+        assert len(scores) == 7 and scores.iloc[-1] > 80 and scores.between(0, 100).all()
+    with pytest.raises(ValueError, match="client birds: task: got targets of torch.float32, expected classes or labels"):
+        Federation([regressing(), client("news")], CoFED())
 
 
 class Aside(Network):

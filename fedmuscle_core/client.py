@@ -118,6 +118,14 @@ def public_batch(client, rows, augmented, *stream):
     return batch.to(client.device)
 
 
+def check_view(client):
+    """ValueError where the client's `view` does not take its public samples."""
+    try:
+        public_batch(client, torch.tensor([0]), True, "check")
+    except ValueError as error:
+        raise ValueError(f"client {client.name}: {error}") from error
+
+
 def embed(client, inputs, *stream):
     """Unit-length representations (B, d) of public inputs, with their graph; `stream` names the dropout's randomness."""
     if not client.network.training:

@@ -89,7 +89,9 @@ class Method:
         return {"local_loss": on_client.local_phase(client, message["round"])}
 
     def register(self, client, message):
-        """What the server knows of a client from the start."""
+        """What the server knows of a client from the start.  ValueError where its view cannot be had that is needed."""
+        if self.changes_public and client.public and client.views is None:
+            on_client.check_view(client)
         return {"task": client.label_space, "metric": client.task.metric, "modality": client.task.modality, "dim": client.dim,
                 "num_outputs": client.task.num_outputs, "samples": client.data["train"].size, "splits": list(client.data),
                 "public_size": client.public.size if client.public else 0,

@@ -27,6 +27,7 @@ from fedmuscle_core import (
     multilabel,
     segmentation,
 )
+from fedmuscle_core.methods import FedMuscleViews
 from fedmuscle_core.seeds import seeded
 
 WIDTHS = {"birds": 20, "news": 12, "sounds": 7}
@@ -339,6 +340,9 @@ TOGETHER = {
                                  r"client news: got task 'q' of \('accuracy', 5\), expected \('accuracy', 4\) as others have"),
     "a batch larger than the public set": (lambda: [client("birds"), client("news")], FedMuscle(num_peers=1, batch_size=65),
                                            "public_size: got 64, expected at least batch_size = 65"),
+    "views of what has none": (lambda: [client("birds"), client("news")], SimCLR(batch_size=16),
+                               r"client birds: view: got a batch of shape \(1, 20\), torch.float32, expected images"),
+    "own views of what has none": (lambda: [client("birds"), client("news")], FedMuscleViews(num_peers=1), "client birds: view"),
     "a frozen encoder that is to be aligned": (
         lambda: [client("birds", encoder=modules("birds")[0].requires_grad_(False)), client("news")], FedMuscle(num_peers=1),
         "client birds: got an encoder without parameters that learn"),

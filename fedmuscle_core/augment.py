@@ -16,8 +16,8 @@ def augment(batch, rng):
     """
     images = batch.is_floating_point()
     if batch.ndim != (4 if images else 2):
-        raise ValueError(f"view: got a batch of shape {tuple(batch.shape)}, {batch.dtype}, expected images (B, C, H, W) or token "
-                         "ids (B, L): other data need a `view` of their own")
+        raise ValueError(f"view: got a batch of shape {tuple(batch.shape)}, {batch.dtype}, expected images (B, C, H, W) or "
+                         "token ids (B, L): other data need a `view` of their own")
     return _images(batch, rng) if images else _tokens(batch, rng)
 
 

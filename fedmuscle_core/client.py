@@ -15,6 +15,7 @@ from .data import samples, unlabelled
 from .network import Network, in_batches
 from .placement import at_work, flat_optimizers, move
 from .seeds import generator, seeded
+from .tasks import Task
 
 HELD_OUT = 256          # public samples that tell how alike representations are
 
@@ -59,14 +60,19 @@ class Client:
     def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None,
                  lr_scale=1.0, view=augmentation.augment, views=None, micro_batch_size=None, works_on=None, offload=False):
         self.name, who = name, f"client {name}"
-        if isinstance(name, bool) or not isinstance(name, (int, str)):
-            raise ValueError(f"name: got {name!r}, expected a word or a number")
+        if isinstance(name, bool) or not isinstance(name, (int, str)) or isinstance(name, int) and name < 0:
+            raise ValueError(f"name: got {name!r}, expected a word or a number from 0")
         if head is None and not isinstance(encoder, Network):
             raise ValueError(f"{who}: got no head, expected one, or a `Network` as encoder")
+        if not isinstance(task, Task):
+            raise ValueError(f"{who}: task: got {task!r}, expected a task such as classification(10)")
+        for what, given in (("view", view), ("views", view if views is None else views)):
+            if not callable(given):
+                raise ValueError(f"{who}: {what}: got {given!r}, expected a function")
         self.network = encoder if head is None else Network(encoder, head)
         self.task, self.lr_scale = task, number(f"{who}: lr_scale", lr_scale, above=0)
         self.view, self.views = view, views
-        self.micro_batch_size, self.offload = micro_batch_size, offload
+        self.micro_batch_size, self.offload = micro_batch_size, boolean(f"{who}: offload", offload)
         if micro_batch_size is not None:
             positive_int(f"{who}: micro_batch_size", micro_batch_size)
         given = {"train": train, "validation": validation, "test": test}
@@ -77,7 +83,7 @@ class Client:
         self.held_out = self.public and self.public.first(HELD_OUT) if held_out is None else unlabelled(
             f"{who}: held_out", held_out)
         self.device = _device_of(who, self.network)
-        self.works_on = self.device if works_on is None else torch.device(works_on)
+        self.works_on = self.device if works_on is None else _device_named(f"{who}: works_on", works_on)
         for split, data in self.data.items():
             task.check(f"{who}: {split}", data.all_targets())
         self.dim = _check_network(who, self)
@@ -301,6 +307,13 @@ def put_back(client, values):
         own[name].copy_(value)
 
 
+def _device_named(who, name):
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:                # torch without CUDA asserts
+        raise ValueError(f"{who}: got {name!r}, expected a device that is here: {str(error).splitlines()[0]}") from error
+
+
 def _device_of(who, network):
     """The one device of a network's parameters; ValueError where they have several, or several types, or none learns."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -316,7 +329,7 @@ def _device_of(who, network):
 def _check_network(who, client):
     """Width d of the representations, from one sample of each split, of the public and of the held-out data; ValueError where
     they, or the outputs and the loss of a split, are not what the task needs.  Network and randomness stay as they were."""
-    network, task, was_training, widths = client.network, client.task, client.network.training, {}
+    network, was_training, widths = client.network, client.network.training, {}
     network.eval()
     try:
         with seeded(0, "check"):

@@ -11,10 +11,12 @@ from .alignment import alignment_matrices
 from .checks import one_of, positive_int
 from .client import Client, Training, put_back, what_learns
 from .exchange import Ledger, Stage, expect, is_number
+from .method import Method
 from .server import Server
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 SPLITS = ("train", "validation", "test")
+ENGINES = ("in_process", "flower")
 
 
 class Federation:
@@ -35,10 +37,15 @@ class Federation:
 
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise", max_samples=10 ** 6):
         positive_int("seed", seed, least=0)
+        training = Training() if training is None else training
+        for name, value, kind in (("method", method, Method), ("training", training, Training)):
+            if not isinstance(value, kind):
+                raise ValueError(f"{name}: got {value!r}, expected a {kind.__name__}, such as "
+                                 f"{'FedMuscle()' if kind is Method else 'Training(local_lr=1e-3)'}")
         if clients != () and not getattr(clients, "one_by_one", False):
             clients = check_clients(clients)
         self.clients, self.method, self.seed = clients, method, seed
-        self.training = training or Training()
+        self.training = training
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
@@ -65,7 +72,7 @@ class Federation:
         history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every
         round (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats;
         bytes: up and down of that client and round.
-        engine: name of a module of `engines`, which moves the messages, or an engine of one's own.  after_round:
+        engine: one of ENGINES, which moves the messages, or an engine of one's own.  after_round:
         function(federation), called after each round, e.g. to keep `state()`.
         Raises ValueError where an earlier call was interrupted inside of a round.
         """
@@ -111,8 +118,9 @@ class Federation:
         """Reach the clients and register them, once."""
         if self.engine is not None:
             return
-        by_name = isinstance(engine, str)
-        self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self) if by_name else engine
+        if not hasattr(engine, "ask"):
+            engine = importlib.import_module(f"{__package__}.engines.{one_of('engine', engine, ENGINES)}").connect(self)
+        self.engine = engine
         names = self.engine.names()
         if not self.server.cards:
             (self.server.cards,) = self.exchange([self.registration(names)], 0)

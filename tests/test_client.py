@@ -237,6 +237,18 @@ def small(**changes):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"name": True}, "name: got True, expected a word or a number"),
+    ({"name": -1}, "name: got -1, expected a word or a number from 0"),
+    ({"task": None}, r"client birds: task: got None, expected a task such as classification\(10\)"),
+    ({"task": "classification"}, "client birds: task: got 'classification'"), ({"task": classification}, "task: got <function"),
+    ({"view": 3}, "client birds: view: got 3, expected a function"), ({"view": None}, "client birds: view: got None"),
+    ({"views": 0}, "client birds: views: got 0, expected a function"),
+    ({"offload": 3}, "client birds: offload: got 3, expected True or False"),
+    ({"works_on": "foo"}, "client birds: works_on: got 'foo', expected a device that is here: .*foo"),
+    ({"works_on": 1.5}, "client birds: works_on: got 1.5"),
+    ({"works_on": "cuda:99"}, "client birds: works_on: got 'cuda:99', expected a device that is here"),
+    ({"validation": (torch.full((2, 5), torch.nan), torch.tensor([0, 1]))},
+     "client birds: validation: inputs: got NaN or infinity in 10 of 10 entries, expected finite numbers"),
+    ({"public": torch.full((2, 5), torch.inf)}, "client birds: public: got NaN or infinity in 10 of 10"),
     ({"lr_scale": 0.0}, "client birds: lr_scale: got 0.0"),
     ({"micro_batch_size": 0}, "client birds: micro_batch_size: got 0"),
     ({"public": torch.rand(6, 4)}, "client birds: encoder: failed on one public sample of shape"),

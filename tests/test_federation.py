@@ -1,7 +1,8 @@
 """The round loop, and what it promises for every method: separate clients, absence, bad uploads, resuming."""
 
 import math
-import sys
+import pkgutil
+import re
 import warnings
 
 import pandas as pd
@@ -13,14 +14,14 @@ from small_clients import CLIENTS, TRAINING, VARIANTS, federation, make_client, 
 from small_clients import fit as small_fit
 from torch import nn
 
-from fedmuscle_core import Federation, Local, Settings
+from fedmuscle_core import Federation, FedMuscle, Local, Settings, engines
 from fedmuscle_core import client as client_module
 from fedmuscle_core.alignment import alignment_matrices
 from fedmuscle_core.client import evaluate, represent
 from fedmuscle_core.exchange import Diverged, Stage, bytes_per_step
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.experiments.setups import Setup
-from fedmuscle_core.federation import COLUMNS
+from fedmuscle_core.federation import COLUMNS, ENGINES
 from fedmuscle_core.methods import METHODS, of_group
 
 every_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS,
@@ -44,11 +45,10 @@ def losses(history, metric, round):
 
 
 @every_variant
-def test_no_method_reaches_into_a_client_beside_its_turn_and_messages_are_plain(monkeypatch, name, changes):
-    monkeypatch.setitem(sys.modules, "fedmuscle_core.engines.separated", separated)
+def test_no_method_reaches_into_a_client_beside_its_turn_and_messages_are_plain(name, changes):
     together, apart = federation(method(name, **changes)), federation(method(name, **changes))
     small_fit(together)
-    small_fit(apart, engine="separated")
+    small_fit(apart, engine=separated.connect(apart))
     same(together, apart)
     with pytest.raises(AttributeError):
         apart.clients[0].network                                                # noqa: B018 - it has none beside its turn
@@ -407,13 +407,13 @@ def test_clients_come_in_any_iterable(kind):
 
 
 @pytest.mark.parametrize(("clients", "message"), [
-    (0, "clients: got int, expected a list of `Client`s"), ([1, 2], "clients: got int among them, expected `Client`s"),
+    (None, "clients: got NoneType, expected a list of `Client`s"), ([1, 2], "clients: got int among them, expected `Client`s"),
     ("ab", "clients: got str among them"), (make_client(1), "clients: got Client, expected a list"),
     (iter(()), "clients: got none, expected at least one"),
 ])
 def test_what_are_no_clients_is_refused(clients, message):
     with pytest.raises(ValueError, match=message):
-        federation(method("local"), clients)
+        Federation(clients, method("local"))
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -433,13 +433,28 @@ def test_public_data_do_not_matter_where_no_method_reads_them():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"seed": -1}, "seed: got -1"), ({"absence": 1}, "absence: got 1"), ({"bad_uploads": "drop"}, "bad_uploads: got 'drop'"),
+    ({"seed": -1}, "seed: got -1"), ({"training": {}}, "training: got {}, expected a Training"),
+    ({"training": 3}, "training: got 3"),
+    ({"absence": 1}, "absence: got 1"), ({"bad_uploads": "drop"}, "bad_uploads: got 'drop'"),
 ])
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         federation(method("local"), **options)
     with pytest.raises(ValueError, match="rounds: got 0"):
         federation(method("local")).fit(0)
+    for engine in ("nope", "", 3, None):
+        with pytest.raises(ValueError, match=rf"engine: got {engine!r}, expected one of \('in_process', 'flower'\)"):
+            federation(method("local")).fit(1, engine=engine)
+
+
+@pytest.mark.parametrize("one", ["fedmuscle", None, FedMuscle])
+def test_what_is_no_method_is_refused(one):
+    with pytest.raises(ValueError, match=f"method: got {re.escape(repr(one))}, expected a Method, such as FedMuscle"):
+        federation(one)
+
+
+def test_every_engine_has_a_name():
+    assert set(ENGINES) == {module.name for module in pkgutil.iter_modules(engines.__path__)}
 
 
 def other_encoder(clients):

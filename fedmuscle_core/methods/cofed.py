@@ -82,7 +82,7 @@ class CoFED(Method):
     # Client functions.
 
     def register(self, client, message):
-        """vote_shape: of its votes on one public sample; vote_classes: what it chooses among.  ValueError where these are none."""
+        """vote_shape: of its votes on one public sample; vote_classes: what it chooses among.  ValueError without."""
         wanted = client.data["train"].take(torch.tensor([0]))[1]
         if wanted.is_floating_point() and not client.task.multilabel:
             raise ValueError(f"client {client.name}: task: got targets of {wanted.dtype}, expected classes or labels, on which "

@@ -3,8 +3,7 @@
 A method is a frozen dataclass, a subclass of `Method` with `name` and `label`; to be known to tables, tuning and forecasts it
 only has to be imported.  Its server side is `play(server, round)`, a generator: it yields `exchange.Stage`s, gets {client:
 reply} of those that answered back for each, and returns what it measured, {metric: {client: number}}.  Its client side are the
-functions
-that stages name: function(client, message) -> reply.  Neither touches the other's objects.
+functions that stages name: function(client, message) -> reply.  Neither touches the other's objects.
 """
 
 from typing import ClassVar

@@ -308,6 +308,6 @@ def _attempt(settings, folder):
     try:
         if not is_stored(settings, folder):                                   # by another sweep, meanwhile
             run(settings, folder, progress=False)
-    except Exception as error:   # noqa: BLE001 - reported by the caller once the other runs are stored
+    except Exception as error:   # reported by the caller once the other runs are stored
         return error
     return None

@@ -28,12 +28,14 @@ FACTORS = {                                           # beside the tuned value, 
     "batch_size": (8, 16, 64),
     "contrastive_steps": (15, 30, 120),
     "contrastive_lr": (1e-4, 3e-4, 2e-3),
+    "local_lr": (2.5e-4, 1e-3),
     "augment": (True,),
     "local_epochs": (1, 4),
     "rounds": (4, 16),
     "dim": (64, 128),
 }
-SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
+SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
@@ -87,10 +89,11 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 
 def by_rounds(profile, seeds=None, setup=MAIN):
-    """Rounds as they are and, in profile "mini", twice as many, of the methods that the claims are about."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in TUNED}
+    """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
+    about; on Setup 1 all seeds of the claims."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in TUNED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
-            for factor in ((1, 2) if profile == "mini" else (1,)) for method, several in usual.items()}
+            for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):
@@ -142,7 +145,7 @@ def by_choice(profile, seeds=None, setup=MAIN):
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
-    """Public domain, each method as tuned with it; noise, with which nothing was tuned, as with single digits."""
+    """Public domain, each method as tuned with it."""
     return {(None, "local"): tuned_runs(profile, "local", seeds)} | {
         (domain, method): tuned_at(profile, method, seeds, {"public_domain": domain})
         for domain in some(profile, PUBLIC_DOMAINS) for method in methods}

@@ -199,7 +199,8 @@ plots.save_figure(fig, drawn, "13_mfed_curves", profile)
 # the paired difference.
 
 # %%
-task_tables.least_against_others(history["mfed_dense"], "mfed_dense")
+least = task_tables.least_against_others(history["mfed_dense"], "mfed_dense")
+least.map(lambda interval: tables.interval_text(interval, 2))
 
 # %% [markdown]
 # ## Seen
@@ -289,22 +290,21 @@ beside_paper.mfed_beside(history["mfed_dense"])
 # ## What we learned
 
 # %% tags=["hide-input"]
-def against(table, other):
-    row = tables.pairwise_differences(table, "mfed", [other]).iloc[0]
-    return row["mean"], row["low"], row["high"]
-
-
 adjusted = claims.holm_over(profile, folder, seeds, MFED_CLAIMS).set_index("name")[["mean", "low", "high"]]
 lessons.learned(
     f"The claims. {claims.sentence(found)}",
+    f"The order on the dense tasks: {task_tables.order_sentence(history['mfed_dense'], [name for name in methods if name != 'fedmuscle'])}",
+    tables.who_pays(history["mfed_dense"], "mfed"),
     lessons.says(tuple(adjusted.loc[10]), "M-Fed, one encoder for all tasks and a decoder term, adds to what clients of one task give each other",
                  "M-Fed, one encoder for all tasks and a decoder term, takes from what clients of one task give each other",
                  "That M-Fed adds to what clients of one task give each other is not shown", "in log-odds, M-Fed minus FedAvg in task, adjusted over the three claims", 2),
     lessons.says(tuple(adjusted.loc[11]), "M-Fed is worth more than sharing encoders alone", "M-Fed is worth less than sharing encoders alone",
                  "M-Fed against sharing encoders alone: no difference is shown", "in log-odds, adjusted likewise", 2),
-    lessons.says(against(history["mfed_labels"], "fedavg"), "For labels in the place of maps, M-Fed adds to sharing within the task", "For labels in the place of maps, M-Fed takes from sharing within the task",
+    lessons.says(least.loc["M-Fed", "difference"], "With M-Fed the clients with least data gain more than the others", "With M-Fed the clients with least data gain less than the others",
+                 "With M-Fed no difference between the clients with least data and the others is shown", "in log-odds", 2),
+    lessons.says(tables.log_odds_difference(history["mfed_labels"], "mfed", "fedavg"), "For labels in the place of maps, M-Fed adds to sharing within the task", "For labels in the place of maps, M-Fed takes from sharing within the task",
                  "For labels in the place of maps, no difference to sharing within the task is shown", "in log-odds", 2),
-    *(lessons.says(against(table, "fedavg"), f"Clients of a task with unequal data, Dirichlet({value}): M-Fed adds to sharing within the task",
+    *(lessons.says(tables.log_odds_difference(table, "mfed", "fedavg"), f"Clients of a task with unequal data, Dirichlet({value}): M-Fed adds to sharing within the task",
                    f"Clients of a task with unequal data, Dirichlet({value}): M-Fed takes from sharing within the task",
                    f"Clients of a task with unequal data, Dirichlet({value}): no difference to sharing within the task is shown", "in log-odds", 2)
       for value, table in partition.items() if value != "IID"))

@@ -128,6 +128,7 @@ changes = log_odds_change(final_scores(history)).set_index(["method", "client", 
 to_others = pd.DataFrame({seed: (matrix.sum(axis=1) - np.diag(matrix)) / (len(matrix) - 1) for seed, matrix in (
     (seed, task_tables.conflict(rows)) for seed, rows in early.groupby("seed"))})
 adds = (changes["mfed"] - changes["fedavg"]).groupby(["task", "seed"], sort=False).mean()
+agreement = to_others.mean(axis=1).sort_values()
 pd.DataFrame([{"task": task, "cosine to other tasks": tables.mean_text(to_others.loc[task], 2),
                "M-Fed minus FedAvg (log-odds)": tables.mean_text(rows, 2), "shown": verdict(mean_interval(rows), EFFECT)}
               for task, rows in adds.groupby(level="task", sort=False)])
@@ -233,6 +234,10 @@ lessons.learned(
     f"{max(abs(row['its weight'] - row['merged encoder moved by']) for row in moved):.0e}.",
     f"Encoder gradients of clients of two tasks have a mean cosine of {apart.mean():+.2f}, {apart.min():+.2f} at the lowest; within a task "
     f"{np.diag(conflict).mean():+.2f}. Conflict would be below 0.",
+    *(lessons.says(mean_interval(adds[task]), f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): M-Fed adds to sharing within the task",
+                   f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): M-Fed takes from sharing within the task",
+                   f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): no difference of M-Fed to sharing within the task is shown", "in log-odds", 2)
+      for which, task in (("task that agrees most", agreement.index[-1]), ("task that agrees least", agreement.index[0]))),
     f"A client sends and receives {sent['as tuned']:,.0f} KiB a round, and {sent['decoders stay']:,.0f} where decoders stay.",
     lessons.says(changed("decoders stay"), *words("Where decoders stay, so that there is no term either"), "in log-odds against M-Fed as tuned", 2),
     lessons.says(changed("no global decoder term"), *words("Without the term of the global decoder"), "in log-odds", 2),

@@ -34,6 +34,8 @@ except ImportError as error:
 check(globals(), "profile", "seeds", "workers")
 
 # %%
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -46,7 +48,7 @@ from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.experiments.statistics import final_scores, finished, mean_interval, relative_change
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.networks.packaged import PACKAGED
-from fedmuscle_core.paths import BACKBONES, results
+from fedmuscle_core.paths import BACKBONES, DATA, results
 from fedmuscle_core.world.real.sources import SOURCES
 
 plots.use_style()
@@ -96,13 +98,29 @@ probes = pd.read_csv(BACKBONES / "probe_real.csv")
 def where_local_stands(setup):
     scores = final_scores(history[setup]).query("method == 'local'").groupby("client")["value"].mean()
     clients = pd.DataFrame(SETUPS[setup].clients, index=pd.RangeIndex(1, len(SETUPS[setup].clients) + 1, name="client"))
-    return clients.assign(**{"Local: test score (%)": scores.round(1)})
+    paper = {client: beside_paper.published_value(setup="setup1", public_data="pascal_voc", method="local", quantity=name)
+             for client, name in ((1, "client1_mlc"), (4, "client4_ic100"), (6, "client6_ic10"))}
+    return clients.assign(**{"Local: test score (%)": scores.round(1), "published Local (%)": pd.Series(paper)}).astype(object).fillna("-")
 
 
 where_local_stands("foundation2")
 
 # %%
 where_local_stands("foundation_mixed")
+
+# %% [markdown]
+# ## What a run costs
+#
+# On one core, as measured by `python -m fedmuscle_core.benchmarks.foundation_run`: computing what the trunks make of all photos and
+# texts, once, views for SimCLR among it; then one run of FedMuscle from that. Below, wall times of the stored runs, of which two ran side by side.
+
+# %%
+cost = pd.DataFrame(json.loads((DATA / "results" / "benchmark_foundation_run.json").read_text())["rows"]).set_index("setup")
+cost.rename(columns=lambda name: name.replace("_", " "))
+
+# %%
+pd.DataFrame({setup: pd.Series({METHODS[method].label: np.median([record["wall_seconds"] for record in records if record["settings"]["method"] == method])
+                                for method in table["method"].unique()}) for setup, (records, table) in runs.items()}).round(0).rename(columns="{} (s, median)".format)
 
 # %% [markdown]
 # ## The claims
@@ -186,6 +204,14 @@ pd.concat({METHODS[method].label: effects.effect_table(sources, "tiny_imagenet",
            for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
 
 # %% [markdown]
+# With captions, which the text clients read, there are two; Setup 2, as tuned with Flickr8k:
+
+# %%
+captioned = effects.measure({key: stored(wanted, folder) for key, wanted in ablations.by_source(used, seeds, "foundation2", ablations.CAPTIONED).items()})
+pd.concat({METHODS[method].label: effects.effect_table(captioned, "flickr8k", "captioned photos of", method)
+           for method in ablations.PUBLIC_METHODS}, names=["method", ""]).droplevel(1)
+
+# %% [markdown]
 # ## Peers, photos, rate
 #
 # FedMuscle and alpha = 1 (Pairwise) against the number of peers, FedMuscle's five by the sampled loss; FedMuscle against the number of public photos and the contrastive learning rate.
@@ -224,16 +250,17 @@ chosen_table(*plans.FOUNDATION_SETUPS, "foundation_mfed")
 # ## Published, and ours
 #
 # Published: foundation models, the whole data sets, from a secondary summary; Setup 1 with Pascal VOC and COCO as public data, Setup 2
-# with Flickr30K. Ours: Setup 1 with 180 photos of the excerpts of both, Setup 2 with 900 of Flickr8k.
+# with Flickr30K. Ours: excerpts of the first two, and Flickr8k, of each as many photos as the column says.
 
 # %%
 rows = []
 deltas = sources.groupby(["value", "method"])["delta"].apply(mean_interval)
-for setup, place, of in (("setup1", "pascal_voc", lambda method: deltas["voc_animals", method]), ("setup1", "coco", lambda method: deltas["coco_small", method]),
-                         ("setup2", "flickr30k", lambda method: tables.delta_interval(history["foundation2"], method))):
+for setup, place, count, of in (("setup1", "pascal_voc", ablations.FEW_PHOTOS, lambda method: deltas["voc_animals", method]),
+                                ("setup1", "coco", ablations.FEW_PHOTOS, lambda method: deltas["coco_small", method]),
+                                ("setup2", "flickr30k", SETUPS["foundation2"].settings["public_size"], lambda method: tables.delta_interval(history["foundation2"], method))):
     for method in ("simclr", "fedmuscle"):
         ours, paper = of(method), beside_paper.published_delta(setup, method, place)
-        rows.append({"setup": setup, "published with": place, "method": METHODS[method].label,
+        rows.append({"setup": setup, "published with": place, "our photos": count, "method": METHODS[method].label,
                      "published: Delta (%)": "not found" if paper is None else paper, "ours: Delta (%), mean [95 % CI]": tables.interval_text(ours),
                      "agrees?": "cannot be said" if paper is None else beside_paper.agreement(paper, ours)})
 pd.DataFrame(rows)
@@ -255,6 +282,9 @@ lessons.learned(
     *(lessons.says(effects.between(sources, place, "tiny_imagenet"), f"Public photos of {place} are worth more than Tiny ImageNet's",
                    f"Public photos of {place} are worth less than Tiny ImageNet's", f"Public photos of {place} against Tiny ImageNet's: no difference is shown",
                    "in log-odds", 2) for place in ablations.SOURCES[1:]),
+    lessons.says(effects.between(captioned, "coco_small", "flickr8k"), "For ten clients, captioned photos of COCO are worth more than Flickr8k's",
+                 "For ten clients, captioned photos of COCO are worth less than Flickr8k's", "For ten clients, captioned photos of COCO against Flickr8k's: no difference is shown",
+                 "in log-odds", 2),
     lessons.says(effects.between(peers, 1, 3), "One peer is worth more than three", "One peer is worth less than three",
                  "One peer against three: no difference is shown", "in log-odds", 2),
     lessons.says(effects.between(factors["public_size"], 180, 900), "180 photos are worth more than 900", "180 photos are worth less than 900",

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import claims as analysis
-from fedmuscle_core.analysis.tables import delta_interval
+from fedmuscle_core.analysis.tables import delta_interval, interval_text, log_odds_difference
 from fedmuscle_core.experiments import ablations, choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.runs import stored
@@ -70,6 +70,14 @@ def test_what_came_out_is_written_down_as_it_was():
     _, history = stored([one for several in claims.tuned_runs("mini").values() for one in several], results("mini"))
     for method, name in (("fedmuscle", "Delta of FedMuscle is"), ("simclr", "that of SimCLR")):
         assert f"{name} {delta_interval(history, method)[0]:+.1f} %" in PREDICTIONS
+
+
+def test_whose_difference_claim_8_is_is_written_down_as_it_was():
+    _, history = stored(claims.claimed("mini", claims=claims.SETUP2_CLAIMS), results("mini"))
+    parts = [history[history["client"].isin(several)] for several in ((9, 10), (7, 8), range(1, 7))]
+    texts, segments, first = (interval_text(log_odds_difference(part, "fedmuscle", "simclr"), 2) for part in parts)
+    said = f"the texts ({texts.split()[0]}) and segmentation ({segments.split()[0]}); over clients 1 to 6 it is {first}"
+    assert said in PREDICTIONS.replace("\n", " ")
 
 
 def test_runs_of_a_claim_differ_in_what_it_names_alone():

@@ -18,21 +18,24 @@ def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults()
     wanted, plain = plans.table1("mini"), plans.at_defaults("mini")
     methods = plans.tabled("embedded1")
     assert {"simclr_samples", "fedmuscle_views"} < set(methods) and "constant_margin" not in methods
-    for runs, names in ((wanted, methods), (plain, plans.LOSSES)):
-        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(names, 5)
+    for runs in (wanted, plain):
+        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(methods, 5)
         assert {settings.seed for settings in runs} == {10, 11, 12, 13, 14}
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
     default = {settings.method.name: settings for settings in plain}
     assert (default["fedmuscle"].method.contrastive_lr, default["fedmuscle"].method.tau) == (1e-3, 0.2)
     assert {settings.training for settings in plain} == {wanted[0].training}
     steps = {getattr(settings.method, "contrastive_steps", 60) for settings in plain}
-    assert steps == {60} and set(plans.at_defaults("paper")) < set(plans.table1("paper"))
+    assert steps == {60} and set(plans.at_defaults("paper")) == set(plans.table1("paper"))
 
 
 def test_table_2_has_every_method_on_captioned_pairs():
     wanted, methods = plans.table2("mini"), plans.tabled("embedded2")
     assert Counter(settings.method.name for settings in wanted) == dict.fromkeys(methods, 5)
-    assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("embedded2", "pairs")}
+    plain = plans.at_defaults2("mini")
+    assert Counter(settings.method.name for settings in plain) == dict.fromkeys(plans.LOSSES, 3)
+    assert {(settings.setup.name, settings.public_domain) for settings in [*wanted, *plain]} == {("embedded2", "pairs")}
+    assert {settings.method.tau for settings in plain if settings.method.name == "fedmuscle"} == {0.2}
 
 
 def test_the_weights_of_the_tuples_differ_in_nothing_else():
@@ -78,5 +81,7 @@ def test_real_photos_are_planned_for_those_who_have_them(monkeypatch):
     wanted = plans.notebook_15("foundation")
     assert {run.setup.name for run in wanted} == {*plans.FOUNDATION_SETUPS} and plans.notebook_15("mini") == []
     assert {run.public_domain for run in wanted if run.public_size == ablations.FEW_PHOTOS} >= set(ablations.SOURCES)
+    captioned = [run for run in wanted if run.setup.name == "foundation2" and run.public_size == ablations.FEW_PHOTOS]
+    assert {run.public_domain for run in captioned} == {*ablations.CAPTIONED} and len({run.seed for run in captioned}) == 5
     grid = plans.notebook_17("foundation")
     assert len(set(grid)) == 9 + 2 * 9 * len(ablations.GRID_PHOTOS) * len(ablations.GRID_RATES)

@@ -134,6 +134,7 @@ def test_without_the_notebooks_of_a_clone_it_says_so(workplace, monkeypatch, cap
     (["--dry-run", "-p", "numbre", "3"], r"got unknown \['numbre'\]; the chosen notebooks know"),
     (["-p", "number", "3", "-p", "number", "4"], r"-p: got \['number', 'number'\], expected each name once"),
     (["--workers", "0"], "workers: got 0"),
+    (["--profile", "huge"], r"profile: got 'huge', expected one of \('quick', 'mini', 'paper'\)"),
     (["--profile", "paper", "--only", "90"], r"got \['90_first'\] with profile 'paper', expected some of \('02', "),
 ])
 def test_bad_arguments_are_refused_before_anything_runs(workplace, capsys, arguments, message):

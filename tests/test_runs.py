@@ -135,6 +135,9 @@ def test_a_setup_that_nobody_tuned_is_told_with_the_results(tiny, tmp_path):
 
 
 def test_bad_arguments_are_refused_before_any_work(tiny, tmp_path):
+    for given in ([], [5], None, tiny()):
+        with pytest.raises(ValueError, match=r"settings_list: got .*, expected a list of `Settings`, at least one"):
+            sweep(given, tmp_path)
     with pytest.raises(ValueError, match="workers: got 0"):
         sweep([tiny()], tmp_path, workers=0)
     with pytest.raises(ValueError, match="num_peers: got 3, expected 1 to 2"):

@@ -57,6 +57,7 @@ def test_every_committed_run_has_the_name_and_the_fingerprint_of_its_settings(fo
     ({"offload": 1}, "offload: got 1, expected True or False"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of .*'quickstart'"),
     ({"method": "sage"}, "method: got 'sage', expected one of .*'fedmuscle'"),
+    ({"training": 5}, "training: got 5, expected a Training"), ({"compute": None}, "compute: got None, expected a Compute"),
     ({"method": 3}, r"method: got 3, expected a method such as FedMuscle\(\)"),
     ({"temperature": 0.1}, r"settings: got unknown \['temperature'\]"),
 ])

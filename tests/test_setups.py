@@ -74,6 +74,8 @@ def test_setups_of_m_fed_have_three_clients_a_task_with_less_and_less_data():
     (("", [("ic10", "resnet_small", 4)]), "setup: got the name '', expected letters"),
     (("a/b", [("ic10", "resnet_small", 4)]), "setup: got the name 'a/b', expected letters"),
     (("own", []), "setup: got no clients in 'own'"),
+    (("own", None), r"setup own: got clients None, expected \(task, backbone, private samples\) for each"),
+    (("own", [("ic10", "resnet_small")]), r"setup own: got clients \[\('ic10', 'resnet_small'\)\], expected \(task"),
     (("own", [("ic10", "resnet_small", 4), ("ic10", "vit_small", 0)]), "setup own: client 2: train_size: got 0"),
 ])
 def test_a_setup_that_cannot_be_is_refused(arguments, message):

@@ -1,6 +1,7 @@
 """Tasks of the core: losses and scores against loops over single answers, and targets that do not fit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,8 +145,13 @@ def test_a_task_of_ones_own_says_what_its_answers_are():
         return (outputs - targets).abs().mean()
     task = Task("ages", 5, "error", distance, lambda kept, targets: -distance(kept, targets).item(), modality="text")
     assert task.score(torch.ones(2, 5), torch.zeros(2, 5)) == -1 and task.keep is None and task.modality == "text"
-    with pytest.raises(ValueError, match=r"test: got targets of shape \(2, 5\), expected \(n,\) for error of 5"):
-        task.check("test", torch.zeros(2, 5))
+    assert task.check("test", torch.zeros(2, 5)) is None                        # the loss says what it takes
+
+    def from_birth(task, who, targets):
+        if (targets < 0).any():
+            raise ValueError(f"{who}: got ages below 0 for {task.metric}")
+    with pytest.raises(ValueError, match="test: got ages below 0 for error"):
+        replace(task, check_targets=from_birth).check("test", -torch.ones(2, 5))
 
 
 def test_the_class_of_a_pixel_is_the_first_of_the_most_probable_ones():

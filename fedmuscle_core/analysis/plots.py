@@ -21,7 +21,8 @@ GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"
 
 
 def use_style():
-    """Switch matplotlib to the look of this project."""
+    """Switch matplotlib to the look of this project, and pandas to tables whose texts are not cut off."""
+    pd.set_option("display.max_colwidth", None)
     plt.style.use(Path(__file__).with_name("fedmuscle.mplstyle"))
 
 

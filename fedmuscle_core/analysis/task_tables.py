@@ -32,7 +32,7 @@ def task_table(history):
 
 def least_against_others(history, setup):
     """Change in log-odds against Local, mean over tasks, one row a method: of the client with the least private data of every
-    task, of the others, and the paired difference, as text.
+    task, of the others, and the paired difference, each (mean, low, high) over seeds.
 
     setup: of the runs, a `Setup` or its name."""
     setup = setup_named(setup)
@@ -41,10 +41,10 @@ def least_against_others(history, setup):
     changes = log_odds_change(final_scores(finished(history)))
     changes = changes[changes["method"] != "local"].assign(least=lambda rows: rows["client"].isin(smallest))
     means = changes.groupby(["method", "seed", "least"])["log_odds"].mean().unstack()
-    rows = {name: {"least data": mean_text(means.loc[name, True], 2), "the others": mean_text(means.loc[name, False], 2),
-                   "difference": mean_text(means.loc[name, True] - means.loc[name, False], 2)}
-            for name in METHODS if name in means.index}
-    return pd.DataFrame(rows).T.rename(index=lambda name: marked(METHODS[name].label, history))
+    rows = {marked(METHODS[name].label, history): {
+        "least data": mean_interval(means.loc[name, True]), "the others": mean_interval(means.loc[name, False]),
+        "difference": mean_interval(means.loc[name, True] - means.loc[name, False])} for name in METHODS if name in means.index}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def ranks(history):

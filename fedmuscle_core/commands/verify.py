@@ -6,6 +6,7 @@ import numpy as np
 
 from ..checks import positive_int
 from ..experiments.code import code_digest
+from ..experiments.profiles import check_profile
 from ..experiments.runs import can_run, data_used, fingerprint, run
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
@@ -38,7 +39,7 @@ def verify(profile, sample=None):
     """
     if sample is not None:
         positive_int("sample", sample, least=0)
-    found, wrong = whole_runs(results(profile))
+    found, wrong = whole_runs(results(check_profile(profile)))
     if not found and not wrong:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
     sound = []

@@ -11,7 +11,7 @@ from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settin
 from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
-PEER_COUNTS = {"clients12": (1, 11, 3, 7)}            # of other setups all; the first two: those of profile "quick"
+PEER_COUNTS = {"clients12": (1, 11, 3, 7), "foundation1": (1, 3, 5)}  # of other setups all; the first two: profile "quick"
 EXACT_UP_TO = 4                                       # more peers: the sampled estimator
 NUM_SAMPLES = 64
 EXCHANGED = ((8, 1), (8, 5), (8, 2), (8, 3), (8, 4), (32, 1), (32, 2), (32, 3))           # (B, M)
@@ -30,17 +30,20 @@ FACTORS = {                                           # beside the tuned value, 
     "batch_size": (8, 16, 64),
     "contrastive_steps": (15, 30, 120),
     "contrastive_lr": (1e-4, 3e-4, 2e-3),
+    "local_lr": (2.5e-4, 1e-3),
     "augment": (True,),
     "local_epochs": (1, 4),
     "rounds": (4, 16),
     "dim": (64, 128),
 }
-SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
+SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
-FOUNDATION_FACTORS = {"public_size": (180, 450, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
+CAPTIONED = ("flickr8k", "coco_small")                # sources whose photos have captions, which text clients read
+FOUNDATION_FACTORS = {"public_size": (180, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
 GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
@@ -92,7 +95,7 @@ def tuned_runs(profile, method, seeds=None, setup=MAIN, most=SEVERAL, **changes)
 def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
     setup = setup_named(setup)
-    most, several = len(setup.clients) - 1, SEVERAL if setup.name == MAIN else FEW
+    most, several = len(setup.clients) - 1, SEVERAL if setup.name in (MAIN, "foundation1") else FEW
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, several)}
     for method in methods:
         for count in some(profile, PEER_COUNTS.get(setup.name) or dict.fromkeys((1, most, *range(2, most)))):
@@ -102,10 +105,11 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 
 def by_rounds(profile, seeds=None, setup=MAIN):
-    """Rounds as they are and, in profile "mini", twice as many, of the methods that the claims are about."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in TUNED}
+    """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
+    about; on Setup 1 all seeds of the claims."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in TUNED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
-            for factor in ((1, 2) if profile == "mini" else (1,)) for method, several in usual.items()}
+            for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):
@@ -170,7 +174,7 @@ def by_kind_of_peer(profile, setup="clients24"):
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
-    """Public domain, each method as tuned with it; noise, with which nothing was tuned, as with single digits."""
+    """Public domain, each method as tuned with it."""
     return {(None, "local"): tuned_runs(profile, "local", seeds)} | {
         (domain, method): tuned_at(profile, method, seeds, {"public_domain": domain})
         for domain in some(profile, PUBLIC_DOMAINS) for method in methods}
@@ -184,12 +188,12 @@ def by_layout(profile, seeds=None, method="fedmuscle"):
         for layout in some(profile, DIGIT_LAYOUTS)}
 
 
-def by_source(profile, seeds=None, methods=PUBLIC_METHODS, setup="foundation1"):
+def by_source(profile, seeds=None, setup="foundation1", sources=SOURCES):
     """Sources of public photos, FEW_PHOTOS of each, with what was tuned on the setup's own."""
-    tuned = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in ("local", *methods)}
+    tuned = {method: tuned_runs(profile, method, seeds, setup) for method in ("local", *PUBLIC_METHODS)}
     return {(None, "local"): tuned.pop("local")} | {
         (source, method): [settings.replace(public_domain=source, public_size=FEW_PHOTOS) for settings in several]
-        for source in SOURCES for method, several in tuned.items()}
+        for source in sources for method, several in tuned.items()}
 
 
 def by_cell(profile, seeds=None):
@@ -208,11 +212,11 @@ def by_cell(profile, seeds=None):
     return runs
 
 
-def by_value(profile, setup, field, values, seeds=None, method="fedmuscle"):
-    """Values of one field that Local does not read, the tuned one first."""
-    tuned = tuned_runs(profile, method, seeds, setup, FEW)
-    return {(None, "local"): tuned_runs(profile, "local", seeds, setup, FEW), (tuned[0].flat()[field], method): tuned} | {
-        (value, method): tuned_runs(profile, method, seeds, setup, FEW, **{field: value}) for value in values}
+def by_value(profile, setup, field, values, seeds=None):
+    """FedMuscle at values of one field that Local does not read, the tuned one before the others."""
+    tuned = tuned_runs(profile, "fedmuscle", seeds, setup)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, setup), (tuned[0].flat()[field], "fedmuscle"): tuned} | {
+        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, setup, **{field: value}) for value in values}
 
 
 def by_public_size(profile, seeds=None):

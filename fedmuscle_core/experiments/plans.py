@@ -39,8 +39,14 @@ def table1(profile, seeds=None, methods=None):
 
 
 def at_defaults(profile, seeds=None):
-    """LOSSES, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    return [untuned(settings) for settings in table1(profile, seeds, LOSSES)]
+    """Table 1 with what was tuned for a method at its defaults; the local phases as tuned for Local."""
+    return [untuned(settings) for settings in table1(profile, seeds)]
+
+
+def at_defaults2(profile, seeds=None):
+    """LOSSES on Setup 2, likewise."""
+    return [untuned(settings) for method in LOSSES
+            for settings in ablations.tuned_runs(profile, method, seeds, "embedded2", ablations.FEW)]
 
 
 def untuned(settings):
@@ -62,9 +68,9 @@ def table2(profile, seeds=None):
 
 
 def notebook_05(profile, seeds=None):
-    """Table 2, the runs of the claims about it, and some of them twice as long."""
-    return table2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS) + ablations.flat(
-        ablations.by_rounds(profile, seeds, "embedded2"))
+    """Table 2, as tuned and in part at defaults, the runs of the claims about it, and some of them longer."""
+    return table2(profile, seeds) + at_defaults2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS) + (
+        ablations.flat(ablations.by_rounds(profile, seeds, "embedded2")))
 
 
 def notebook_06(profile, seeds=None):
@@ -151,7 +157,8 @@ def notebook_15(profile, seeds=None):
         return []
     tables = [settings for setup in FOUNDATION_SETUPS for settings in foundation_table(profile, setup, seeds)]
     return tables + photo_sharing(profile, seeds) + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
-        ablations.by_source(profile, seeds), ablations.by_peer_count(profile, seeds, "foundation1"),
+        ablations.by_source(profile, seeds), ablations.by_source(profile, seeds, "foundation2", ablations.CAPTIONED),
+        ablations.by_peer_count(profile, seeds, "foundation1"),
         *(ablations.by_value(profile, "foundation1", field, values, seeds)
           for field, values in ablations.FOUNDATION_FACTORS.items()))
 

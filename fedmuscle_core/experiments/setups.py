@@ -45,7 +45,11 @@ class Setup:
     def __post_init__(self):
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9._+-]+", self.name):
             raise ValueError(f"setup: got the name {self.name!r}, expected letters, digits and . _ + -, as files are called so")
-        object.__setattr__(self, "clients", tuple(ClientSpec(*spec) for spec in self.clients))
+        try:
+            object.__setattr__(self, "clients", tuple(ClientSpec(*spec) for spec in self.clients))
+        except TypeError as error:
+            raise ValueError(f"setup {self.name}: got clients {self.clients!r}, expected (task, backbone, private samples) for "
+                             "each") from error
         if not self.clients:
             raise ValueError(f"setup: got no clients in {self.name!r}, expected at least one")
         for number, spec in enumerate(self.clients, 1):

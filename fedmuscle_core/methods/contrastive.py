@@ -29,9 +29,8 @@ UNIT = 1e-3                                           # how far the length of a 
 @dataclass(frozen=True)
 class Contrastive(Method):
     """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes
-    over
-    the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature; schedule: of
-    the rate over rounds, of SCHEDULES."""
+    over the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature;
+    schedule: of the rate over rounds, of SCHEDULES."""
 
     uses_public, group, needs = True, "aligning", "public data"
     grid = {"contrastive_lr": (1e-4, 3e-4, 1e-3), "tau": (0.1, 0.2, 0.5, 1.0)}
@@ -115,10 +114,10 @@ class PeerMemory:
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
-    same for all clients; with own_views every client's is another.  peer_choice, shifts: see `peers`.
-    refresh: "batch", peers' representations are of this very batch, or
-    "round", of the beginning of the round (those of an absent client: of the last round it took part in).  noise: standard
-    deviation of Gaussian noise on every number of an upload, whose rows are brought back to unit length."""
+    same for all clients; with own_views every client's is another.  peer_choice, shifts: see `peers`.  refresh: "batch", peers'
+    representations are of this very batch, or "round", of the beginning of the round (those of an absent client: of the last
+    round it took part in).  noise: standard deviation of Gaussian noise on every number of an upload, whose rows are brought
+    back to unit length."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 

@@ -71,7 +71,7 @@ class MFed(Sharing):
             return lambda loss, step: loss + weight * distance_to(client, {"decoder": decoder})
         encoder = client.network.encoder()
         fixed = copy.deepcopy(client.network, {id(encoder): encoder})             # which is not called: not copied either
-        fixed.decoder().requires_grad_(False).eval().load_state_dict(decoder)
+        fixed.decoder().requires_grad_(False).eval().to(client.works_on).load_state_dict(decoder)
         return lambda loss, step: loss + self.lam * client.task.loss(fixed.decode(step.features), step.wanted)
 
 

@@ -320,7 +320,7 @@ def gradient_agreement(gradients, tasks):
 
 def distance_to(client, received):
     """Sum over all parameters of the `received` parts {part: state} of the squared difference to the client's own."""
-    return sum((own - state[name]).square().sum() for part, state in received.items()
+    return sum((own - state[name].to(own.device)).square().sum() for part, state in received.items()
                for name, own in getattr(client.network, part)().named_parameters())
 
 

@@ -1,6 +1,6 @@
-"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.losses`.
+"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.method_losses`.
 
-B = 32 samples, d = 64, M = 3 peers, float32, one thread; the losses take turns, so that all meet the same machine.
+B = 32 samples, d = 256, M = 3 peers, float32, one thread; the losses take turns, so that all meet the same machine.
 """
 
 import statistics
@@ -21,7 +21,7 @@ TIMED = {
 }
 
 
-def measure(repeats, batch_size=32, dim=64, num_peers=3):
+def measure(repeats, batch_size=32, dim=256, num_peers=3):
     """{method: median milliseconds of a forward and a backward pass}, over `repeats` turns."""
     rng = generator(0, "benchmark losses")
     anchor = torch.randn(batch_size, dim, generator=rng, requires_grad=True)

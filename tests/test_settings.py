@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from fedmuscle_core.client import Training
-from fedmuscle_core.experiments import build
+from fedmuscle_core.experiments import build, runs
 from fedmuscle_core.experiments.profiles import PROFILES, profile_seeds, profile_settings
 from fedmuscle_core.experiments.runs import fingerprint
 from fedmuscle_core.experiments.settings import Compute, Settings
@@ -124,6 +124,17 @@ def test_the_key_depends_on_every_field_but_the_seed(method):
         other = {"samples": "steps", "distance": "loss"}.get(value, other) if isinstance(value, str) else other
         keys.add(usual.replace(**{name: other}).key())
     assert len(keys) == len(names) + 1 and usual.replace(seed=7).key() == usual.key()
+
+
+def test_another_default_leaves_stored_runs_what_they_were(monkeypatch):
+    """Runs from before there were schedules say nothing of them: they had a constant rate, and no other is taken for theirs."""
+    constant, cosine = (Settings(method=FedMuscle(schedule=schedule)) for schedule in ("constant", "cosine"))
+    record = {"settings": constant.flat(), "fingerprint": fingerprint(constant.setup)}
+    del record["settings"]["schedule"]
+    assert runs._fits(record, constant) and not runs._fits(record, cosine)
+    key = constant.key()
+    monkeypatch.setattr(FedMuscle.__dataclass_fields__["schedule"], "default", "cosine")
+    assert constant.key() == key != cosine.key()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -23,7 +23,7 @@ from .choices import is_tuned
 from .code import code_digest
 from .processes import in_processes, tell
 from .resume import EVERY, State
-from .settings import Settings
+from .settings import BEFORE, Settings
 from .setups import SETUPS
 from .soundness import flaws
 from .statistics import failures
@@ -127,7 +127,8 @@ def _preferred(record, settings):
 def _fits(record, settings):
     """Whether a stored run is of these settings, and of the clients, backbones and data that are here now."""
     values = settings.flat()
-    if any(values.get(name) != value for name, value in record["settings"].items()):
+    stored_values = {name: value for name, value in BEFORE.items() if name in values} | record["settings"]
+    if any(values.get(name) != value for name, value in stored_values.items()):
         return False
     if "data" in record and can_run(settings) and record["data"] != data_used(settings):
         return False

@@ -17,6 +17,7 @@ from ..server import BAD_UPLOADS
 from .setups import Setup, setup_named
 
 PRECISIONS = ("float32", "bfloat16")
+BEFORE = {"schedule": "constant"}      # what runs that were stored before a field existed had, whatever its default becomes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +144,10 @@ class Settings:
         return self.replace(**unread)
 
     def key(self):
-        """Short hash of the setup's name and of all values but the seed that differ from their defaults: a new field leaves
-        stored runs valid."""
+        """Short hash of the setup's name and of all values but the seed that differ from their defaults, or from what they were
+        BEFORE: a new field leaves stored runs valid."""
         usual = Settings().flat() | {field.name: listed(field.default) for field in dataclasses.fields(self.method)} | {
-            "setup": None}
+            "setup": None} | BEFORE
         fields = {name: value for name, value in self.flat().items() if name != "seed" and value != usual[name]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 

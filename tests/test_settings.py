@@ -107,8 +107,8 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
 
 
 # What some methods take one value of, or only together with another.
-NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol"},
-             "shuffled_alpha": {"protocol", "num_samples"}}
+NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol", "tau_cross"},
+             "shuffled_alpha": {"protocol", "num_samples", "tau_cross"}}
 
 
 @pytest.mark.parametrize("method", METHODS)

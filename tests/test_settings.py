@@ -106,7 +106,8 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
 
 
 # What some methods take one value of, or only together with another.
-NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"},
+NOT_ALONE = {**dict.fromkeys(("fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal"), {"masked"}),
+             "fedmuscle_views": {"augment", "refresh"},
              **dict.fromkeys(("mfed_per_architecture", "muscle_mfed"), {"measure_gradients"}), "constant_margin": {"protocol"},
              "shuffled_alpha": {"protocol", "num_samples"}}
 

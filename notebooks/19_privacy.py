@@ -36,15 +36,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 
 from fedmuscle_core.analysis import lessons, plots, tables
 from fedmuscle_core.exchange import tuple_payload
 from fedmuscle_core.experiments import shadows
-from fedmuscle_core.experiments.statistics import mean_interval
+from fedmuscle_core.experiments.statistics import delta, mean_interval, relative_change
 from fedmuscle_core.paths import results
 from fedmuscle_core.privacy import accounting, secure_sum
-from fedmuscle_core.privacy.attacks import detection, detection_interval, grams_of_sums, likelihood_ratios, rows_of_sums
+from fedmuscle_core.privacy.attacks import (detection, detection_interval, grams_of_sums, guessed_tasks, likelihood_ratios, mix_correlations,
+                                            rows_of_sums)
 
 plots.use_style()
 torch.set_num_threads(1)
@@ -68,69 +68,79 @@ played = {variant: {shadow: records[variant, shadow] for shadow in range(count) 
 # client would send next, after its last local phase, were it asked for the candidates:
 #
 # - from parameters, how sure the network is of the true answer, $\log p_y - \log (1 - p_y)$;
-# - from representations, or kernels, how much nearer it lies to its class than to others;
+# - from representations, or kernels, how sure of it a ridge head is that the attacker fits on the other candidates, whose answers she knows; beside
+#   it, without a head, how much nearer the candidate lies to its class than to others (*by nearness*);
 # - from votes, whether it votes for the true answer.
 #
 # Then the likelihood ratio of Carlini et al. (2022): the number's normal law in the other federations that had the sample, against that in those
-# without. She knows the candidates and has played such federations herself: an upper end. What counts is the share of members found where hardly any other is accused: at 1 % false alarms, 1 % are found by chance. *AUC*:
-# how often a member looks more like one than another sample does, 0.5 by chance. *DP-SGD*: local steps along gradients that are clipped one by
-# one, with Gaussian noise of so many times the clipping length (Abadi et al., 2016). *epsilon*: how far any private sample can change the
-# odds of what is sent, $e^{\varepsilon}$ times but for a chance of $\delta = 0.001$; infinite without DP-SGD, by Opacus' accountant, for the
-# smallest private set of all federations. Intervals: federations resampled, not adjusted for the number of rows. *Local*: nothing leaves; what its
-# parameters would tell.
+# without. She knows the candidates and their answers and has played such federations herself, more than most attackers. But she reads one number
+# of each, and another may tell more: what is found is a lower end of what uploads give away to her.
+#
+# What counts is the share of members found where hardly any other is accused: at 1 % false alarms, 1 % are found by chance. *AUC*: how often a
+# member looks more like one than another sample does, 0.5 by chance. *DP-SGD*: local steps along gradients that are clipped one by one, with
+# Gaussian noise of so many times the clipping length (Abadi et al., 2016). *epsilon*: how far any private sample can change the odds of what is
+# sent, $e^{\varepsilon}$ times but for a chance of $\delta = 0.001$; infinite without DP-SGD, by Opacus' accountant, for the smallest private set
+# of client 1 in all federations. Intervals: federations resampled, not adjusted for the number of rows. *Local*: nothing leaves; what its parameters
+# would tell.
 
 # %%
-found = {}
+found, nearness = {}, {}
 for variant in variants:
     several = list(played[variant].values())
-    values, member = (np.array(rows) for rows in ([record["values"] for record in several],
-                                                  [[one == "1" for one in record["member"]] for record in several]))
+    member = np.array([[one == "1" for one in record["member"]] for record in several])
     enough = (member.sum(0) >= 3) & ((~member).sum(0) >= 3)
-    ratios = likelihood_ratios(values[:, enough], member[:, enough])
-    found[variant] = {"ratios": ratios, "member": member[:, enough], "enough": enough,
-                      "score": [record["score"]["1"] for record in several], **detection(ratios, member[:, enough]),
-                      "interval": detection_interval(ratios, member[:, enough], "tpr at 1 % fpr")}
+    for name in shadows.NUMBERS[shadows.VARIANTS[variant][2]]:
+        ratios = likelihood_ratios(np.array([record["values"][name] for record in several])[:, enough], member[:, enough])
+        interval = 100 * np.array(detection_interval(ratios, member[:, enough], "tpr at 1 % fpr"))
+        into = nearness if name == "margin" else found
+        into[variant] = {"ratios": ratios, "member": member[:, enough], "enough": enough, **detection(ratios, member[:, enough]), "interval": interval,
+                         "text": tables.interval_text(interval, signed=False)}
 rows = []
 for variant, one in found.items():
     settings, fewest = shadows.settings_of(variant, 0, **short), min(record["member"].count("1") for record in played[variant].values())
     spent = accounting.epsilon(*shadows.privacy_of(settings, fewest))
-    rows.append({"what is sent": variant, "AUC": round(one["auc"], 2), "found at 1 % false alarms (%)": tables.interval_text([100 * value for value in one["interval"]], signed=False),
+    rows.append({"what is sent": variant, "AUC": round(one["auc"], 2), "found at 1 % false alarms (%)": one["text"],
+                 "by nearness (%)": nearness[variant]["text"] if variant in nearness else "-",
                  "at 0.1 % (%)": round(100 * one["tpr at 0.1 % fpr"], 1), "epsilon": "no bound" if spent == float("inf") else f"{spent:.1f}",
-                 "client 1: test score (%)": tables.mean_text(one["score"], signed=False)})
+                 "client 1: test score (%)": tables.mean_text([record["score"]["1"] for record in played[variant].values()], signed=False)})
 table = pd.DataFrame(rows).set_index("what is sent")
 table
 
 # %% [markdown]
 # Contrastive steps read public samples and what peers sent, so that private local phases cover what they give as well; not losses and scores,
-# which are measured here and told. Noise on representations has an epsilon of its own; of the noises below only
-# 0.1 was played, what the others leave to learn from was not measured. Of all uploads of the run and that of the candidates:
+# which are measured here and told. DP-SGD runs at the learning rate that was tuned without noise, and with clipping length 1: neither was tuned
+# for it, and its price is an upper end. Noise on representations has an epsilon of its own; of the noises below the three least were played, what
+# the others leave to learn from was not measured. Of all uploads of the run and that of the candidates:
 
 # %%
 settings = shadows.settings_of("FedMuscle", 0, **short)
 uploads = settings.rounds * settings.method.num_batches(settings.public_size) + -(-shadows.POOL // settings.method.batch_size)
-pd.Series({noise: accounting.epsilon_of_representations(noise, settings.method.batch_size, uploads) for noise in (0.1, 1.0, 10.0, 100.0)},
+pd.Series({noise: accounting.epsilon_of_representations(noise, settings.method.batch_size, uploads) for noise in (0.03, 0.1, 0.3, 1.0, 10.0, 100.0)},
           name="epsilon").rename_axis("noise on each number").round(1).to_frame()
 
 # %% [markdown]
-# Privacy against gain: Delta of client 1 alone, in percent of its score when it trains alone on the same private set; mean over federations.
+# Privacy against gain: of client 1 members are found, all three clients pay. Delta: change of a client's score in percent of that when it trains
+# alone on the same private set, mean over the three clients and over federations.
 
 # %%
-alone = {shadow: record["score"]["1"] for shadow, record in played["Local"].items()}
-gains = {variant: [100 * (record["score"]["1"] / alone[shadow] - 1) for shadow, record in several.items() if shadow in alone]
-         for variant, several in played.items()}
+scores = pd.DataFrame([{"method": variant, "seed": shadow, "client": client, "value": value} for variant, several in played.items()
+                       for shadow, record in several.items() for client, value in record["score"].items()])
+alone = scores[scores["method"] == "Local"].groupby("seed")["value"].min()
+changes = relative_change(scores[scores["seed"].isin(alone[alone > 0].index)], "Local")
+gains = dict.fromkeys(variants, {}) | {variant: several.set_index("seed")["delta"].to_dict() for variant, several in delta(changes).groupby("method")}  # by shadow
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.4), layout="constrained")
-bars = 100 * pd.DataFrame({variant: one["interval"] for variant, one in found.items()}, index=["found", "low", "high"]).T.sort_values("found")
+bars = pd.DataFrame({variant: one["interval"] for variant, one in found.items()}, index=["found", "low", "high"]).T.sort_values("found")
 order = bars["found"]
 axes[0].barh(order.index, order, xerr=[order - bars["low"], bars["high"] - order], color=["#b91c1c" if low > 1 else "#a3a3a3" for low in bars["low"]])
 axes[0].axvline(1, color="k", lw=0.8)
 axes[0].set(xlabel="members found at 1 % false alarms (%); line: chance; red: above it")
-worth = pd.Series({variant: np.mean(several) for variant, several in gains.items()})
+worth = pd.Series({variant: np.mean(list(several.values())) for variant, several in gains.items() if several})
 axes[1].scatter(worth, bars["found"][worth.index], color="#1d4ed8")
 for variant in worth.index:
     axes[1].annotate(variant, (worth[variant], bars["found"][variant]), fontsize=7, xytext=(3, 3), textcoords="offset points")
 axes[1].axhline(1, color="k", lw=0.8)
 axes[1].axvline(0, color="k", lw=0.8, ls=":")
-axes[1].set(xlabel="Delta of client 1 (%); dotted: Local", ylabel="found at 1 % false alarms (%)")
+axes[1].set(xlabel="Delta, mean over clients (%); dotted: Local", ylabel="found at 1 % false alarms (%)")
 above = [variant for variant in order.index if bars["low"][variant] > 1]
 fig.suptitle(f"Members are shown to be found above chance from: {'; '.join(above) or 'none of these'}", x=0.01, ha="left")
 plots.save_figure(fig, bars.assign(delta=worth).reset_index(names="what is sent"), "19_privacy_membership", profile)
@@ -145,11 +155,8 @@ plots.save_figure(fig, bars.assign(delta=worth).reset_index(names="what is sent"
 _, wanted = shadows.candidates(shadows.settings_of("FedMuscle", 0, **short))
 mixes = {}
 for variant, one in found.items():
-    classes = wanted.numpy()[one["enough"]]
-    frequent = [name for name in np.unique(classes) if (classes == name).sum() >= 3]
-    rhos = [spearmanr([ratios[classes == name].mean() for name in frequent], [member[classes == name].mean() for name in frequent]).statistic
-            for ratios, member in zip(one["ratios"], one["member"], strict=True)]
-    mixes[variant] = tables.mean_text([rho for rho in rhos if rho == rho], 2)
+    rhos = mix_correlations(one["ratios"], one["member"], wanted.numpy()[one["enough"]])
+    mixes[variant] = tables.mean_text(rhos[rhos == rhos], 2)
 pd.Series(mixes, name="rank correlation of guessed and true shares").to_frame()
 
 # %% [markdown]
@@ -160,13 +167,10 @@ pd.Series(mixes, name="rank correlation of guessed and true shares").to_frame()
 # clients whose task it names; a guess is right for a third. Votes and parameters tell the task by their shape.
 
 # %%
+own = {str(place): spec.task for place, spec in enumerate(shadows.SETUP.clients, 1)}
 tasks = {}
 for variant in [variant for variant in variants if shadows.VARIANTS[variant][2] == "representations"]:
-    right = []
-    for record in played[variant].values():
-        shares = pd.DataFrame(record["probes"]).T[list(shadows.PROBED)]
-        guessed = (shares - shares.mean()).div(shares.std() + 1e-9).idxmax(axis=1)
-        right.append(100 * np.mean([guess == spec.task for guess, spec in zip(guessed, shadows.SETUP.clients, strict=True)]))
+    right = [100 * np.mean([task == own[client] for client, task in guessed_tasks(record["probes"]).items()]) for record in played[variant].values()]
     tasks[variant] = tables.mean_text(right, signed=False)
 pd.Series(tasks, name="tasks named right (%)").to_frame()
 
@@ -175,7 +179,7 @@ pd.Series(tasks, name="tasks named right (%)").to_frame()
 #
 # M-Fed sends parameters, so the server knows their change in a local phase. With one sample and one step that is a gradient, which is inverted
 # by gradient descent on the picture (Geiping et al., 2020); what M-Fed really sends is the sum of many steps. Peak signal-to-noise ratio in dB, of a
-# phase the best over all private pictures; *nothing*: the mean public picture, likewise.
+# step to the picture that it was made on, of a phase the best over all private pictures; *nothing*: of the mean public picture to the same ones.
 
 # %%
 found_back = shadows.inversions(path.with_name("inversion.json"), samples, steps, **short)
@@ -185,8 +189,9 @@ inversion.round(1)
 # %%
 shown = [f"{kind} {place}" for place in range(samples) for kind in ("private", "one step")] + ["a phase"]
 fig = plots.scene_grid(torch.stack([shadows.picture_of(found_back, name) for name in shown]), shown)
-fig.suptitle(f"One step on a picture shows it at {inversion.loc['one step, one sample', 'psnr']:.0f} dB, a whole phase one of all at "
-             f"{inversion.loc['a local phase', 'psnr']:.0f}, nothing at {inversion.loc['nothing', 'psnr']:.0f}", x=0.01, ha="left")
+step, phase = (inversion.loc[read] for read in ("one step, one sample", "a local phase"))
+fig.suptitle(f"One step on a picture shows it at {step['psnr']:.0f} dB (nothing: {step['nothing']:.0f}), a whole phase the likest of all at "
+             f"{phase['psnr']:.0f} (nothing: {phase['nothing']:.0f})", x=0.01, ha="left")
 plots.save_figure(fig, inversion.reset_index(), "19_privacy_inversion", profile)
 
 # %% [markdown]
@@ -212,8 +217,11 @@ for batch, dim, alike in ((8, 32, 0.0), (40, 32, 0.6), (32, 256, 0.0), (32, 256,
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# Where a server needs nothing but a sum over clients, as M-Fed's means or FedHeNN's kernels, uploads can be masked: each pair of clients adds and
-# takes off the same random numbers, modulo $2^{64}$. One upload says nothing, their sum is exact:
+# Where a server needs nothing but a sum over clients, uploads can be masked: each pair of clients adds and takes off the same random numbers,
+# modulo $2^{64}$. One upload says nothing, the sum of these integers is exact. FedAvg, FedProx, encoder-only and M-Fed do so with `masked=True`:
+# each client sends its parameters times their share in the mean. The price: 8 bytes a number go up instead of 4 (down as before), a mean that lacks
+# one upload is lost, and who spoils one cannot be named. With two clients a mean still tells each of them the other's part. FedHeNN's mean kernel
+# could be had likewise, which is not built. With kernels for numbers:
 
 # %%
 kernels = {client: torch.nn.functional.normalize(torch.randn(32, 256, generator=torch.Generator().manual_seed(client)), dim=1) for client in (1, 2, 3)}
@@ -221,7 +229,8 @@ kernels = {client: rows @ rows.T for client, rows in kernels.items()}
 uploads = {client: secure_sum.masked(kernel, client, [1, 2, 3], lambda one, other: 1000 * one + other) for client, kernel in kernels.items()}
 seen = np.corrcoef(uploads[1].astype(float).ravel(), kernels[1].numpy().ravel())[0, 1]
 print(f"correlation of an upload with its kernel: {seen:+.3f} (of {kernels[1].numel()} random numbers: within {2 / kernels[1].numel() ** 0.5:.3f}); "
-      f"largest error of the sum: {(secure_sum.unmasked_sum(list(uploads.values())) - sum(kernels.values())).abs().max():.0e}")
+      f"largest error of the sum: {(secure_sum.unmasked_sum(list(uploads.values())) - sum(kernels.values())).abs().max():.0e}; "
+      f"bytes of an upload: {uploads[1].nbytes / kernels[1].nbytes:g} times those of its numbers")
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -246,18 +255,22 @@ pd.DataFrame([{"question": f"are members found in: {variant}?", "published": "no
 
 # %% tags=["hide-input"]
 told = "; ".join(f"{variant}: {value}" for variant, value in table["found at 1 % false alarms (%)"].items())
-paid = {variant: mean_interval([mine - theirs for mine, theirs in zip(gains[variant], gains[variant.split(",")[0]], strict=True)])
-        for variant in variants if "," in variant and len(gains[variant]) == len(gains[variant.split(",")[0]])}
+bare = {variant: variant.split(",")[0] for variant in variants if "," in variant}
+pairs = {variant: [gains[variant][shadow] - gains[other][shadow] for shadow in gains[variant].keys() & gains[other].keys()] for variant, other in bare.items()}
+paid = {variant: mean_interval(several) for variant, several in pairs.items() if several}
+lacking = {variant: count - len(several) for variant, several in (gains | pairs).items() if len(several) < count}
 lessons.learned(
     f"That members of a private set are found above chance is shown from: {'; '.join(above) or 'none of these'}.",
     f"Found at 1 % false alarms, in percent (chance: 1): {told}.",
-    *(lessons.says(cost, f"{variant}: client 1 gains by the defence", f"{variant}: client 1 pays for the defence", f"{variant}: a price for client 1 is not shown",
-                   "points of Delta") for variant, cost in paid.items()),
+    "Likewise by nearness, without a head: " + "; ".join(f"{variant}: {one['text']}" for variant, one in nearness.items()) + ".",
+    *(lessons.says(cost, f"{variant}: the clients gain by the defence", f"{variant}: the clients pay for the defence",
+                   f"{variant}: a price for the clients is not shown", "points of Delta, mean over clients") for variant, cost in paid.items()),
+    f"Of {count} federations of each kind, left out of Delta and prices, as they or what they are held against diverged or scored 0: "
+    f"{'; '.join(f'{variant}: {several}' for variant, several in lacking.items()) or 'none'}.",
     "Guessed and true shares of classes, rank correlation: " + "; ".join(f"{variant}: {value}" for variant, value in mixes.items()) + ".",
     "Tasks named right from representations, in percent (a guess: 33): " + "; ".join(f"{variant}: {value}" for variant, value in tasks.items()) + ".",
-    f"Likeness of what is read to a private picture: from the gradient of one step on it {inversion.loc['one step, one sample', 'psnr']:.1f} dB (mean of "
-    f"{samples}), from a whole local phase {inversion.loc['a local phase', 'psnr']:.1f}, from nothing but public pictures {inversion.loc['nothing', 'psnr']:.1f} "
-    "(both: the likest of all private ones).",
+    f"Likeness of what is read to a private picture: from the gradient of one step on it {step['psnr']:.1f} dB (mean of {samples}; the mean public "
+    f"picture to the same: {step['nothing']:.1f}), from a whole local phase {phase['psnr']:.1f} (the likest of all private ones; likewise {phase['nothing']:.1f}).",
     ("Sums over tuples tell all inner products of a peer's rows, as matrices do" if all(row["inner products exact"] for row in rows.values())
      else "Sums over tuples do not tell all inner products of a peer's rows")
     + "; of the rows themselves differences leave at most " + ", ".join(f"{row['rows not told by differences (%)']:.1f} % with {case}" for case, row in rows.items()) + ".")

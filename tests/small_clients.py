@@ -23,6 +23,9 @@ VARIANTS = [*((name, {}) for name, kind in METHODS.items() if kind.group != "ser
             ("fedmuscle", {"peer_choice": "similar", "augment": True}), ("pairwise", {"tau_cross": 0.4, "distant": "task"}),
             ("mfed", {"share": "encoder"}), ("mfed", {"share": "decoder"}), ("mfed", {"decoder_term": "distance"}),
             ("fedprox", {"mu": 1.0, "measure_gradients": False})]
+# Masked uploads: what one client spoils, another cannot be told from.
+MASKED = [(name, {"masked": True, "measure_gradients": False})
+          for name in ("fedavg", "encoder_only", "mfed", "mfed_per_architecture", "muscle_mfed")]
 
 
 def method(name, **changes):

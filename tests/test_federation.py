@@ -10,7 +10,7 @@ import pytest
 import separated
 import torch
 from rounds import begin, begun, fit, play
-from small_clients import CLIENTS, TRAINING, VARIANTS, federation, make_client, method
+from small_clients import CLIENTS, MASKED, TRAINING, VARIANTS, federation, make_client, method
 from small_clients import fit as small_fit
 from torch import nn
 
@@ -24,8 +24,9 @@ from fedmuscle_core.experiments.setups import Setup
 from fedmuscle_core.federation import COLUMNS, ENGINES
 from fedmuscle_core.methods import METHODS, of_group
 
-every_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS,
-                                        ids=[" ".join(map(str, (name, *changes.values()))) for name, changes in VARIANTS])
+EVERY = [*VARIANTS, *MASKED]
+every_variant = pytest.mark.parametrize(("name", "changes"), EVERY,
+                                        ids=[" ".join(map(str, (name, *changes.values()))) for name, changes in EVERY])
 # The client function whose reply the server averages, relays or counts.
 UPLOADS = {"cofed": "vote", "fedhenn": "kernels", "gramian": "embed", "pairwise": "embed", "fedmuscle": "embed",
            "fedavg": "hand_in", "fedprox": "hand_in", "encoder_only": "hand_in", "matfl": "hand_in", "mfed": "hand_in"}

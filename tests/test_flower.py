@@ -38,7 +38,8 @@ TRAVELLING = [("local", {}), ("simclr", {}), ("cofed", {}), ("fedhenn", {}), ("g
               ("pairwise", {"refresh": "round"}), ("fedmuscle", {"refresh": "round"}),
               ("fedmuscle", {"refresh": "round", "peer_choice": "bandit"}),
               *((name, {"measure_gradients": False}) for name in ("fedavg", "fedprox", "encoder_only", "matfl", "mfed")),
-              ("mfed", {"share": "decoder", "measure_gradients": False})]
+              ("mfed", {"share": "decoder", "measure_gradients": False}),
+              ("mfed", {"masked": True, "measure_gradients": False})]
 
 
 class Nodes(server.Grid):

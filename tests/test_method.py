@@ -29,7 +29,7 @@ BAD = {
     "tau_prev": [*NOT_POSITIVE, None], "num_samples": [-1, 1.5, False], "eta": NOT_POSITIVE,
     "vote_margin": [-0.1, 1.0, float("nan"), "0.3"], "vote_share": [-0.1, 1.0, None], "mu": [-0.1, float("inf"), None],
     "lam": [-0.1, float("inf"), "1"], "decoder_term": ["norm", 1], "share": ["all", None], "group_shift": [-0.5, float("nan")],
-    "measure_gradients": [1, None], "average": ["sum", None, 1], "budget": ["epochs", None],
+    "measure_gradients": [1, None], "average": ["sum", None, 1], "masked": [1, None], "budget": ["epochs", None],
     "margin": [-0.1, float("nan"), "1"], "schedule": ["linear", None], "shifts": [None, "1", (-1,), (0.5,)],
     "noise": [-0.1, float("nan"), "1"], "kd": [-0.1, float("nan"), None], "centre": [True, 1.5, None],
 }

@@ -21,10 +21,13 @@ from fedmuscle_core.privacy.attacks import (
     detection,
     detection_interval,
     grams_of_sums,
+    guessed_tasks,
     inverted,
     likelihood_ratios,
     margin,
+    mix_correlations,
     psnr,
+    ridge_confidence,
     rows_of_sums,
 )
 from fedmuscle_core.seeds import generator, seeded
@@ -120,6 +123,56 @@ def test_the_margin_is_own_class_minus_others():
         others = [kernel[i, j].item() for j in range(6) if classes[j] != classes[i]]
         assert found[i].item() == pytest.approx(sum(own) / len(own) - sum(others) / len(others))
     assert torch.isnan(found[5])
+
+
+def test_the_ridge_head_is_fitted_anew_without_each_sample():
+    rng = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(9, 4, generator=rng, dtype=torch.float64), dim=1)
+    classes = torch.tensor([7, 2, 2, 5, 7, 5, 2, 7, 5])
+    scores = torch.zeros(9, 3, dtype=torch.float64)
+    for i in range(9):
+        others = [j for j in range(9) if j != i]
+        x, y = rows[others], (classes[others, None] == torch.tensor([2, 5, 7])).double()
+        head = torch.linalg.inv(x.T @ x + 0.5 * torch.eye(4, dtype=torch.float64)) @ x.T @ y
+        scores[i] = rows[i] @ head
+    scores = (scores - scores.mean()) / scores.std()
+    shares = scores.softmax(1)[torch.arange(9), torch.tensor([2, 0, 0, 1, 2, 1, 0, 2, 1])]
+    assert torch.allclose(ridge_confidence(rows @ rows.T, classes, 0.5), torch.log(shares / (1 - shares)))
+    alone = torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2])                         # classes of one sample have no head without it
+    assert torch.isfinite(ridge_confidence(rows @ rows.T, alone)).all()
+
+
+def ratios_and_members(rng, told):
+    """(ratios, member, classes) of 40 federations in which client 1 prefers other classes each time; told: how much the ratios
+    tell of who is a member."""
+    classes = np.repeat(np.arange(8), 6)
+    member = rng.random((40, 48)) < rng.random((40, 8))[:, classes]
+    return told * member + rng.normal(size=member.shape), member, classes
+
+
+def test_a_class_mix_is_guessed_where_members_are_found_and_not_from_noise():
+    rng = np.random.default_rng(0)
+    assert mix_correlations(*ratios_and_members(rng, 3.0)).mean() > 0.8
+    nothing = mix_correlations(*ratios_and_members(rng, 0.0))
+    assert abs(nothing.mean()) < 3 / np.sqrt(7 * 40)                         # of 40 correlations over 8 classes
+    ratios, member, classes = [[4.0, 2, 0, 6, 0, 0], [0.0] * 6], [[1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]], [0, 0, 1, 1, 2, 2]
+    found = mix_correlations(ratios, member, classes, least=2)                # means 3, 3, 0 and shares 1, 0, 0
+    assert found[0] == pytest.approx(stats.spearmanr([3, 3, 0], [1, 0, 0]).statistic) and np.isnan(found[1])
+    assert mix_correlations(ratios, member, [0, 0, 1, 1, 1, 2], least=2)[0] == pytest.approx(1)        # class 2 is left out
+
+
+def test_tasks_are_named_right_where_representations_lean_and_by_chance_where_they_are_noise():
+    rng, tasks = np.random.default_rng(0), ("easy", "middling", "hard")
+    base, right, guessed = {"easy": 90.0, "middling": 50.0, "hard": 5.0}, [], []
+    for _ in range(300):
+        noise = rng.normal(size=(3, 3))
+        probes = {str(i): {task: base[task] + noise[i, j] for j, task in enumerate(tasks)} for i in range(3)}
+        guessed += [task == tasks[int(i)] for i, task in guessed_tasks(probes).items()]
+        for i, task in enumerate(tasks):
+            probes[str(i)][task] += 6.0
+        right += [task == tasks[int(i)] for i, task in guessed_tasks(probes).items()]
+    assert np.mean(right) > 0.9 and np.mean(guessed) == pytest.approx(1 / 3, abs=0.05)
+    assert guessed_tasks({"a": {"x": 50, "y": 20}, "b": {"y": 30, "x": 52}}) == {"a": "x", "b": "x"}     # whatever the order
 
 
 def test_sums_over_tuples_tell_every_peer_s_inner_products():
@@ -301,6 +354,12 @@ def test_our_private_gradient_is_the_library_s():
     (lambda: Training(noise_multiplier=-1.0), "noise_multiplier: got -1.0"), (lambda: Training(clip=0.0), "clip: got 0.0"),
     (lambda: method("fedmuscle", noise=-0.1), "noise: got -0.1"),
     (lambda: detection([1.0, 2.0], [1, 1]), "scores, member: got .* with 2 members, expected a number for each sample"),
+    (lambda: ridge_confidence(torch.eye(3), torch.tensor([1, 1, 1])), r"kernel, classes: got \(3, 3\) and 1 classes of 3"),
+    (lambda: ridge_confidence(torch.ones(3, 2), torch.arange(3)), r"kernel, classes: got \(3, 2\) and 3 classes"),
+    (lambda: ridge_confidence(torch.eye(2), torch.arange(2), 0.0), "weight: got 0.0"),
+    (lambda: mix_correlations(np.ones((2, 4)), np.ones((2, 4)), [0, 0, 0, 1]), "classes: got .* with 1 of 3 candidates or"),
+    (lambda: guessed_tasks({"1": {"x": 1.0}}), "probes: got .*, expected two clients or more with the same tasks"),
+    (lambda: guessed_tasks({"1": {"x": 1.0}, "2": {"y": 1.0}}), "probes: got .*, expected two clients or more"),
     (lambda: likelihood_ratios(np.ones((4, 2)), np.ones((4, 2))), "member: got .* was in 4, or out of 0 federations"),
 ])
 def test_bad_values_are_named(call, message):

@@ -37,7 +37,7 @@ def test_a_lock_pins_everything_the_project_depends_on_and_no_index(lock, extras
     assert ("flwr" in pinned) == ("flower" in extras)
 
 
-BEFORE = {"": [], "methods": [""], "engines": ["", "methods"], "networks": [""], "world": [""], "privacy": [""],
+BEFORE = {"": [], "privacy": [""], "methods": ["", "privacy"], "engines": ["", "methods"], "networks": [""], "world": [""],
           "experiments": ["", "methods", "engines", "networks", "world", "privacy"], "analysis": ["", "methods", "experiments"]}
 BEFORE |= {room: list(BEFORE) for room in ("pretraining", "benchmarks")} | {"commands": [*BEFORE, "pretraining", "benchmarks"]}
 

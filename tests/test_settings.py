@@ -109,6 +109,7 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
 # What some methods take one value of, or only together with another.
 NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol", "tau_cross"},
              "shuffled_alpha": {"protocol", "num_samples", "tau_cross"},
+             **dict.fromkeys(("fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal"), {"masked"}),
              **dict.fromkeys(("mfed_per_architecture", "muscle_mfed"), {"measure_gradients"})}
 
 

@@ -8,12 +8,14 @@ import separated
 import torch
 from literal import mean_by_loops, soft_groups_by_loops
 from rounds import begin, begun, equal, play, states, vector
+from scipy import stats
 from small_clients import CLIENTS, TASKS, federation, images, make_client, method, network, played
 from torch import nn
 
 from fedmuscle_core import Client, FedAvg, Training
 from fedmuscle_core.aggregation import Upload
 from fedmuscle_core.client import evaluate
+from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.methods import METHODS, mfed, of_group, sharing
 from fedmuscle_core.networks.client_network import num_parameters
@@ -278,3 +280,121 @@ def test_measuring_gradients_changes_nothing_else(name):
 def test_settings_with_several_architectures_are_refused_before_training(tiny, name):
     with pytest.raises(ValueError, match="client 3: encoder: got other parameters than client 1 has"):
         build(tiny(method=name))
+
+
+MASKED = [("fedavg", {}), ("fedprox", {}), ("encoder_only", {}), ("mfed", {}), ("mfed", {"share": "encoder"}),
+          ("mfed", {"share": "decoder"}), ("mfed_per_architecture", {})]
+
+
+def with_sums(name, masked=True, rounds=3, change=None, options=None, engine=None, **changes):
+    """(federation after `rounds` rounds, {(round, client): what it handed in}); in every round a client has other numbers,
+    buffers and counters among them.  change: of what client 2 hands in, in round 3."""
+    found, handed = federation(method(name, masked=masked, measure_gradients=False, **changes), **options or {}), {}
+    if engine:
+        found.connect(engine(found))
+    begin(found, rounds)
+    hand_in = type(found.method).hand_in
+
+    def noted(self, client, message):
+        reply, round = hand_in(self, client, message), found.round + 1
+        handed[round, client.name] = change(reply) if change and (round, client.name) == (3, 2) else reply
+        return handed[round, client.name]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(type(found.method), "hand_in", noted)
+        for round in range(1, rounds + 1):
+            for client in found.clients:
+                for value in (*client.network.parameters(), *client.network.buffers()):
+                    value += (client.name + round) / 16 if value.is_floating_point() else client.name + round
+            play(found, round)
+            found.round = round
+    return found, handed
+
+
+@pytest.mark.parametrize(("name", "changes"), MASKED)
+def test_masked_sums_give_the_means_that_single_uploads_give(untrained, name, changes):
+    """To the fixed point's 2^-25 a number and client, twice, and the rounding of 32 bits: parameters, buffers and counters of
+    clients of unequal size."""
+    plain, _ = with_sums(name, masked=False, **changes)
+    masked, _ = with_sums(name, **changes)
+    for what in ("encoders", "decoders"):
+        one, other = getattr(plain.server.memory, what), getattr(masked.server.memory, what)
+        assert one.keys() == other.keys() and all(equal(one[key], other[key], 6e-7) for key in one)
+        assert all(one[key][part].dtype == other[key][part].dtype for key in one for part in one[key])
+    moved = plain.server.memory.encoders[3] if changes != {"share": "decoder"} else plain.server.memory.decoders["scenes"]
+    assert max(value.abs().max() for value in moved.values() if value.is_floating_point()) > 0.7
+
+
+def test_the_server_sees_random_integers_and_the_ledger_counts_eight_bytes_of_each(untrained):
+    plain, before = with_sums("mfed", masked=False)
+    masked, handed = with_sums("mfed")
+    for client in CLIENTS:
+        for round in (2, 3):
+            reply = handed[round, client]
+            assert all(value.dtype == torch.uint64 for value in reply.values())
+            numbers = torch.cat([value.flatten().double() for value in reply.values()]).numpy()
+            assert stats.kstest(numbers / 2 ** 64, "uniform").pvalue > 1e-3
+            assert masked.ledger.entries[round, client, "up"] == 8 * len(numbers)
+            assert masked.ledger.entries[round, client, "down"] == plain.ledger.entries[round, client, "down"]
+            network = masked.clients[client - 1].network
+            parts = [value for part in sharing.PARTS for value in getattr(network, part)().state_dict().values()]
+            assert len(numbers) == sum(value.numel() for value in parts)
+            assert plain.ledger.entries[round, client, "up"] == sum(value.numel() * value.element_size() for value in parts)
+        name = next(iter(handed[2, client]))
+        assert not torch.equal(handed[2, client][name], handed[3, client][name])           # another mask every round
+    assert masked.ledger.entries[0, 1, "up"] == plain.ledger.entries[0, 1, "up"]             # what all begin with is not masked
+
+
+def garbage(reply):
+    return {name: torch.full_like(value, 2 ** 63) for name, value in reply.items()}
+
+
+def as_floats(reply):
+    return {name: value.float() for name, value in reply.items()}
+
+
+@pytest.mark.parametrize(("change", "said", "named"), [
+    (garbage, "what was sent last stays: round 3: .* clients .1, 2., whose", "in the mean over clients .1, 2., whose uploads"),
+    (lambda reply: {}, "client 2 is left out of 'hand_in'", "client 2: hand_in: got nothing as"),
+    (as_floats, "client 2 is left out of 'hand_in'", "client 2: hand_in: .* expected uint64")])
+def test_a_masked_mean_that_is_spoilt_or_lacks_a_client_leaves_what_was_sent_last(untrained, change, said, named):
+    good, _ = with_sums("fedavg", rounds=2)
+    with pytest.warns(UserWarning, match=said):
+        found, _ = with_sums("fedavg", change=change, options={"bad_uploads": "skip"})
+    memory, last = found.server.memory, good.server.memory
+    assert equal(memory.encoders[1], last.encoders[1]) and equal(memory.decoders["birds"], last.decoders["birds"])
+    whole, _ = with_sums("fedavg")
+    assert equal(memory.encoders[3], whole.server.memory.encoders[3]) and not equal(memory.encoders[3], last.encoders[3])
+    assert memory.refused == ([] if change is garbage else [2])
+    with pytest.raises(ValueError, match=named) as caught:
+        with_sums("fedavg", change=change)
+    assert isinstance(caught.value, Diverged) == (change is garbage)
+
+
+def test_a_masked_mean_waits_for_a_client_that_is_not_reached(untrained):
+    found, handed = with_sums("fedavg", engine=lambda found: separated.Losing(found, [2]))
+    good, _ = with_sums("fedavg", rounds=1)
+    assert (2, 2) not in handed and (2, 1) in handed and (3, 2) in handed
+    assert not equal(found.server.memory.encoders[1], good.server.memory.encoders[1])      # in round 3 both were there
+
+
+def test_a_client_of_nan_hands_in_nothing_that_is_masked():
+    client = make_client(2).join(0, Training())
+    with torch.no_grad():
+        next(client.network.encoder().parameters()).view(-1)[0] = float("nan")
+    asked = {"round": 2, "parts": ["encoder"], "sums": {"encoder": {"with": [1, 2], "share": 0.5}}}
+    assert method("encoder_only", masked=True, measure_gradients=False).hand_in(client, asked) == {}
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: method("fedavg", masked=True), "masked: got True with measure_gradients True and average 'mean', expected False"),
+    (lambda: method("mfed", masked=True, measure_gradients=False, average="median"), "masked: got True .* average 'median'"),
+    (lambda: method("matfl", masked=True, measure_gradients=False), "masked: got True, expected False with MaT-FL"),
+    (lambda: federation(method("fedavg", masked=True, measure_gradients=False), [make_client(name) for name in (1, 2, 3)]),
+     "masked: got client 3 with nobody to share its encoder with, expected two clients or more"),
+    (lambda: federation(method("mfed", masked=True, measure_gradients=False), [make_client(name) for name in (1, 2, 3)]),
+     "masked: got client 3 with nobody to share its decoder with"),
+])
+def test_masks_that_would_hide_nothing_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+    federation(method("encoder_only", masked=True, measure_gradients=False), [make_client(name) for name in (1, 3)])

@@ -27,7 +27,7 @@ from ..exchange import Diverged
 from ..federation import Federation
 from ..network import in_batches
 from ..paths import layers, results, written_beside
-from ..privacy.attacks import confidence, inverted, margin, psnr
+from ..privacy.attacks import confidence, inverted, margin, psnr, ridge_confidence
 from ..seeds import generator
 from ..world.scenes import digit_scenes
 from ..world.tasks import targets, task_named
@@ -47,19 +47,23 @@ SETUP = Setup("shadows", (ClientSpec("ic100", "vit_small", POOL), ClientSpec("ml
                           ClientSpec("ic10", "vit_small", 15)), EMBEDDED | {
     "num_peers": 2, "keep_best": False, "contrastive_steps": 30}, tuned_as="embedded1")
 # {name: (method, its values, what of its upload is read)}; lam 0, as DP-SGD takes no further term. Of Local nothing leaves: it
-# is what the others are held against, and what would be found if it did.
+# is what the others are held against, and what would be found if it did. Names are those of the undefended one, and the defence
+# after a comma.
 VARIANTS = {
     "Local": ("local", {}, "parameters"),
     "FedMuscle": ("fedmuscle", {}, "representations"),
+    "FedMuscle, noise 0.03": ("fedmuscle", {"noise": 0.03}, "representations"),
     "FedMuscle, noise 0.1": ("fedmuscle", {"noise": 0.1}, "representations"),
+    "FedMuscle, noise 0.3": ("fedmuscle", {"noise": 0.3}, "representations"),
     "FedMuscle, DP-SGD 0.5": ("fedmuscle", {"noise_multiplier": 0.5}, "representations"),
     "FedMuscle, DP-SGD 1": ("fedmuscle", {"noise_multiplier": 1.0}, "representations"),
     "FedHeNN": ("fedhenn", {}, "representations"),
     "CoFED": ("cofed", {}, "votes"),
     "M-Fed": ("mfed", {"lam": 0.0, "measure_gradients": False}, "parameters"),
-    "M-Fed, DP-SGD 0.5": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 0.5}, "parameters"),
     "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 1.0}, "parameters"),
 }
+# {what is read: names of the numbers that are read of each candidate}, the attack's first; the others are told beside it.
+NUMBERS = {"parameters": ("confidence",), "votes": ("vote",), "representations": ("ridge", "margin")}
 PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
 CODE = ("experiments/shadows.py", "privacy/attacks.py")
 
@@ -73,8 +77,8 @@ def settings_of(variant, shadow, **changes):
 
 
 def play(variant, shadow, **changes):
-    """The record of one federation: values and member of each candidate, scores in percent, what a probe reads of each task in
-    what each client sends, by nearest class means; of one that diverged, `failed` says why."""
+    """The record of one federation: the NUMBERS that are read of each candidate, who is a member, scores in percent, what a
+    probe reads of each task in what each client sends, by nearest class means; of one that diverged, `failed` says why."""
     settings, clock = settings_of(variant, shadow, **changes), time.perf_counter()
     with one_thread():
         clients, (inputs, wanted) = build(settings).clients, candidates(settings)
@@ -89,7 +93,7 @@ def play(variant, shadow, **changes):
             return about | {"failed": str(error), "finished": now(), "seconds": round(time.perf_counter() - clock, 1)}
         values = told(settings.method, clients[0], inputs, wanted, VARIANTS[variant][2], settings.rounds)
         return about | {
-            "values": [float(f"{value:.4g}") for value in values.tolist()],
+            "values": {name: [float(f"{value:.4g}") for value in several.tolist()] for name, several in values.items()},
             "score": {str(client.name): round(score(client, "test"), 2) for client in clients},
             "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
             "finished": now(), "seconds": round(time.perf_counter() - clock, 1)}
@@ -109,15 +113,17 @@ def sent(method, client, inputs, round):
 
 
 def told(method, client, inputs, wanted, reads, round):
-    """(n,) what an upload tells of each candidate: "parameters", the confidence of the network in its answer; "votes", whether
-    it votes for it; "representations", or kernels of them, how much nearer it lies to its class than to others."""
+    """{name of NUMBERS: (n,)} what an upload tells of each candidate: "parameters", the confidence of the network in its
+    answer; "votes", whether it votes for it; "representations", or kernels of them, the confidence of a head that the attacker
+    fits on the other candidates, and how much nearer it lies to its class than to others."""
     if reads == "representations":
         rows = sent(method, client, inputs, round)
-        return torch.nan_to_num(margin(rows @ rows.T, wanted))
+        kernel = rows @ rows.T
+        return {"ridge": ridge_confidence(kernel, wanted), "margin": torch.nan_to_num(margin(kernel, wanted))}
     if reads == "votes":
-        return (method.votes(client, Samples(len(inputs), inputs)) == wanted).float()
+        return {"vote": (method.votes(client, Samples(len(inputs), inputs)) == wanted).float()}
     client.network.eval()
-    return confidence(in_batches(client.network, inputs), wanted)
+    return {"confidence": confidence(in_batches(client.network, inputs), wanted)}
 
 
 def probe_shares(method, client, round, count=600):
@@ -144,9 +150,9 @@ def _nearest(rows, classes, count):
 def inversions(path=INVERSION, samples=4, steps=300, **changes):
     """What an update of M-Fed's encoder shows of private pictures, computed where `path` does not tell, else read from it.
 
-    {"rows": [{"read", "cosine", "psnr"}], "pictures": {name: hexadecimal bytes of a picture (3, H, W)}, ..}.  Read: the step on
-    one sample, for each of `samples`; the change of a whole local phase, by the network that the server sent, the best over all
-    private pictures; and nothing, the mean public picture.
+    {"rows": [{"read", "cosine", "psnr", "nothing"}], "pictures": {name: hexadecimal bytes of a picture (3, H, W)}, ..}.  Read:
+    the step on one sample, for each of `samples`, held against that sample; the change of a whole local phase, by the network
+    that the server sent, held against all private pictures, the best.  nothing: the mean public picture, held against the same.
     """
     settings = settings_of("M-Fed", 0, **changes)
     for place in layers(path):
@@ -157,21 +163,22 @@ def inversions(path=INVERSION, samples=4, steps=300, **changes):
         client = build(settings).clients[0]
         sent_network, (inputs, answers) = copy.deepcopy(client.network).eval(), client.data["train"].take(torch.arange(POOL))
         parameters = list(sent_network.encoder().parameters())
+        public = world_for(settings.replace(method="fedmuscle")).public().images.mean(0)
         rows, pictures = [], {}
         for place in range(samples):
             loss = client.task.loss(sent_network(inputs[place:place + 1]), answers[place:place + 1])
             update = -_flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
             guess, cosine = inverted(sent_network, client.task, update, answers[place:place + 1], inputs[:1].shape, steps)
-            rows.append({"read": "one step, one sample", "cosine": cosine, "psnr": psnr(guess, inputs[place:place + 1])})
+            rows.append({"read": "one step, one sample", "cosine": cosine, "psnr": psnr(guess[0], inputs[place]),
+                         "nothing": psnr(public, inputs[place])})
             pictures |= {f"private {place}": inputs[place], f"one step {place}": guess[0]}
         before = _flat(client.network.encoder().parameters())
         local_phase(client, 1)
         update = _flat(client.network.encoder().parameters()) - before
         guess, cosine = inverted(sent_network, client.task, update, answers[:1], inputs[:1].shape, steps)
         pictures["a phase"] = guess[0]
-        rows.append({"read": "a local phase", "cosine": cosine, "psnr": max(psnr(guess[0], one) for one in inputs)})
-        public = world_for(settings.replace(method="fedmuscle")).public().images.mean(0)
-        rows.append({"read": "nothing", "cosine": None, "psnr": max(psnr(public, one) for one in inputs)})
+        best = {name: max(psnr(picture, one) for one in inputs) for name, picture in (("psnr", guess[0]), ("nothing", public))}
+        rows.append({"read": "a local phase", "cosine": cosine} | best)
     found = {"rows": rows, "pictures": {name: (255 * picture).round().byte().numpy().tobytes().hex()
                                         for name, picture in pictures.items()},
              "shape": list(inputs.shape[1:]), "steps": steps, "settings": settings.flat(), "code": code_digest(*CODE),

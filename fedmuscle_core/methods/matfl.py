@@ -27,6 +27,8 @@ class MaTFL(Sharing):
         number("group_shift", self.group_shift, least=0)
         if self.average != "mean":
             raise ValueError(f"average: got {self.average!r}, expected 'mean' with MaT-FL, whose groups are weighted")
+        if self.masked:
+            raise ValueError("masked: got True, expected False with MaT-FL, whose server compares single encoders")
 
     def merge(self, uploads, tasks):
         """An encoder of its own for every client, no decoders."""

@@ -6,7 +6,9 @@ and nothing is uploaded; it ends locally, as a round of every method does.  Opti
 """
 
 import math
+import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median_low
 from typing import ClassVar
 
@@ -14,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..aggregation import AVERAGES, Upload
+from ..aggregation import AVERAGES, Upload, of_type
 from ..checks import boolean, number, one_of
 from ..client import local_phase
 from ..exchange import Diverged, Stage, expect
 from ..method import Method
+from ..privacy import secure_sum
+from ..seeds import stream_seed
 
 PARTS = ("encoder", "decoder")
 FURTHER_TERM = "the local objective has a further term"
@@ -46,7 +50,12 @@ class Sharing(Method):
     """measure_gradients: whether clients hand in the gradient of their loss with respect to the encoder at the beginning of
     each local phase, which the server compares, see `gradient_agreement`; not counted as exchanged, as the method does not need
     it.  average: how uploads become one, of `aggregation.AVERAGES`.  All but "mean" leave samples aside, and of one or two
-    uploads they are the plain mean: nothing protects there."""
+    uploads they are the plain mean: nothing protects there.
+
+    masked: from the second round on clients upload their parameters, times the share that these have in the server's mean, as
+    `privacy.secure_sum.masked` integers, so that the server learns each mean and no part of it.  8 bytes a number go up; a mean
+    that lacks a client's upload is lost, and what was sent last stays; who spoils one cannot be named.  The seeds of the masks
+    follow from that of the federation: whoever knows it sees through them."""
 
     group: ClassVar[str] = "sharing"
     grid: ClassVar[dict] = {"local_lr": RATES, "local_batch_size": (8, 16, 32)}
@@ -54,10 +63,14 @@ class Sharing(Method):
 
     measure_gradients: bool = True
     average: str = "mean"
+    masked: bool = False
 
     def __post_init__(self):
         one_of("average", self.average, AVERAGES)
         boolean("measure_gradients", self.measure_gradients)
+        if boolean("masked", self.masked) and (self.measure_gradients or self.average != "mean"):
+            raise ValueError(f"masked: got True with measure_gradients {self.measure_gradients} and average {self.average!r}, "
+                             "expected False and 'mean': single gradients tell more, and other averages need single uploads")
 
     def check_card(self, card):
         for part in PARTS:
@@ -67,6 +80,10 @@ class Sharing(Method):
 
     def check_cards(self, cards):
         check_architectures(cards, {"encoder": self.encoder_groups(cards), "decoder": self.decoder_groups(cards)}, self.label)
+        for part, several in self.sums(cards, sorted(cards)).items() if self.masked else ():
+            if alone := [client for members, _ in several for client in members if len(members) == 1]:
+                raise ValueError(f"masked: got client {alone[0]} with nobody to share its {part} with, expected two clients or "
+                                 "more: the mean of one is its upload")
 
     @property
     def stays(self):
@@ -96,6 +113,21 @@ class Sharing(Method):
         """Server: ({client: encoder}, {group: decoder}) from the accepted `aggregation.Upload`s, whose `task` is the group;
         groups: {client: group} of all."""
         raise NotImplementedError
+
+    def sums(self, cards, present):
+        """{part: [({client: its share}, receivers)]}: the means that `merge` would take over the clients `present`, and the
+        keys under which it would hand them out; found by merging unit vectors, as every mean is linear."""
+        groups, units = self.decoder_groups(cards), torch.eye(len(present), dtype=torch.float64)
+        merged = self.merge([Upload(client, groups[client], cards[client]["samples"], *[{"share": unit}] * 2)
+                             for client, unit in zip(present, units, strict=True)], groups) if present else ({}, {})
+        found = {}
+        for part, states in zip(PARTS, merged, strict=True):
+            receivers = {}
+            for receiver, state in states.items():
+                receivers.setdefault(tuple(state["share"].tolist()), []).append(receiver)
+            found[part] = [({client: share for client, share in zip(present, shares, strict=True) if share}, several)
+                           for shares, several in receivers.items()]
+        return found
 
     def objective(self, client, received, message):
         """Client: the `extend` of its local phase, or None; received: {part: state}."""
@@ -162,6 +194,8 @@ class Sharing(Method):
 
     def hand_over(self, server, round):
         """The stage in which the clients that take part hand in their parameters."""
+        if self.masked:
+            return self.hand_over_masked(server, round)
         groups = self.decoder_groups(server.cards)
 
         def check(client, reply):
@@ -170,10 +204,30 @@ class Sharing(Method):
 
         return Stage("hand_in", server.present(round), lambda client: {"parts": list(self.parts)}, check)
 
+    def hand_over_masked(self, server, round):
+        """Likewise, masked: each client's share in every sum that it is part of, and who else is; nobody adds up alone."""
+        own = {}
+        for part, several in self.sums(server.cards, server.present(round)).items():
+            for shares, _ in several:
+                for client in shares if len(shares) > 1 else ():
+                    own.setdefault(client, {})[part] = {"with": list(shares), "share": shares[client]}
+
+        def message_of(client):
+            return {"round": round, "parts": list(own[client]), "sums": own[client]}
+
+        def check(client, reply):
+            like = flattened({part: state_like(server.cards[client]["shapes"][part]) for part in own[client]})
+            expect(reply, {name: value.to(torch.uint64) for name, value in like.items()}, finite=False)
+
+        return Stage("hand_in", sorted(own), message_of, check)
+
     def gather(self, server, round):
         """Clients upload; the server merges what it accepts.  Where nothing new comes, it keeps what it sent last."""
         memory, groups = server.memory, self.decoder_groups(server.cards)
         replies = yield self.hand_over(server, round)
+        if self.masked:
+            self.unmask(server, round, replies)
+            return
         uploads = [Upload(client, groups[client], server.cards[client]["samples"],
                           *(of_part(reply, part) if part in self.parts else None for part in PARTS))
                    for client, reply in replies.items()]
@@ -181,6 +235,28 @@ class Sharing(Method):
         if uploads:
             encoders, decoders = self.merge(uploads, groups)
             memory.encoders, memory.decoders = memory.encoders | encoders, memory.decoders | decoders
+
+    def unmask(self, server, round, replies):
+        """Take over the means of masked uploads; one that lacks a client, or is out of bounds, leaves what was sent last."""
+        memory, sums = server.memory, self.sums(server.cards, server.present(round))
+        memory.refused = sorted(set(server.left_out) - set(replies))
+        for part, known in zip(PARTS, (memory.encoders, memory.decoders), strict=True):
+            for shares, receivers in sums[part]:
+                if len(shares) == 1 or not set(shares) <= set(replies):
+                    continue
+                last, shapes = known[receivers[0]], server.cards[next(iter(shares))]["shapes"]
+                mean = {name: of_type(value, secure_sum.unmasked_sum([replies[client][f"{part}.{name}"].numpy()
+                                                                      for client in shares])).to(value.device)
+                        for name, value in last.items()}
+                try:
+                    check_upload(flattened({part: mean}), shapes, {part: scale_of(last, shapes[part])})
+                except ValueError as error:
+                    said = f"round {round}: {error}, in the mean over clients {list(shares)}, whose uploads are masked"
+                    if server.bad_uploads == "raise":
+                        raise Diverged(said, round=round) from error
+                    warnings.warn(f"what was sent last stays: {said}", stacklevel=2)
+                    continue
+                known.update(dict.fromkeys(receivers, mean))
 
     # Client functions.
 
@@ -191,8 +267,20 @@ class Sharing(Method):
             part: scale_of(getattr(client.network, part)().state_dict(), shapes[part]) for part in PARTS}}
 
     def hand_in(self, client, message):
-        """The client's parameters of the parts asked for."""
-        return flattened({part: copied(getattr(client.network, part)()) for part in message["parts"]})
+        """The client's parameters of the parts asked for, masked where it is told what sums they are for; nothing where one is
+        NaN, or too large to be masked."""
+        state = flattened({part: copied(getattr(client.network, part)()) for part in message["parts"]})
+        if "sums" not in message:
+            return state
+
+        def hidden(name, value):
+            own = message["sums"][name.split(".")[0]]
+            seed_of = partial(stream_seed, client.seed, "mask", name, message["round"])
+            return torch.from_numpy(secure_sum.masked(own["share"] * value.double(), client.name, own["with"], seed_of))
+        try:
+            return {name: hidden(name, value) for name, value in state.items()}
+        except ValueError:
+            return {}
 
     def train(self, client, message):
         """Take over what is to be adopted, then a local phase with the method's objective.

@@ -3,7 +3,7 @@
 Membership: was a sample in the private set that a client trained on?  One number a sample, higher where it looks like a member,
 then the likelihood ratio of Carlini et al. (2022), "Membership inference attacks from first principles", against federations in
 which the attacker knows the answer.  Reported at low false-positive rates, as an attack that is right about few people for sure
-harms them.
+harms them.  Then what follows for a client's class mix, its task, its peers' representations, and its pictures.
 """
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..checks import number
 
 RATES = (0.001, 0.01, 0.1)     # of false positives
 
@@ -77,6 +79,59 @@ def margin(kernel, classes):
     same = classes[:, None] == classes[None]
     own = same & ~torch.eye(len(classes), dtype=torch.bool)
     return (kernel * own).sum(1) / own.sum(1) - (kernel * ~same).sum(1) / (~same).sum(1)
+
+
+def ridge_confidence(kernel, classes, weight=10.0):
+    """(n,) `confidence` in a sample's class of a ridge head that whoever reads representations fits on the n - 1 others, whose
+    classes she knows.
+
+    kernel: (n, n) inner products, which are all that the head needs; classes: (n,).  With Y the one-hot classes and
+    H = K (K + weight I)^-1, the scores of sample i by a head that was fitted without it are  (H Y - H_ii Y)_i / (1 - H_ii);
+    they are taken in units of their spread over all samples and classes.
+    ValueError unless the kernel is (n, n), with two classes or more.
+    """
+    names, places = classes.unique(return_inverse=True)
+    if kernel.shape != (len(classes), len(classes)) or len(names) < 2:
+        raise ValueError(f"kernel, classes: got {tuple(kernel.shape)} and {len(names)} classes of {len(classes)} samples, "
+                         "expected (n, n) and two classes or more")
+    wanted, kernel = F.one_hot(places, len(names)).double(), kernel.double()
+    hat = torch.linalg.solve(kernel + number("weight", weight, above=0) * torch.eye(len(kernel), dtype=kernel.dtype), kernel)
+    own = hat.diagonal()[:, None]
+    scores = (hat @ wanted - own * wanted) / (1 - own)
+    return confidence((scores - scores.mean()) / scores.std(), places)
+
+
+def mix_correlations(ratios, member, classes, least=3):
+    """(K,) how well a client's class mix is guessed in each of K federations: Spearman's rank correlation, over the classes
+    with `least` candidates or more, of a class's mean membership ratio and the share of its candidates that are members; nan
+    where all shares, or all guesses, are equal.
+
+    ratios: (K, n); member: (K, n) bool; classes: (n,) of the candidates.  ValueError unless two classes have as many.
+    """
+    ratios, member, classes = np.asarray(ratios, dtype=float), np.asarray(member, dtype=float), np.asarray(classes)
+    frequent = [name for name in np.unique(classes) if (classes == name).sum() >= least]
+    if ratios.shape != member.shape or ratios.shape[1:] != classes.shape or len(frequent) < 2:
+        raise ValueError(f"classes: got {classes.shape} with {len(frequent)} of {least} candidates or more, beside "
+                         f"{ratios.shape} and {member.shape}, expected one a candidate and two such classes")
+    guessed, true = (np.stack([rows[:, classes == name].mean(1) for name in frequent], 1) for rows in (ratios, member))
+    varied = [len(set(one)) > 1 and len(set(other)) > 1 for one, other in zip(guessed, true, strict=True)]
+    return np.array([stats.spearmanr(one, other).statistic if both else np.nan
+                     for one, other, both in zip(guessed, true, varied, strict=True)])
+
+
+def guessed_tasks(probes):
+    """{client: the task that its representations are best for}; probes: {client: {task: share of a probe's answers that they
+    tell}}.
+
+    Tasks differ in how easy they are, so shares are held against the other clients': less their mean over clients, in units
+    of their spread.  ValueError unless there are two clients or more with shares of the same tasks.
+    """
+    tasks = list(next(iter(probes.values()), {}))
+    if len(probes) < 2 or any(set(one) != set(tasks) for one in probes.values()):
+        raise ValueError(f"probes: got {probes}, expected two clients or more with the same tasks")
+    shares = np.array([[one[task] for task in tasks] for one in probes.values()], dtype=float)
+    apart = (shares - shares.mean(0)) / np.maximum(shares.std(0), 1e-9)
+    return {client: tasks[place] for client, place in zip(probes, apart.argmax(1), strict=True)}
 
 
 def rows_of_sums(sums, num_peers, batch_size, tau):

@@ -25,18 +25,16 @@ def masked(values, client, clients, seed_of):
     most = values.abs().max().item() if values.numel() else 0.0
     if not most * len(clients) < LARGEST:
         raise ValueError(f"values: got {most:g} with {len(clients)} clients, expected a sum below {LARGEST:g}")
-    found = np.round(values.double().numpy() * 2 ** BITS).astype(np.int64).astype(np.uint64)
+    found = np.round(values.double().cpu().numpy().reshape(-1) * 2 ** BITS).astype(np.int64).astype(np.uint64)
     for other in clients:
         if other != client:
             pair = sorted((client, other), key=places.get)
             mask = np.random.Generator(np.random.Philox(seed_of(*pair))).integers(0, 2 ** 64, found.shape, dtype=np.uint64)
             found = found + mask if client == pair[0] else found - mask
-    return found
+    return found.reshape(values.shape)
 
 
 def unmasked_sum(uploads):
     """The sum of what all clients uploaded, float64 tensor."""
-    total = np.zeros_like(uploads[0])
-    for upload in uploads:
-        total = total + upload
-    return torch.from_numpy(total.astype(np.int64) / 2 ** BITS)
+    total = np.stack([upload.reshape(-1) for upload in uploads]).sum(0, dtype=np.uint64)              # modulo 2^64
+    return torch.from_numpy(total.astype(np.int64) / 2 ** BITS).view(uploads[0].shape)

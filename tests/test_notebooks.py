@@ -82,7 +82,7 @@ def test_it_opens_with_its_question_and_ends_with_what_was_learned(source, noteb
     places = [max((place for place, text in enumerate(cells) if end in text), default=-1) for end in ends]
     assert -1 < places[0] < places[1] == len(cells) - 3 and places[2] == len(cells) - 1
     beside = str([cell.get("outputs") for cell in notebook.cells[places[0]:places[1]]])
-    assert all(column in beside for column in (("published",) if source.stem in OWN else ("published", "agrees?")))
+    assert "published" in beside and (source.stem in OWN or "agrees?" in beside or "came out?" in beside)
     (output,) = notebook.cells[places[1] + 1].outputs
     lessons = output["data"]["text/markdown"].split("\n")
     assert len(lessons) > 1 and all(line.startswith("- ") and line.endswith(".") for line in lessons)

@@ -47,7 +47,7 @@ def test_the_paper_profile_plays_real_tasks_at_its_scale():
         assert settings.setup.name == PAPER[name] and all(task_named(task).source for task in settings.setup.tasks)
         method = settings.method
         assert (method.num_peers, method.batch_size, settings.dim, method.tau, method.tau_prev) == (3, 32, 256, 0.2, 0.15)
-    with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'embedded1'"):
+    with pytest.raises(ValueError, match="profile: got 'paper' for mfed_dense, expected one of .*'embedded1', 'embedded2'"):
         profile_settings("paper", "mfed_dense", "local", [0])
 
 

@@ -219,7 +219,7 @@ def in_three():
            f"{interval_text(delta_interval(own, 'fedmuscle'))} % over training alone (published "
            f"{published_value(**PUBLISHED):+.1f}), {numbers[1]} in log-odds; of six clients {len(above)} are shown to gain, "
            f"{len(below)} to pay. Kinds of public data that are shown to help, of the {len(ablations.PUBLIC_DOMAINS)} tried: "
-           f"{', '.join(domains)}.")
+           f"{', '.join(domains) or 'none'}.")
     yield ("Against each client's own contrastive learning, SimCLR, its place hangs on tuning and on who takes part: in "
            f"log-odds {plain} at defaults (two of five seeds were added after a look at three); where rate and temperature are "
            f"chosen for both, {numbers[4]} among six image clients, and {interval_text(tuple(second), 2)} with segmentation "

@@ -39,7 +39,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables, task_tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, outcomes, plots, tables, task_tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.choices import chosen_table
 from fedmuscle_core.experiments.claims import FOUNDATION_CLAIMS
@@ -128,11 +128,11 @@ pd.DataFrame({setup: pd.Series({METHODS[method].label: np.median([record["wall_s
 # Change in log-odds, mean over clients, one number a seed; intervals and p are Holm's over the six.
 
 # %%
-found = claims.verdicts(used, folder, seeds, FOUNDATION_CLAIMS)
+found = outcomes.verdicts(used, folder, seeds, FOUNDATION_CLAIMS)
 found
 
 # %%
-adjusted = claims.holm_over(used, folder, seeds, FOUNDATION_CLAIMS)
+adjusted = outcomes.holm_over(used, folder, seeds, FOUNDATION_CLAIMS)
 rows = adjusted.assign(label=[f"{claim.number}: {claim.short}" for claim in FOUNDATION_CLAIMS])[["label", "mean", "low", "high", "seeds"]]
 fig = plots.forest_plot(rows, f"First minus second, {rows['seeds'].max()} seeds, Holm-adjusted 95 % intervals")
 plots.save_figure(fig, rows, "15_real_photos_claims", used)
@@ -271,7 +271,7 @@ pd.DataFrame(rows)
 # %% tags=["hide-input"]
 over_six = adjusted.set_index("name")[["mean", "low", "high"]]
 lessons.learned(
-    f"The claims. {claims.sentence(found)}",
+    f"The claims. {outcomes.sentence(found)}",
     *(lessons.says(tuple(over_six.loc[number]), f"{who}: alignment helps", f"{who}: alignment harms", f"{who}: that alignment helps is not shown",
                    "in log-odds over training alone, adjusted over the six claims", 2)
       for number, who in ((12, "Six clients of photos"), (15, "Weak networks beside strong ones"), (17, "Ten clients of photos and texts"))),

@@ -45,9 +45,9 @@ check(globals(), "profile", "seeds", "workers")
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, outcomes, plots, tables
 from fedmuscle_core.experiments import ablations, plans
-from fedmuscle_core.experiments.claims import CLAIMS, TUNED, tuned_runs
+from fedmuscle_core.experiments.claims import CLAIMS, COMPARED, compared_runs
 from fedmuscle_core.experiments.profiles import profile_seeds
 from fedmuscle_core.experiments.runs import stored, sweep, sweep_groups
 from fedmuscle_core.experiments.statistics import final_scores, mean_interval, relative_change
@@ -56,7 +56,7 @@ from fedmuscle_core.paths import BACKBONES, results
 
 plots.use_style()
 used, folder = profile_seeds(profile, seeds), results(profile)
-wanted = tuned_runs(profile, seeds)
+wanted = compared_runs(profile, seeds)
 
 # %% [markdown]
 # ## The clients
@@ -124,7 +124,7 @@ plots.save_figure(fig, drawn, "02_setup1_learning_curves", profile)
 # Points a round over the last fifth of the rounds, at least three, client by client:
 
 # %%
-pd.DataFrame({client: claims.slopes(rows)["points a round"] for client, rows in history.groupby("client")}).rename(
+pd.DataFrame({client: outcomes.slopes(rows)["points a round"] for client, rows in history.groupby("client")}).rename(
     index=lambda name: METHODS[name].label).rename_axis(columns="client").round(2)
 
 # %% [markdown]
@@ -134,15 +134,15 @@ pd.DataFrame({client: claims.slopes(rows)["points a round"] for client, rows in 
 # %%
 longer = sweep_groups(ablations.by_rounds(profile, seeds), folder, workers)
 rounds = sorted({value for value, _ in longer})
-pd.DataFrame({f"{value} rounds: points a round": claims.slopes(pd.concat([longer[value, method][1] for method in TUNED]))["points a round"]
+pd.DataFrame({f"{value} rounds: points a round": outcomes.slopes(pd.concat([longer[value, method][1] for method in COMPARED]))["points a round"]
               for value in rounds}).rename(index=lambda name: METHODS[name].label).round(2)
 
 # %%
 twice = effects.measure(longer)
-pd.concat([effects.effect_table(twice, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in TUNED[1:]]).set_index("method")
+pd.concat([effects.effect_table(twice, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in COMPARED[1:]]).set_index("method")
 
 # %%
-twice_as_long = pd.concat([longer[rounds[-1], method][1] for method in TUNED])
+twice_as_long = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
 tables.pairwise_table(twice_as_long, "fedmuscle", ["local", "simclr", "pairwise"])
 
 # %% [markdown]
@@ -183,11 +183,11 @@ changes.groupby(["client", "task", "method"])["change"].mean().unstack().round(1
 # one number a seed. Student-t over seeds; as five claims are tested at once, intervals and p are Holm's.
 
 # %%
-found = claims.verdicts(profile, folder, seeds)
+found = outcomes.verdicts(profile, folder, seeds)
 found
 
 # %%
-adjusted = claims.holm_over(profile, folder, seeds)
+adjusted = outcomes.holm_over(profile, folder, seeds)
 rows = adjusted.assign(label=[f"{claim.number}: {claim.short}" for claim in CLAIMS])[["label", "mean", "low", "high", "seeds"]]
 fig = plots.forest_plot(rows, f"First minus second, {len(used)} seeds, Holm-adjusted 95 % intervals")
 plots.save_figure(fig, rows, "02_setup1_claims", profile)
@@ -204,7 +204,7 @@ def mean_alignment(method, when, measure):
 
 
 panels = {"before": mean_alignment("fedmuscle", "before", "retrieval")}
-panels |= {f"after, {METHODS[method].label}": mean_alignment(method, "after", "retrieval") for method in TUNED}
+panels |= {f"after, {METHODS[method].label}": mean_alignment(method, "after", "retrieval") for method in COMPARED}
 fig = plots.heatmaps(panels, "Retrieval of the same scene, client (row) to client (column)")
 cells = [(panel, i + 1, j + 1, value) for panel, matrix in panels.items() for (i, j), value in np.ndenumerate(matrix)]
 plots.save_figure(fig, pd.DataFrame(cells, columns=["panel", "from", "to", "retrieval"]), "02_setup1_alignment", profile)
@@ -217,7 +217,7 @@ def between_clients(matrix):
 pd.DataFrame([{"method": METHODS[method].label, "when": when,
                "retrieval": between_clients(mean_alignment(method, when, "retrieval")),
                "CKA": between_clients(mean_alignment(method, when, "cka"))}
-              for method in TUNED for when in ("before", "after")]).round(3)
+              for method in COMPARED for when in ("before", "after")]).round(3)
 
 # %% [markdown]
 # ## Deviations from the paper
@@ -254,7 +254,7 @@ pd.DataFrame([*rows, *(published_row(method, "delta", tables.delta_interval(hist
 
 # %% tags=["hide-input"]
 lessons.learned(
-    f"The claims. {claims.sentence(found)}",
+    f"The claims. {outcomes.sentence(found)}",
     lessons.says(tables.delta_interval(history, "fedmuscle"), "FedMuscle, without labels or a shared architecture, gains over training alone",
                  "Alignment harms these clients", "That alignment helps is not shown", "% Delta"),
     lessons.says(tables.delta_difference(history, "fedmuscle", "simclr"), "It is worth more than each client's own contrastive learning on the same data",
@@ -268,10 +268,10 @@ lessons.learned(
     *(lessons.says(effects.between(twice, rounds[-1], rounds[0], method), f"Twice as many rounds add to the gain of {METHODS[method].label}",
                    f"Twice as many rounds take from the gain of {METHODS[method].label}",
                    f"That twice as many rounds change the gain of {METHODS[method].label} is not shown", "in log-odds, each against Local with as many rounds", 2)
-      for method in TUNED[1:]),
+      for method in COMPARED[1:]),
     *(lessons.says(tables.log_odds_difference(twice_as_long, "fedmuscle", other), f"After {rounds[-1]} rounds FedMuscle is above {METHODS[other].label}",
                    f"After {rounds[-1]} rounds FedMuscle is below {METHODS[other].label}", f"After {rounds[-1]} rounds no difference between FedMuscle and {METHODS[other].label} is shown",
-                   "in log-odds", 2) for other in TUNED if other != "fedmuscle"))
+                   "in log-odds", 2) for other in COMPARED if other != "fedmuscle"))
 
 # %% [markdown]
 # ## What to try next

@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 
 from fedmuscle_core import mi_lower_bound, muscle_loss
-from fedmuscle_core.analysis import beside_paper, claims, lessons, plots, tables
+from fedmuscle_core.analysis import beside_paper, lessons, outcomes, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.claims import CLAIMS
 from fedmuscle_core.experiments.profiles import profile_seeds
@@ -133,8 +133,8 @@ axes[2].sharey(axes[0])
 axes[3].sharey(axes[1])
 drawn = []
 for place, (name, (learned, uniform)) in enumerate(pairs.items()):
-    wide = pd.DataFrame({"alpha = 1": claims.log_odds_differences(uniform, local, folder),
-                         "learned": claims.log_odds_differences(learned, local, folder)})
+    wide = pd.DataFrame({"alpha = 1": outcomes.log_odds_differences(uniform, local, folder),
+                         "learned": outcomes.log_odds_differences(learned, local, folder)})
     wide["difference"] = wide["learned"] - wide["alpha = 1"]
     left, right = axes[2 * place], axes[2 * place + 1]
     for _, row in wide.iterrows():
@@ -155,7 +155,7 @@ plots.save_figure(fig, pd.concat(drawn).reset_index(), "03_alpha_ablation", prof
 # Both claims with Holm's adjustment over all five ([02](02_setup1.ipynb)):
 
 # %%
-found = claims.verdicts(profile, folder, seeds)
+found = outcomes.verdicts(profile, folder, seeds)
 found[found["claim"].isin([2, 3])]
 
 # %% [markdown]
@@ -184,7 +184,7 @@ pd.DataFrame({name: [f"{tables.interval_text(interval)}: {verdict(interval)}" fo
 # predictions had been written.
 
 # %%
-rows = claims.weight_differences(profile, folder, seeds)
+rows = outcomes.weight_differences(profile, folder, seeds)
 fig = plots.forest_plot(rows, f"Learned alpha minus a control, {rows['seeds'].max()} seeds, Holm-adjusted 95 %")
 plots.save_figure(fig, rows, "03_alpha_ablation_controls", profile)
 
@@ -227,7 +227,7 @@ against = {row.label.removeprefix("learned - "): (row.mean, row.low, row.high) f
 truth = known.loc["true information", "prefers"]
 right = [name for name in known.index if name != "true information" and known.loc[name, "prefers"] == truth]
 lessons.learned(
-    claims.alpha_sentence(rows),
+    outcomes.alpha_sentence(rows),
     f"Where the information is known, {', '.join(right) or 'no loss'} prefers the anchor whose peers tell more, as the truth does; "
     f"the other {len(known) - 1 - len(right)} do not. Other temperatures and margins turn alpha = 1 at {(turned == truth).sum()} of {len(turned)} values tried.",
     lessons.says(against["alpha = 1, tau = 0.2"], "At the paper's temperature learned alpha is worth more than alpha = 1",

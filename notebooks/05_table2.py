@@ -35,11 +35,11 @@ check(globals(), "profile", "seeds", "workers")
 import numpy as np
 import pandas as pd
 
-from fedmuscle_core.analysis import beside_paper, claims, effects, lessons, plots, tables, task_tables
+from fedmuscle_core.analysis import beside_paper, effects, lessons, outcomes, plots, tables, task_tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import mask_from_text
 from fedmuscle_core.experiments.choices import chosen_table
-from fedmuscle_core.experiments.claims import SETUP2_CLAIMS, TUNED, claimed
+from fedmuscle_core.experiments.claims import COMPARED, SETUP2_CLAIMS, claimed
 from fedmuscle_core.experiments.profiles import SEVERAL, profile_seeds
 from fedmuscle_core.experiments.runs import stored, sweep, sweep_groups
 from fedmuscle_core.experiments.setups import SETUPS
@@ -112,16 +112,16 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 # %%
 longer = sweep_groups(ablations.by_rounds(profile, seeds, "embedded2"), results(profile), workers)
 rounds = sorted({value for value, _ in longer})
-slopes = pd.DataFrame({f"{value} rounds: points a round": claims.slopes(pd.concat([longer[value, method][1] for method in TUNED]))["points a round"]
+slopes = pd.DataFrame({f"{value} rounds: points a round": outcomes.slopes(pd.concat([longer[value, method][1] for method in COMPARED]))["points a round"]
                        for value in rounds}).rename(index=lambda name: METHODS[name].label)
 slopes.round(2)
 
 # %%
 further = effects.measure(longer)
-pd.concat([effects.effect_table(further, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in TUNED[1:]]).set_index("method")
+pd.concat([effects.effect_table(further, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in COMPARED[1:]]).set_index("method")
 
 # %%
-longest = pd.concat([longer[rounds[-1], method][1] for method in TUNED])
+longest = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
 tables.pairwise_table(longest, "fedmuscle", ["local", "simclr", "pairwise"])
 
 # %% [markdown]
@@ -168,7 +168,7 @@ plots.save_figure(fig, rows, "05_table2_forest", profile)
 # it says; intervals and p are Holm's over the three.
 
 # %%
-found = claims.verdicts(profile, results(profile), seeds, SETUP2_CLAIMS)
+found = outcomes.verdicts(profile, results(profile), seeds, SETUP2_CLAIMS)
 found
 
 # %% [markdown]
@@ -275,9 +275,9 @@ beside_paper.table2_beside(history, used)
 
 # %% tags=["hide-input"]
 by_kind = by_group.apply(mean_interval)["fedmuscle"]
-adjusted = claims.holm_over(profile, results(profile), seeds, SETUP2_CLAIMS).set_index("name")[["mean", "low", "high"]]
+adjusted = outcomes.holm_over(profile, results(profile), seeds, SETUP2_CLAIMS).set_index("name")[["mean", "low", "high"]]
 lessons.learned(
-    f"The claims. {claims.sentence(found)}",
+    f"The claims. {outcomes.sentence(found)}",
     lessons.says(tuple(adjusted.loc[6]), "Ten clients of two modalities gain", "Alignment harms these clients",
                  "That alignment helps the ten clients is not shown", "in log-odds over training alone, adjusted over the three claims", 2),
     lessons.says(by_kind["image clients"], "Those with images gain", "Those with images lose", "Those with images: not shown to gain", "% on average"),
@@ -294,7 +294,7 @@ lessons.learned(
         f"{name} {slope:+.2f}" for name, slope in slopes.iloc[:, -1].items()) + ".",
     *(lessons.says(effects.between(further, rounds[-1], rounds[0], method), f"After {rounds[-1]} rounds instead of {rounds[0]}, {METHODS[method].label} gains more over Local with as many",
                    f"After {rounds[-1]} rounds instead of {rounds[0]}, {METHODS[method].label} gains less over Local with as many",
-                   f"After {rounds[-1]} rounds instead of {rounds[0]}, no other gain of {METHODS[method].label} over Local is shown", "in log-odds", 2) for method in TUNED[1:]),
+                   f"After {rounds[-1]} rounds instead of {rounds[0]}, no other gain of {METHODS[method].label} over Local is shown", "in log-odds", 2) for method in COMPARED[1:]),
     *(lessons.says(tables.log_odds_difference(longest, "fedmuscle", other), f"After {rounds[-1]} rounds FedMuscle is above {METHODS[other].label}",
                    f"After {rounds[-1]} rounds FedMuscle is below {METHODS[other].label}", f"After {rounds[-1]} rounds no difference between FedMuscle and {METHODS[other].label} is shown",
                    "in log-odds", 2) for other in ("simclr", "pairwise")))

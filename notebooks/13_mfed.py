@@ -38,7 +38,7 @@ import pandas as pd
 import torch
 
 from fedmuscle_core.aggregation import Upload, mean_over_tasks, mean_per_task
-from fedmuscle_core.analysis import beside_paper, claims, diagrams, lessons, plots, tables, task_tables
+from fedmuscle_core.analysis import beside_paper, diagrams, lessons, outcomes, plots, tables, task_tables
 from fedmuscle_core.client import LocalStep
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.build import build, mask_from_text
@@ -175,7 +175,7 @@ tables.comparison_table(history["mfed_dense"], methods)
 # it says; intervals and p are Holm's over the three.
 
 # %%
-found = claims.verdicts(profile, folder, seeds, MFED_CLAIMS)
+found = outcomes.verdicts(profile, folder, seeds, MFED_CLAIMS)
 found
 
 # %% [markdown]
@@ -184,7 +184,7 @@ found
 # Slopes over the last fifth of the rounds, in points a round, of the mean over clients; then the curves.
 
 # %%
-slopes = claims.slopes(history["mfed_dense"])
+slopes = outcomes.slopes(history["mfed_dense"])
 slopes.rename(index=lambda name: METHODS[name].label).round(2)
 
 # %%
@@ -290,9 +290,9 @@ beside_paper.mfed_beside(history["mfed_dense"])
 # ## What we learned
 
 # %% tags=["hide-input"]
-adjusted = claims.holm_over(profile, folder, seeds, MFED_CLAIMS).set_index("name")[["mean", "low", "high"]]
+adjusted = outcomes.holm_over(profile, folder, seeds, MFED_CLAIMS).set_index("name")[["mean", "low", "high"]]
 lessons.learned(
-    f"The claims. {claims.sentence(found)}",
+    f"The claims. {outcomes.sentence(found)}",
     f"The order on the dense tasks: {task_tables.order_sentence(history['mfed_dense'], [name for name in methods if name != 'fedmuscle'])}",
     tables.who_pays(history["mfed_dense"], "mfed"),
     lessons.says(tuple(adjusted.loc[10]), "M-Fed, one encoder for all tasks and a decoder term, adds to what clients of one task give each other",

@@ -14,7 +14,7 @@ TUNED = {"method": "local", "seeds": "100 101 102", "public_domain": "", "by": "
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """Writes a table of its own: of rows of (method, .., score), and the names of the fields."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(choices, "TUNED_TABLE", tmp_path / "tuned.csv")
 
     def write(rows, *fields):
         table = pd.DataFrame(rows, columns=["method", *fields, "score"])

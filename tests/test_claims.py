@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from fedmuscle_core.analysis import claims as analysis
+from fedmuscle_core.analysis import outcomes
 from fedmuscle_core.analysis.tables import delta_interval, interval_text, log_odds_difference
 from fedmuscle_core.experiments import ablations, choices, claims, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
@@ -41,7 +41,7 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
 def slopes_of(setup):
     """{rounds: points a round at the end, by method}, as they are and twice as many."""
     runs = ablations.by_rounds("mini", setup=setup)
-    return {count: analysis.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.TUNED]))[
+    return {count: outcomes.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.COMPARED]))[
         "points a round"] for count in sorted({count for count, _ in runs})}
 
 
@@ -65,9 +65,9 @@ def written_down(place):
 
 def test_what_came_out_is_written_down_as_it_was():
     for place, several in ((1, [claims.CLAIMS]), (2, [claims.SETUP2_CLAIMS, claims.MFED_CLAIMS])):
-        found = pd.concat([analysis.verdicts("mini", results("mini"), claims=one) for one in several])
+        found = pd.concat([outcomes.verdicts("mini", results("mini"), claims=one) for one in several])
         assert written_down(place) == [(row.claim, row._3, row.shown) for row in found.itertuples(index=False)]
-    _, history = stored([one for several in claims.tuned_runs("mini").values() for one in several], results("mini"))
+    _, history = stored([one for several in claims.compared_runs("mini").values() for one in several], results("mini"))
     for method, name in (("fedmuscle", "Delta of FedMuscle is"), ("simclr", "that of SimCLR")):
         assert f"{name} {delta_interval(history, method)[0]:+.1f} %" in PREDICTIONS
 
@@ -97,8 +97,8 @@ def test_what_came_out_is_paired_over_seeds_and_adjusted(monkeypatch):
                 for one in several for client in (1, 2)]
         return [], pd.DataFrame(rows, columns=COLUMNS)
 
-    monkeypatch.setattr(analysis, "stored", stored)
-    found = analysis.verdicts("mini", "folder").set_index("claim")
+    monkeypatch.setattr(outcomes, "stored", stored)
+    found = outcomes.verdicts("mini", "folder").set_index("claim")
     assert found["shown"].to_dict() == {1: "yes", 2: "no", 3: "no", 4: "no: lower", 5: "yes"}
     assert found["expected"].to_dict() == {1: "yes", 2: "yes", 3: "no", 4: "no", 5: "yes"} and set(found["seeds"]) == {10}
     assert found.loc[2, "log-odds"].startswith("+0.000") and found.loc[1, "log-odds"].startswith("+0.4")
@@ -108,30 +108,30 @@ def test_the_sentence_and_the_slopes_are_computed(monkeypatch):
     table = pd.DataFrame({
         "claim": [1, 2, 3], "first - second": ["a - b", "c - d", "e - f"],
         "expected": ["yes", "yes", "no"], "shown": ["yes", "no: lower", "no"]})
-    assert analysis.sentence(table) == (
+    assert outcomes.sentence(table) == (
         "Shown: 1 (a - b). Not shown: 3 (e - f). Shown to be the other way round: 2 (c - d). As expected: 1, 3.")
     rows = [("local", 1, "validation", round, 10.0 + 2 * max(0, round - 4)) for round in range(9)]
     rows += [("fedmuscle", 1, "validation", round, 50.0) for round in range(9)]
     history = pd.DataFrame(rows, columns=["method", "client", "split", "round", "value"])
-    assert analysis.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
+    assert outcomes.slopes(history)["points a round"].to_dict() == pytest.approx({"local": 2.0, "fedmuscle": 0.0})
 
 
 def test_one_seed_gives_claims_without_intervals(monkeypatch):
-    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
-    table = analysis.verdicts("mini", "folder", [10])
+    monkeypatch.setattr(outcomes, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
+    table = outcomes.verdicts("mini", "folder", [10])
     assert set(table["log-odds"]) == {"+0.100"} and set(table["p (Holm)"]) == {"-"} and set(table["shown"]) == {"no"}
 
 
 def test_the_controls_of_alpha_are_adjusted_together(monkeypatch):
     differences = [0.1, 0.2, 0.15, 0.05, 0.12]
-    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series(differences))
-    rows = analysis.weight_differences("mini", "folder")
+    monkeypatch.setattr(outcomes, "log_odds_differences", lambda first, second, folder: pd.Series(differences))
+    rows = outcomes.weight_differences("mini", "folder")
     half = rows["high"] - rows["mean"]
     mean, _, high = mean_interval(differences)
     assert rows["mean"].tolist() == pytest.approx([mean] * 5) and rows["seeds"].tolist() == [5] * 5
     assert half.max() > 1.5 * (high - mean) and half.min() == pytest.approx(high - mean)
-    monkeypatch.setattr(analysis, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
-    rows = analysis.weight_differences("quick", "folder")
+    monkeypatch.setattr(outcomes, "log_odds_differences", lambda first, second, folder: pd.Series([0.1]))
+    rows = outcomes.weight_differences("quick", "folder")
     assert rows["low"].isna().all() and rows["mean"].tolist() == [0.1] * 5
 
 
@@ -139,7 +139,7 @@ def test_what_alpha_is_follows_from_its_controls():
     rows = pd.DataFrame([(f"learned - {name}", 0.1, low, 0.2) for name, low in (
         ("alpha = 1, tau = 0.2", 0.05), ("shuffled, tau = 0.2", 0.05), ("margin tuned, tau = 0.2", 0.05),
         ("alpha = 1, tau tuned", -0.05), ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
-    said = analysis.alpha_sentence(rows.assign(seeds=5))
+    said = outcomes.alpha_sentence(rows.assign(seeds=5))
     assert said.startswith("Learned alpha: more than a temperature: not shown; more than a margin, at tau = 0.2: shown; better "
                            "than the same weights at the wrong tuples: not shown (")
     assert "margin tuned, tau = 0.2 +0.10 [+0.05, +0.20]" in said

@@ -91,7 +91,7 @@ def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_store
 @pytest.fixture
 def small(tiny, tmp_path, monkeypatch):
     """The tiny setup, its tuning of one round into tmp_path."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(choices, "TUNED_TABLE", tmp_path / "tuned.csv")
     monkeypatch.setattr(tuning, "FOLDER", tmp_path / "runs")
     scale = {"rounds": 1, "num_peers": 2, "batch_size": 8, "public_size": 20, "validation_size": 30}
     return dataclasses.replace(tiny().setup, settings=scale)

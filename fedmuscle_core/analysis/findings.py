@@ -9,12 +9,12 @@ from functools import partial
 import pandas as pd
 
 from ..experiments import ablations, plans
-from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, tuned_runs
+from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, compared_runs
 from ..experiments.runs import stored
 from ..experiments.statistics import mean_interval, verdict
 from ..experiments.store import write_atomically
 from ..paths import check_commits, results
-from . import claims, effects
+from . import effects, outcomes
 from .beside_paper import order_beside, published_value
 from .tables import (
     clients_shown,
@@ -65,20 +65,20 @@ def lines(sentences):
 
 
 def claims_part():
-    found = claims.verdicts("mini", FOLDER)
-    runs = of([run for several in tuned_runs("mini").values() for run in several])
+    found = outcomes.verdicts("mini", FOLDER)
+    runs = of([run for several in compared_runs("mini").values() for run in several])
     yield "## Setup 1: the claims (notebook 02)"
     yield ("Written down before the runs: [data/PREDICTIONS.md](../PREDICTIONS.md). Change in log-odds, intervals and p "
            "adjusted by Holm over the five.")
     yield markdown(found)
-    yield claims.sentence(found)
+    yield outcomes.sentence(found)
     yield markdown(delta_table(runs))
     yield lines(delta_sentence(runs, "fedmuscle", other) for other in ("pairwise", "simclr"))
 
 
 def alpha_part():
     yield "## Learned alpha (notebook 03)"
-    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+    yield outcomes.alpha_sentence(outcomes.weight_differences("mini", FOLDER))
 
 
 def table1_part():
@@ -96,9 +96,9 @@ def table1_part():
 def table2_part():
     history = of(plans.table2("mini"))
     yield "## Table 2: every aligning method on Setup 2 (notebook 05)"
-    found = claims.verdicts("mini", FOLDER, claims=SETUP2_CLAIMS)
+    found = outcomes.verdicts("mini", FOLDER, claims=SETUP2_CLAIMS)
     yield markdown(found)
-    yield claims.sentence(found)
+    yield outcomes.sentence(found)
     yield markdown(delta_table(history))
     yield lines(delta_sentence(history, "fedmuscle", other) for other in plans.tabled("embedded2")
                 if other not in ("local", "fedmuscle"))
@@ -132,9 +132,9 @@ def ablations_part():
 def mfed_part():
     methods = [name for name in ablations.MFED_METHODS if name != "fedmuscle"]
     yield "## M-Fed (notebooks 13 and 14)"
-    found = claims.verdicts("mini", FOLDER, claims=MFED_CLAIMS)
+    found = outcomes.verdicts("mini", FOLDER, claims=MFED_CLAIMS)
     yield markdown(found)
-    yield claims.sentence(found)
+    yield outcomes.sentence(found)
     for setup, tasks in zip(plans.MFED_BENCHMARKS, ("dense tasks", "labels"), strict=True):
         history = of(plans.mfed_table("mini", setup))
         yield f"Four tasks, three clients each, {tasks}:"
@@ -175,13 +175,13 @@ def in_short():
     """The findings in short, a list of sentences."""
     names = {"yes": "shown", "no": "not shown"}
     for several in (CLAIMS, SETUP2_CLAIMS, MFED_CLAIMS):
-        found = claims.holm_over("mini", FOLDER, claims=several).set_index("name")
+        found = outcomes.holm_over("mini", FOLDER, claims=several).set_index("name")
         for claim in several:
             row = found.loc[claim.number]
-            shown = names.get(claims.shown(row), "the other way round")
+            shown = names.get(outcomes.shown(row), "the other way round")
             yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
-    yield delta_sentence(of([run for several in tuned_runs("mini").values() for run in several]), "fedmuscle", "simclr")
-    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+    yield delta_sentence(of([run for several in compared_runs("mini").values() for run in several]), "fedmuscle", "simclr")
+    yield outcomes.alpha_sentence(outcomes.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
@@ -193,11 +193,11 @@ def in_short():
 
 def in_three():
     """The three findings of the README, a list of sentences."""
-    found = claims.holm_over("mini", FOLDER).set_index("name")
+    found = outcomes.holm_over("mini", FOLDER).set_index("name")
     numbers = {name: interval_text(tuple(found.loc[name][["mean", "low", "high"]]), 2) for name in found.index}
-    second = claims.holm_over("mini", FOLDER, claims=SETUP2_CLAIMS).set_index("name").loc[8, ["mean", "low", "high"]]
+    second = outcomes.holm_over("mini", FOLDER, claims=SETUP2_CLAIMS).set_index("name").loc[8, ["mean", "low", "high"]]
     plain = interval_text(log_odds_difference(of(plans.at_defaults("mini")), "fedmuscle", "simclr"), 2)
-    own = of([run for several in tuned_runs("mini").values() for run in several])
+    own = of([run for several in compared_runs("mini").values() for run in several])
     above, below = clients_shown(own, "fedmuscle")
     domains = domains_shown()
     yield ("Alignment helps: with single digits as public data FedMuscle gains "

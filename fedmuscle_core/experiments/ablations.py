@@ -5,7 +5,7 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .claims import PAPER_TAU, TUNED
+from .claims import COMPARED, PAPER_TAU
 from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
@@ -86,7 +86,7 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 def by_rounds(profile, seeds=None, setup=MAIN):
     """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
     about; on Setup 1 all seeds of the claims."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in TUNED}
+    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in COMPARED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
             for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .profiles import profile_seeds, profile_settings
 
-TUNED = ("local", "simclr", "pairwise", "fedmuscle")
+COMPARED = ("local", "simclr", "pairwise", "fedmuscle")
 PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 
 
@@ -64,6 +64,6 @@ def claimed(profile, seeds=None, claims=CLAIMS):
     return list(dict.fromkeys(settings for claim in claims for several in claim.runs(profile, seeds) for settings in several))
 
 
-def tuned_runs(profile, seeds=None):
+def compared_runs(profile, seeds=None):
     """{method: its runs as tuned} of the methods that the claims are about."""
-    return {method: profile_settings(profile, "embedded1", method, profile_seeds(profile, seeds)) for method in TUNED}
+    return {method: profile_settings(profile, "embedded1", method, profile_seeds(profile, seeds)) for method in COMPARED}

@@ -105,7 +105,7 @@ def contents(folder, wanted):
 def tune_into(folder, change=setattr):
     """Let tables and runs of tuning go below `folder`."""
     change(tuning, "FOLDER", folder / "tuning")
-    change(choices, "TUNED", folder / "tuned.csv")
+    change(choices, "TUNED_TABLE", folder / "tuned.csv")
     change(METHODS["local"], "grid", {"local_lr": (5e-4, 1e-3, 2e-3)})
     change(METHODS["fedhenn"], "grid", {"eta": (0.1, 1.0)})
 

@@ -5,7 +5,7 @@ import pytest
 
 from fedmuscle_core.analysis import outcomes
 from fedmuscle_core.analysis.tables import delta_interval, interval_text, log_odds_difference
-from fedmuscle_core.experiments import ablations, choices, claims, tuning
+from fedmuscle_core.experiments import ablations, choices, claims, plans, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.setups import SETUPS
@@ -54,6 +54,13 @@ def test_how_far_from_flat_setup_2_is_after_twice_as_many_rounds_is_written_down
     slopes = slopes_of("embedded2")[20]
     assert abs(slopes["simclr"]) < 0.2
     assert f"FedMuscle's mean still moves by {slopes['fedmuscle']:.1f} points a round" in PREDICTIONS.replace("\n", " ")
+
+
+def test_curves_of_m_fed_are_flat_also_with_labels_and_unequal_clients():
+    runs = {setup: plans.mfed_table("mini", setup) for setup in plans.MFED_BENCHMARKS}
+    runs["unequal"] = ablations.flat({key: several for key, several in ablations.by_mfed_partition("mini").items() if key[0] != "IID"})
+    assert {name: outcomes.slopes(stored(several, results("mini"))[1])["points a round"].abs().max() < 0.25
+            for name, several in runs.items()} == dict.fromkeys(runs, True)
 
 
 def written_down(place):

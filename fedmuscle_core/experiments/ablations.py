@@ -35,7 +35,7 @@ FACTORS = {                                           # beside the tuned value, 
     "dim": (64, 128),
 }
 SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
-ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2)}
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")

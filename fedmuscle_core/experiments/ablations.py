@@ -221,7 +221,7 @@ def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=S
 
 
 def by_size(profile, seeds=None):
-    """Clients of Setup 1 once, twice and four times."""
+    """Clients of Setup 1 once and twice."""
     return by_setup(profile, SIZES, seeds, most=FEW)
 
 

@@ -85,8 +85,8 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 def by_rounds(profile, seeds=None, setup=MAIN):
     """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
-    about; on Setup 1 all seeds of the claims."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in COMPARED}
+    about."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in COMPARED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
             for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 

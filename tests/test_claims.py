@@ -88,6 +88,15 @@ def test_whose_difference_claim_8_is_is_written_down_as_it_was():
     assert said in PREDICTIONS.replace("\n", " ")
 
 
+def test_which_tasks_m_fed_serves_is_written_down_as_it_was():
+    _, history = stored(claims.claimed("mini", claims=claims.MFED_CLAIMS), results("mini"))
+    said = "; ".join(f"minus {words} " + ", ".join(
+        f"{interval_text(log_odds_difference(rows, 'mfed', other), 2)} ({task})"
+        for task, rows in history.groupby("task", sort=False))
+        for other, words in (("fedavg", "FedAvg"), ("encoder_only", "encoders only")))
+    assert said in PREDICTIONS.replace("\n", " ")
+
+
 def test_runs_of_a_claim_differ_in_what_it_names_alone():
     first, second = claims.CLAIMS[4].runs("mini", [10, 11])
     assert [one.replace(num_peers=1) for one in first] == second and [one.seed for one in first] == [10, 11]

@@ -5,7 +5,7 @@ import pytest
 
 from fedmuscle_core.analysis import outcomes
 from fedmuscle_core.analysis.tables import delta_interval, interval_text, log_odds_difference
-from fedmuscle_core.experiments import ablations, choices, claims, tuning
+from fedmuscle_core.experiments import ablations, choices, claims, plans, tuning
 from fedmuscle_core.experiments.profiles import PROFILES
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.setups import SETUPS
@@ -56,6 +56,14 @@ def test_how_far_from_flat_setup_2_is_after_twice_as_many_rounds_is_written_down
     assert f"FedMuscle's mean still moves by {slopes['fedmuscle']:.1f} points a round" in PREDICTIONS.replace("\n", " ")
 
 
+def test_curves_of_m_fed_are_flat_also_with_labels_and_unequal_clients():
+    runs = {setup: plans.mfed_table("mini", setup) for setup in plans.MFED_BENCHMARKS}
+    dealt = ablations.by_mfed_partition("mini")
+    runs["unequal"] = ablations.flat({key: several for key, several in dealt.items() if key[0] != "IID"})
+    assert {name: outcomes.slopes(stored(several, results("mini"))[1])["points a round"].abs().max() < 0.25
+            for name, several in runs.items()} == dict.fromkeys(runs, True)
+
+
 def written_down(place):
     """[(claim, log-odds, shown)] of what came out, as the file says: 1 of Setup 1, 2 of Setup 2 and M-Fed."""
     lines = PREDICTIONS.split("## What came out")[place].split("\n# ")[0].splitlines()
@@ -77,6 +85,15 @@ def test_whose_difference_claim_8_is_is_written_down_as_it_was():
     parts = [history[history["client"].isin(several)] for several in ((9, 10), (7, 8), range(1, 7))]
     texts, segments, first = (interval_text(log_odds_difference(part, "fedmuscle", "simclr"), 2) for part in parts)
     said = f"the texts ({texts.split()[0]}) and segmentation ({segments.split()[0]}); over clients 1 to 6 it is {first}"
+    assert said in PREDICTIONS.replace("\n", " ")
+
+
+def test_which_tasks_m_fed_serves_is_written_down_as_it_was():
+    _, history = stored(claims.claimed("mini", claims=claims.MFED_CLAIMS), results("mini"))
+    said = "; ".join(f"minus {words} " + ", ".join(
+        f"{interval_text(log_odds_difference(rows, 'mfed', other), 2)} ({task})"
+        for task, rows in history.groupby("task", sort=False))
+        for other, words in (("fedavg", "FedAvg"), ("encoder_only", "encoders only")))
     assert said in PREDICTIONS.replace("\n", " ")
 
 

@@ -10,27 +10,33 @@ import sys
 import time
 
 import nbformat
+import pandas as pd
 import pytest
 
+from fedmuscle_core.experiments.setups import SETUPS
 from fedmuscle_core.networks.packaged import PACKAGED, is_installed
 from fedmuscle_core.paths import NOTEBOOKS, PACKAGE, ROOT
 
 SMALLER = '''
+from dataclasses import replace
+
 SMALL = {"image_size": 42, "dim": 16, "contrastive_steps": 2, "rounds": 1, "local_epochs": 1, "views": 2, "batch_size": 8,
          "public_size": 24, "validation_size": 30, "test_size": 40}
 QUICK = {"efficientnet_lite2": "efficientnet_lite0", "efficientnet_lite1": "resnet_small", "dinov2_small": "vit_small",
          "minilm_l6": "minilm_l3"}
-SETUPS |= {setup.name: Setup(setup.name, tuple(
-    spec._replace(backbone=QUICK.get(spec.backbone, spec.backbone), train_size=12) for spec in setup.clients),
-    setup.settings | SMALL) for setup in FOUNDATIONS}
+SETUPS |= {setup.name: replace(setup, settings=setup.settings | SMALL, clients=tuple(
+    spec._replace(backbone=QUICK.get(spec.backbone, spec.backbone), train_size=12) for spec in setup.clients))
+    for setup in (*FOUNDATIONS, SETUPS["foundation_mfed"])}
 '''
 FEWER = '''
 FEW_PHOTOS, FOUNDATION_FACTORS = 16, {"public_size": (16,), "contrastive_lr": (3e-5,)}
 '''
 DOMAINS = {"foundation1": "tiny_imagenet", "foundation2": "flickr8k", "foundation_mixed": "tiny_imagenet"}
-TUNED = [f"{setup},{'' if method == 'local' else domain},{method},0.001,{'' if method == 'local' else 0.0001},,,,,,,,,,,,,100,"
-         "log-odds,0.0\n"
+TUNED = [{"setup": setup, "public_domain": domain if method != "local" else "", "method": method, "local_lr": 0.001,
+          "contrastive_lr": 0.0001 if method != "local" else ""}
          for setup, domain in DOMAINS.items() for method in ("local", "simclr", "pairwise", "fedmuscle")]
+TUNED += [{"setup": "foundation_mfed", "method": method, "local_lr": 0.001}
+          for method in ("local", *SETUPS["foundation_mfed"].tunes)]
 
 
 @pytest.fixture
@@ -44,8 +50,9 @@ def clone(tmp_path, real_excerpts):
     for file, added in (("setups.py", SMALLER), ("ablations.py", FEWER)):
         with (tmp_path / "fedmuscle_core" / "experiments" / file).open("a") as code:
             code.write(added)
-    with (tmp_path / "fedmuscle_core" / "experiments" / "tuned.csv").open("a") as table:
-        table.writelines(TUNED)
+    path = tmp_path / "fedmuscle_core" / "experiments" / "tuned.csv"
+    table, added = pd.read_csv(path, dtype=str), pd.DataFrame(TUNED).assign(seeds="100", by="log-odds", score=0.0)
+    pd.concat([table[~table["setup"].isin(added["setup"])], added]).to_csv(path, index=False)
     return tmp_path
 
 

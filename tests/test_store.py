@@ -26,7 +26,7 @@ from fedmuscle_core.experiments.store import (
 from fedmuscle_core.paths import ROOT
 
 COMMITTED = ROOT / "data" / "results"
-LIMIT = 9_000_000    # bytes; those of earlier versions go when theirs are made again
+LIMIT = 20_000_000   # bytes
 
 
 def made_up_run(run="local-1-seed0", setup="tiny", rounds=3, scale=1.0):

@@ -176,7 +176,7 @@ fig, axes = plt.subplots(1, len(panels), figsize=(10.5, 2.9), sharey=True, layou
 drawn = []
 for ax, method in zip(axes, panels, strict=True):
     grid = first[first["method"] == method].pivot_table(index="contrastive_lr", columns="tau", values="score")
-    plots.grid_heatmap(ax, grid, METHODS[method].label, 0.5, "tau", "contrastive learning rate" if ax is axes[0] else None, digits=2)
+    plots.grid_heatmap(ax, grid.rename(index="{:.2g}".format), METHODS[method].label, 0.5, "tau", "contrastive learning rate" if ax is axes[0] else None, digits=2)
     drawn.append(grid.stack().rename("log-odds").reset_index().assign(method=method))
 plots.save_figure(fig, pd.concat(drawn), "04_table1_rate_and_temperature", profile)
 

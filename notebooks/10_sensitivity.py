@@ -66,7 +66,7 @@ pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
 # %%
 names = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round", "contrastive_lr": "contrastive learning rate",
          "augment": "one random view, the same for all clients", "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
-rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]:g})")
+rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]})")
                   for factor, table in measured.items()])
 rows = rows[rows["low"].notna() | (rows["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
 fig = plots.forest_plot(rows, f"FedMuscle: each value minus the tuned one, {rows['seeds'].max()} seed(s), 95 %")

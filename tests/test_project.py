@@ -128,7 +128,7 @@ def test_the_page_of_results_has_what_a_notebook_learned_with_links_that_lead_th
 
 def test_the_readmes_findings_are_those_of_the_stored_runs():
     text = (ROOT / "README.md").read_text().replace("\n", " ")
-    for finding in findings.in_three():
+    for finding in findings.of_the_readme():
         assert finding in text
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 

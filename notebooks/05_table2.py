@@ -78,8 +78,6 @@ public = public_data("pairs", 512, 0)
 fig = plots.scene_grid(public.images[:8], list("abcdefgh"))
 for name, text in zip("abcdefgh", public.captions, strict=False):
     print(f"{name}: {text}")
-
-# %%
 for index in texts:
     task, _, size = SETUPS["embedded2"].clients[index - 1]
     for text in scene_captions("train", task_named(task).layout, size, 0, "client", index)[:3]:
@@ -107,7 +105,7 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 # %% [markdown]
 # Were they trained to the end? The same with twice as many rounds, on fewer seeds, added after the claims had been tested:
 # slopes of the mean over clients over the last fifth of the rounds, at least three; then what the further rounds are worth in tests, against
-# Local with as many rounds, and how the methods stand to one another at the end.
+# Local with as many rounds.
 
 # %%
 longer = sweep_groups(ablations.by_rounds(profile, seeds, "embedded2"), results(profile), workers)
@@ -119,10 +117,6 @@ slopes.round(2)
 # %%
 further = effects.measure(longer)
 pd.concat([effects.effect_table(further, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in COMPARED[1:]]).set_index("method")
-
-# %%
-longest = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
-tables.pairwise_table(longest, "fedmuscle", ["local", "simclr", "pairwise"])
 
 # %% [markdown]
 # ## Test scores
@@ -230,15 +224,13 @@ def cross_retrieval(record, when):
 
 retrieved = pd.DataFrame([{"method": record["settings"]["method"], "when": when, "seed": record["settings"]["seed"],
                        **cross_retrieval(record, when)} for record in records for when in ("before", "after")])
-cells = retrieved.groupby(["method", "when"])[["image to caption", "caption to image"]].agg(
-    tables.mean_text, 4, signed=False).unstack()
-cells.loc[list(aligning)].rename(index=lambda name: METHODS[name].label)
-
-# %%
 after = retrieved.query("when == 'after'").pivot(index="seed", columns="method", values="image to caption")
 for method in ("pairwise", "fedmuscle"):
     above = mean_interval(after[method] - 1 / 256)
     print(f"{METHODS[method].label}: image to caption above chance by {tables.interval_text(above, 4)}: {verdict(above)}")
+cells = retrieved.groupby(["method", "when"])[["image to caption", "caption to image"]].agg(
+    tables.mean_text, 4, signed=False).unstack()
+cells.loc[list(aligning)].rename(index=lambda name: METHODS[name].label)
 
 # %% [markdown]
 # ## Tuning
@@ -275,6 +267,7 @@ beside_paper.table2_beside(history, used)
 
 # %% tags=["hide-input"]
 by_kind = by_group.apply(mean_interval)["fedmuscle"]
+longest = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
 adjusted = outcomes.holm_over(profile, results(profile), seeds, SETUP2_CLAIMS).set_index("name")[["mean", "low", "high"]]
 lessons.learned(
     f"The claims. {outcomes.sentence(found)}",

@@ -249,9 +249,6 @@ histories = {domain: pd.concat([by_domain[key][1] for key in [(None, "local"), *
              for domain in domains}
 beside_paper.domain_spread(histories, domains)
 
-# %% [markdown]
-# ## What we learned
-
 # %% tags=["hide-input"]
 odds = measured.pivot(index="seed", columns=["method", "value"], values="log_odds")
 
@@ -267,7 +264,10 @@ def domain_by_domain(other):
 def against_single(value):
     return effects.between(measured, value, "single")
 
+# %% [markdown]
+# ## What we learned
 
+# %% tags=["hide-input"]
 lessons.learned(
     *(domain_by_domain(other) for other in ("local", "pairwise", "simclr")),
     lessons.says(against_single("scenes"), "Scenes of many digits are worth more than single digits", "Scenes of many digits are worth less than single digits",

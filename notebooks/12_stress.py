@@ -146,9 +146,6 @@ pd.DataFrame([{"Delta (%)": f"{len(SETUPS[setup].clients)} clients", "published"
                "agrees?": beside_paper.agreement(paper, mean_interval(rows["delta"])) if setup == ablations.MAIN else "cannot be said"}
               for setup, rows in sizes.groupby("value", sort=False)])
 
-# %% [markdown]
-# ## What we learned
-
 # %% tags=["hide-input"]
 by_seed = changes.assign(clients=changes["task"].map(lambda task: names.get(task, "clients 1 to 6"))).groupby(
     ["value", "clients", "seed"])["log_odds"].mean()
@@ -160,7 +157,10 @@ def company(kind, with_others, alone):
         return None
     return mean_interval(by_seed[with_others, kind] - by_seed[alone, kind])
 
+# %% [markdown]
+# ## What we learned
 
+# %% tags=["hide-input"]
 parked = wide.loc[wide.index.max()]
 time_ratio, memory_ratio = (parked[measure, "uploads every round, parked"] / parked[measure, "uploads every round"] for measure in ("seconds", "extra_MiB"))
 own = {setup: mean_interval(rows["log_odds"]) for setup, rows in kinds.groupby("value", sort=False)}

@@ -87,7 +87,8 @@ def test_all_of_it_anew_is_said_with_the_tuning_behind_it(capsys):
     said = capsys.readouterr().out
     count = len([record for record, _ in stored_runs(tuning.FOLDER) if record["settings"]["setup"] == "embedded1"])
     assert count > 80
-    assert re.search(rf"from nothing: {count} runs of the tuning, about [\d.]+ h, then \d+ runs, about [\d.]+ h, with 1", said)
+    assert re.search(rf"from nothing: {count} runs of the tuning, about [\d.]+ h, then \d+ runs, about [\d.]+ (h|min), with 1",
+                     said)
 
 
 def test_parameters_and_operations_of_vit_base():

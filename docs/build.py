@@ -115,7 +115,8 @@ def prepare():
     shutil.copy(DOCS / "conf.py", SOURCE)
     for name in LOOKED_UP:
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
-        (SOURCE / f"{name}.md").write_text(linked(text, DOCS / f"{name}.md", pages), encoding="utf-8")
+        text = linked(text, DOCS / f"{name}.md", pages).replace("](../", "](")              # one folder up in the book
+        (SOURCE / f"{name}.md").write_text(text, encoding="utf-8")
     (SOURCE / "index.md").write_text(index(found), encoding="utf-8")
     shutil.copytree(DOCS / "_static", SOURCE / "_static")
     copy_mathjax(SOURCE / "_static" / "mathjax")

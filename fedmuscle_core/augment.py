@@ -7,14 +7,18 @@ ROTATION, ZOOM, SHIFT, CONTRAST, BRIGHTNESS, DROPPED = 0.25, 0.2, 0.15, 0.3, 0.1
 
 
 def augment(batch, rng):
-    """Another view of `batch`: images (B, 3, H, W) in [0, 1], or token ids (B, L) with 0 = padding.
+    """Another view of `batch`: images (B, C, H, W) in [0, 1], or token ids (B, L) with 0 = padding; ValueError for others.
 
     Images: each its own rotation (up to 0.25 rad), zoom (0.8 to 1.2), shift (up to 0.15 of the half side; the border is
     repeated), contrast (0.7 to 1.3) and brightness (up to 0.1).  No flips: a mirrored digit is another sign.
     Texts: each word but the first token is dropped with probability 0.15.
     torchvision's transforms draw one set of parameters for a whole batch and take no generator, hence this function.
     """
-    return _images(batch, rng) if batch.is_floating_point() else _tokens(batch, rng)
+    images = batch.is_floating_point()
+    if batch.ndim != (4 if images else 2):
+        raise ValueError(f"view: got a batch of shape {tuple(batch.shape)}, {batch.dtype}, expected images (B, C, H, W) or "
+                         "token ids (B, L): other data need a `view` of their own")
+    return _images(batch, rng) if images else _tokens(batch, rng)
 
 
 def _images(images, rng):

@@ -3,8 +3,8 @@
 import torch
 
 
-def embeddings(name, value, like=None):
-    """`value` must be a floating-point (B, d) tensor with B, d >= 1, of the shape and device of `like`."""
+def embeddings(name, value, like=None, called="the anchor"):
+    """`value` must be floating-point (B, d) with B, d >= 1, of the shape and device of `like`, which errors call `called`."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{name}: got {type(value).__name__}, expected a torch.Tensor of shape (B, d)")
     if not value.is_floating_point():
@@ -12,9 +12,9 @@ def embeddings(name, value, like=None):
     if value.ndim != 2 or 0 in value.shape:
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected (B, d) with B >= 1 and d >= 1")
     if like is not None and value.shape != like.shape:
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {tuple(like.shape)} as the anchor has (B, d)")
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {tuple(like.shape)} as {called} has (B, d)")
     if like is not None and value.device != like.device:
-        raise ValueError(f"{name}: got device {value.device}, expected {like.device} as the anchor has")
+        raise ValueError(f"{name}: got device {value.device}, expected {like.device} as {called} has")
     return value
 
 

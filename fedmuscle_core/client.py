@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import augment as augmentation
 from .checks import boolean, number, positive_int
@@ -14,6 +15,7 @@ from .data import samples, unlabelled
 from .network import Network, in_batches
 from .placement import at_work, flat_optimizers, move
 from .seeds import generator, seeded
+from .tasks import Task
 
 HELD_OUT = 256          # public samples that tell how alike representations are
 
@@ -58,14 +60,19 @@ class Client:
     def __init__(self, name, encoder, head, task, *, train, validation=None, test=None, public=None, held_out=None,
                  lr_scale=1.0, view=augmentation.augment, views=None, micro_batch_size=None, works_on=None, offload=False):
         self.name, who = name, f"client {name}"
-        if isinstance(name, bool) or not isinstance(name, (int, str)):
-            raise ValueError(f"name: got {name!r}, expected a word or a number")
+        if isinstance(name, bool) or not isinstance(name, (int, str)) or isinstance(name, int) and name < 0:
+            raise ValueError(f"name: got {name!r}, expected a word or a number from 0")
         if head is None and not isinstance(encoder, Network):
             raise ValueError(f"{who}: got no head, expected one, or a `Network` as encoder")
+        if not isinstance(task, Task):
+            raise ValueError(f"{who}: task: got {task!r}, expected a task such as classification(10)")
+        for what, given in (("view", view), ("views", view if views is None else views)):
+            if not callable(given):
+                raise ValueError(f"{who}: {what}: got {given!r}, expected a function")
         self.network = encoder if head is None else Network(encoder, head)
         self.task, self.lr_scale = task, number(f"{who}: lr_scale", lr_scale, above=0)
         self.view, self.views = view, views
-        self.micro_batch_size, self.offload = micro_batch_size, offload
+        self.micro_batch_size, self.offload = micro_batch_size, boolean(f"{who}: offload", offload)
         if micro_batch_size is not None:
             positive_int(f"{who}: micro_batch_size", micro_batch_size)
         given = {"train": train, "validation": validation, "test": test}
@@ -76,10 +83,10 @@ class Client:
         self.held_out = self.public and self.public.first(HELD_OUT) if held_out is None else unlabelled(
             f"{who}: held_out", held_out)
         self.device = _device_of(who, self.network)
-        self.works_on = self.device if works_on is None else torch.device(works_on)
-        self.dim = _check_network(who, self)
+        self.works_on = self.device if works_on is None else _device_named(f"{who}: works_on", works_on)
         for split, data in self.data.items():
             task.check(f"{who}: {split}", data.all_targets())
+        self.dim = _check_network(who, self)
         self.learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.seed = self.training = self.local_optimizer = self.contrastive_optimizer = self.best = None
         self.kept = {}
@@ -97,6 +104,7 @@ class Client:
         if contrastive_lr is not None and not any(p.requires_grad for p in self.network.representation.parameters()):
             raise ValueError(f"client {self.name}: got an encoder without parameters that learn, expected some: the method "
                              "trains the representation")
+        check_batches(self)
         self.local_optimizer, self.contrastive_optimizer = flat_optimizers(
             self.network, training.local_lr * self.lr_scale, contrastive_lr or training.local_lr)
         if self.works_on != self.device and not self.offload:
@@ -114,6 +122,14 @@ def public_batch(client, rows, augmented, *stream):
     if augmented:
         batch = client.view(batch.float() / 255 if batch.dtype == torch.uint8 else batch, rng)
     return batch.to(client.device)
+
+
+def check_view(client):
+    """ValueError where the client's `view` does not take its public samples."""
+    try:
+        public_batch(client, torch.tensor([0]), True, "check")
+    except ValueError as error:
+        raise ValueError(f"client {client.name}: {error}") from error
 
 
 def embed(client, inputs, *stream):
@@ -164,6 +180,29 @@ def local_steps(training, size):
     batches = math.ceil(size / training.local_batch_size)
     passes = max(training.local_epochs, math.ceil(training.min_local_steps / batches))
     return passes, passes * batches
+
+
+def check_batches(client):
+    """ValueError where the local phase has a batch, or part of one, of a single sample, and the network has a batch
+    normalisation that refuses it."""
+    network, micro = client.network, client.micro_batch_size
+    size, most = client.data["train"].size, client.training.local_batch_size
+    sizes = {min(size, most), size % most}
+    if 1 not in (sizes if micro is None else {part for each in sizes for part in (min(each, micro), each % micro)}):
+        return
+    was_training, buffers = network.training, {name: value.clone() for name, value in network.named_buffers()}
+    network.train()
+    try:
+        if any(isinstance(layer, _BatchNorm) and layer.training for layer in network.modules()):
+            with seeded(0, "check"), torch.no_grad():
+                network(client.data["train"].take(torch.tensor([0]))[0].to(client.device))
+    except ValueError as error:
+        raise ValueError(f"client {client.name}: train: got {size} samples with local_batch_size {most} and micro_batch_size "
+                         f"{micro}, so that one goes through the network by itself, expected at least two: its batch "
+                         "normalisation has no variance of one") from error
+    finally:
+        put_back(client, buffers)
+        network.train(was_training)
 
 
 def local_phase(client, round, extend=None):
@@ -268,6 +307,13 @@ def put_back(client, values):
         own[name].copy_(value)
 
 
+def _device_named(who, name):
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:                # torch without CUDA asserts
+        raise ValueError(f"{who}: got {name!r}, expected a device that is here: {str(error).splitlines()[0]}") from error
+
+
 def _device_of(who, network):
     """The one device of a network's parameters; ValueError where they have several, or several types, or none learns."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -281,29 +327,20 @@ def _device_of(who, network):
 
 @torch.no_grad()
 def _check_network(who, client):
-    """Width d of the representations, from one sample of the private and of the public data; ValueError where they, or the
-    outputs, do not have the shape that the task needs."""
-    network, task, was_training = client.network, client.task, client.network.training
+    """Width d of the representations, from one sample of each split, of the public and of the held-out data; ValueError where
+    they, or the outputs and the loss of a split, are not what the task needs.  Network and randomness stay as they were."""
+    network, was_training, widths = client.network, client.network.training, {}
     network.eval()
     try:
-        one = client.data["train"].take(torch.tensor([0]))[0]
-        found = {"train": one} if client.public is None else {"train": one, "public": client.public.take(torch.tensor([0]))[0]}
-        widths = {}
-        for name, inputs in found.items():
-            representation = _tried(f"{who}: encoder", network.representation, inputs.to(client.device), name)
-            if not isinstance(representation, torch.Tensor) or representation.ndim != 2 or len(representation) != 1:
-                got = f"shape {tuple(representation.shape)}" if isinstance(representation, torch.Tensor) else type(
-                    representation).__name__
-                raise ValueError(f"{who}: encoder: got representations of {got} for one {name} sample, expected a tensor "
-                                 "(1, d)")
-            widths[name] = representation.shape[1]
+        with seeded(0, "check"):
+            for name, data in (client.data | {"public": client.public, "held_out": client.held_out}).items():
+                if data is not None:
+                    inputs, *wanted = data.take(torch.tensor([0]))
+                    widths[name] = _check_representation(who, network, inputs, name, client.device)
+                    if name in client.data:
+                        _check_answer(who, client, inputs.to(client.device), *wanted, name)
         if len(set(widths.values())) > 1:
             raise ValueError(f"{who}: encoder: got representations of width {widths}, expected one width")
-        outputs = _tried(f"{who}: head", network, one.to(client.device), "train")
-        wanted = 4 if task.dense else 2
-        if outputs.ndim != wanted or outputs.shape[1] != task.num_outputs:
-            raise ValueError(f"{who}: head: got outputs of shape {tuple(outputs.shape)} for one sample, expected "
-                             f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
         trained = {id(p) for part in (network.representation, network.head) for p in part.parameters()}
         if any(p.requires_grad and id(p) not in trained for p in network.parameters()):
             raise ValueError(f"{who}: got parameters outside representation and head, expected all that learn inside them")
@@ -312,9 +349,40 @@ def _check_network(who, client):
         network.train(was_training)
 
 
-def _tried(who, module, inputs, name):
+def _check_representation(who, network, inputs, name, device):
+    """Width of the representation of one sample's `inputs`; ValueError where it is none."""
+    if not isinstance(inputs, torch.Tensor):
+        raise ValueError(f"{who}: {name}: got samples whose input is {type(inputs).__name__}, expected a tensor")
+    found = _tried(f"{who}: encoder", f"one {name} sample of shape {tuple(inputs.shape)}", network.representation,
+                   inputs.to(device))
+    if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 1:
+        raise ValueError(f"{who}: encoder: got representations of {_shape(found)} for one {name} sample, expected a tensor "
+                         "(1, d)")
+    return found.shape[1]
+
+
+def _check_answer(who, client, inputs, wanted, name):
+    """ValueError where a network's outputs for one sample, or the loss of these, are not what the task needs."""
+    task, sample = client.task, f"one {name} sample of shape {tuple(inputs.shape)}"
+    outputs = _tried(f"{who}: head", sample, client.network, inputs)
+    dims = 4 if task.dense else 2
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != dims or outputs.shape[1] != task.num_outputs:
+        raise ValueError(f"{who}: head: got outputs of {_shape(outputs)} for one {name} sample, expected "
+                         f"(1, {task.num_outputs}{', H, W' if task.dense else ''}) for {task.metric}")
+    loss = _tried(f"{who}: loss", f"outputs of {_shape(outputs)} and targets of {_shape(wanted)}, of one {name} sample",
+                  task.loss, outputs, wanted.to(client.device))
+    if not isinstance(loss, torch.Tensor) or loss.ndim or task.num_answers(wanted) and not torch.isfinite(loss):
+        got = f"{loss:.4g}" if isinstance(loss, torch.Tensor) and not loss.ndim else _shape(loss)
+        raise ValueError(f"{who}: loss: got {got} for one {name} sample, expected a finite tensor of shape ()")
+
+
+def _shape(value):
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _tried(who, what, function, *arguments):
+    """`function` of the arguments; ValueError, saying `who` failed on `what`, where it cannot take them."""
     try:
-        return module(inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{who}: failed on one {name} sample of shape {tuple(inputs.shape)}: "
-                         f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
+        return function(*arguments)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"{who}: failed on {what}: {(str(error) or type(error).__name__).splitlines()[0]}") from error

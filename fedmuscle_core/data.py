@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
+from .checks import finite
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -50,7 +52,8 @@ class Samples:
 def samples(who, data):
     """`Samples` of (inputs, targets), a map-style Dataset that gives such pairs, or a DataLoader of one.
 
-    Raises ValueError, saying `who` has them, for anything else, none at all, or unequal numbers of inputs and targets.
+    Raises ValueError, saying `who` has them, for anything else, none at all, unequal numbers of inputs and targets, NaN and
+    infinity in tensors.
     """
     if isinstance(data, Samples):
         return data
@@ -69,7 +72,7 @@ def samples(who, data):
     if inputs.ndim < 2 or targets.ndim < 1 or len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{who}: got inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}, "
                          "expected a row of both for each sample, and at least one")
-    return Samples(len(inputs), inputs.cpu(), targets.cpu())
+    return Samples(len(inputs), _finite(f"{who}: inputs", inputs).cpu(), _finite(f"{who}: targets", targets).cpu())
 
 
 def unlabelled(who, data):
@@ -80,7 +83,7 @@ def unlabelled(who, data):
         if data.ndim < 2 or not len(data):
             raise ValueError(f"{who}: got a tensor of shape {tuple(data.shape)}, expected a row for each sample, and at least "
                              "one")
-        return Samples(len(data), data.cpu())
+        return Samples(len(data), _finite(who, data).cpu())
     if isinstance(data, TensorDataset):
         return unlabelled(who, data.tensors[0])
     if isinstance(data, (Dataset, DataLoader)):
@@ -95,6 +98,10 @@ def _of_dataset(who, data):
     if not len(dataset):
         raise ValueError(f"{who}: got an empty {type(dataset).__name__}, expected at least one sample")
     return Samples(len(dataset), dataset=dataset, collate=collate)
+
+
+def _finite(who, tensor):
+    return finite(who, tensor) if tensor.is_floating_point() else tensor
 
 
 def _named(data):

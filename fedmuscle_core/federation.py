@@ -1,6 +1,7 @@
 """The round loop: clients, a method, rounds; the history of their scores, and every byte they exchanged."""
 
 import importlib
+from collections.abc import Iterable
 
 import pandas as pd
 import torch
@@ -8,12 +9,14 @@ from tqdm.auto import tqdm
 
 from .alignment import alignment_matrices
 from .checks import one_of, positive_int
-from .client import Training, put_back, what_learns
+from .client import Client, Training, put_back, what_learns
 from .exchange import Ledger, Stage, expect, is_number
+from .method import Method
 from .server import Server
 
 COLUMNS = ["method", "client", "task", "metric", "split", "round", "seed", "value", "bytes"]
 SPLITS = ("train", "validation", "test")
+ENGINES = ("in_process", "flower")
 
 
 class Federation:
@@ -22,9 +25,10 @@ class Federation:
         federation = Federation(clients, FedMuscle(num_peers=1), seed=0)
         history = federation.fit(rounds=20)
 
-    clients: a list of `Client`s of different names, at least one, or something that gives them one after the other, such as
-    `experiments.parked.ParkedClients`.  Their order does not matter.  method: see `method.Method`.  training: of the local
-    phase.  seed: of every random stream.  absence, bad_uploads, max_samples: see `server.Server`.  ledger: the bytes.
+    clients: `Client`s of different names, at least one, in any order; `()` where an engine reaches them.  Something that is
+    `one_by_one`, such as `experiments.parked.ParkedClients`, gives them in turn whenever it is iterated, each of which has
+    `join`ed.  method: see `method.Method`.  training: of the local phase.  seed: of every random stream.  absence, bad_uploads,
+    max_samples: see `server.Server`.  ledger: the bytes.
     alignment: {"before", "after"}: how alike the clients' representations of held-out public samples are, see
     `alignment.alignment_matrices`; empty where they have none.  mean_score: over clients, of the last round's validation.
     Raises ValueError, before any training, naming what does not fit; `exchange.Diverged` where training gives NaN or infinity,
@@ -33,15 +37,20 @@ class Federation:
 
     def __init__(self, clients, method, *, seed=0, training=None, absence=0.0, bad_uploads="raise", max_samples=10 ** 6):
         positive_int("seed", seed, least=0)
-        clients = list(clients) if isinstance(clients, tuple) and clients else clients
+        training = Training() if training is None else training
+        for name, value, kind in (("method", method, Method), ("training", training, Training)):
+            if not isinstance(value, kind):
+                raise ValueError(f"{name}: got {value!r}, expected a {kind.__name__}, such as "
+                                 f"{'FedMuscle()' if kind is Method else 'Training(local_lr=1e-3)'}")
+        if clients != () and not getattr(clients, "one_by_one", False):
+            clients = check_clients(clients)
         self.clients, self.method, self.seed = clients, method, seed
-        self.training = training or Training()
+        self.training = training
         self.server, self.ledger = Server(seed, absence, bad_uploads, max_samples), Ledger()
         self.server.memory = method.memory()
         self.round, self.rows, self.alignment, self.engine, self.begun = 0, [], {}, None, False
-        self.ahead, self.mean_score = {}, None
+        self.ahead, self.mean_score, self.under_way = {}, None, None
         if isinstance(clients, list):
-            check_clients(clients)
             for client in clients:
                 self.join(client)
             cards = {client.name: method.register(client, {}) for client in clients}
@@ -63,10 +72,12 @@ class Federation:
         history: one row per (client, metric, split, round), columns COLUMNS; scores in percent, on validation samples every
         round (0 = before training) and on test samples after the last; as "train", what the method returns, losses in nats;
         bytes: up and down of that client and round.
-        engine: name of a module of `engines`, which moves the messages, or an engine of one's own.  after_round:
+        engine: one of ENGINES, which moves the messages, or an engine of one's own.  after_round:
         function(federation), called after each round, e.g. to keep `state()`.
+        Raises ValueError where an earlier call was interrupted inside of a round.
         """
         positive_int("rounds", rounds, least=max(1, self.round))
+        self.check_whole()
         try:
             return self._fit(rounds, engine, progress, after_round)
         finally:
@@ -83,25 +94,33 @@ class Federation:
         bar = tqdm(range(self.round + 1, rounds + 1), f"{self.method.label} seed {self.seed}", initial=self.round, total=rounds,
                    unit="round", disable=not progress)
         for round in bar:
-            self.server.left_out = {}
+            self.server.left_out, self.under_way = {}, round
             self.note_losses(self.play_round(round), round)
             scores = self.note_scores("validation", round)
             self.mean_score = sum(scores.values()) / len(scores) if scores else None
             if scores:
                 bar.set_postfix_str(f"mean score {self.mean_score:.1f} %")
-            self.round = round
+            self.round, self.under_way = round, None
             if after_round:
                 after_round(self)
         self.note_scores("test", rounds)
         self.alignment["after"] = self.matrices()
         return self.history()
 
+    def check_whole(self):
+        """ValueError where a round was interrupted: some clients have played it, others not."""
+        if self.under_way is not None:
+            raise ValueError(f"round: got a federation that was interrupted in round {self.under_way}, which some clients have "
+                             "played and others not; expected one between rounds: `load` a state, or make clients and "
+                             "federation anew")
+
     def connect(self, engine="in_process"):
         """Reach the clients and register them, once."""
         if self.engine is not None:
             return
-        by_name = isinstance(engine, str)
-        self.engine = importlib.import_module(f"{__package__}.engines.{engine}").connect(self) if by_name else engine
+        if not hasattr(engine, "ask"):
+            engine = importlib.import_module(f"{__package__}.engines.{one_of('engine', engine, ENGINES)}").connect(self)
+        self.engine = engine
         names = self.engine.names()
         if not self.server.cards:
             (self.server.cards,) = self.exchange([self.registration(names)], 0)
@@ -116,8 +135,9 @@ class Federation:
     def begin(self):
         """Let the method learn what it must know before the first round, once; its bytes are those of round 0."""
         if not self.begun:
-            self.begun = True
+            self.under_way = 0
             self.play(self.method.first(self.server), 0)
+            self.begun, self.under_way = True, None
 
     def play_round(self, round):
         """Play one round of the method; returns what it measured.  The scores after it and what the next round opens with are
@@ -211,8 +231,9 @@ class Federation:
         these.
 
         Randomness needs no place in it: every stream is named by seed, client and round.  To be stored at once: it shares
-        memory with what goes on learning.
+        memory with what goes on learning.  Raises ValueError inside of a round, and after one that was interrupted.
         """
+        self.check_whole()
         if hasattr(self.engine, "collect"):
             self.engine.collect()
         memory = self.server.memory
@@ -234,6 +255,7 @@ class Federation:
         self.round, self.alignment = state["round"], state["alignment"]
         self.ahead = {(function, clients): replies for function, clients, replies in state["ahead"]}
         self.rows, self.ledger.entries = [tuple(row) for row in state["rows"]], dict(state["ledger"])
+        self.under_way = None
 
 
 def client_state(client):
@@ -245,13 +267,20 @@ def client_state(client):
 def load_client(client, state):
     """Put a `client_state` back."""
     put_back(client, state["network"])
-    client.best = state.get("best")                                           # not in those of versions before 0.8
+    client.best = state["best"]
     client.local_optimizer.load_state_dict(state["local"])
     client.contrastive_optimizer.load_state_dict(state["contrastive"])
+    client.local_optimizer.param_groups[0]["params"][0].grad.zero_()           # of a step that was interrupted
 
 
 def check_clients(clients):
-    """Raise ValueError where names do not tell the clients apart, or public sets are not the same samples in the same order."""
+    """The `Client`s that an iterable gives, as a list; ValueError where there are none, names do not tell them apart, or public
+    sets are not the same samples in the same order."""
+    if not isinstance(clients, Iterable):
+        raise ValueError(f"clients: got {type(clients).__name__}, expected a list of `Client`s")
+    clients = list(clients)
+    if wrong := sorted({type(client).__name__ for client in clients if not isinstance(client, Client)}):
+        raise ValueError(f"clients: got {', '.join(wrong)} among them, expected `Client`s")
     if not clients:
         raise ValueError("clients: got none, expected at least one")
     names = [client.name for client in clients]
@@ -274,6 +303,7 @@ def check_clients(clients):
                 raise ValueError(f"public: clients {name} and {client.name} have the same samples in different orders, "
                                  "expected one order for all")
         seen[client.name] = inputs
+    return clients
 
 
 def same_rows(x, y):

@@ -81,7 +81,7 @@ def muscle_loss(anchor, peers, *, tau=0.2, tau_prev=0.15, weighting="learned", e
         checks.temperature("tau_prev", tau_prev, len(peers), like=anchor)
         tau = checks.temperature("tau", tau, len(peers) + 1, like=anchor)
     logits = anchor @ peers.mT / tau[0, 1:, None, None].to(anchor)            # (M, B, B)
-    _check_logits(logits, anchor, peers)
+    _check_logits(logits, anchor=anchor, peers=peers)
     positive = logits.diagonal(dim1=1, dim2=2).sum(0)                         # (B,)
     if weighting == "uniform":
         loss = logits.logsumexp(2).sum(0) - positive
@@ -131,7 +131,7 @@ def gramian_loss(anchor, peers, *, tau=0.2, eps=1e-6, normalize=True, reduction=
     if flat.any():                                                            # at its least, a square has the slope 0
         squares = torch.linalg.det(torch.where(flat[..., None, None], gram.detach(), gram))
     logits = -(squares.clamp(min=0) + eps).sqrt() / tau                       # (B, B)
-    _check_logits(logits, anchor, peers)
+    _check_logits(logits, anchor=anchor, peers=peers)
     rows = torch.arange(batch_size, device=anchor.device)
     loss = (F.cross_entropy(logits, rows, reduction="none") + F.cross_entropy(logits.T, rows, reduction="none")) / 2
     return loss.mean() if reduction == "mean" else loss
@@ -146,10 +146,10 @@ def nt_xent(first, second, *, tau=0.2):
     first, second: (B, d), scaled to unit length here; gradients flow to both.  Types and errors as for `info_nce`.
     """
     first = _full(checks.embeddings("first", first))
-    second = checks.embeddings("second", second, like=first).to(first.dtype)
+    second = checks.embeddings("second", second, like=first, called="first").to(first.dtype)
     views = torch.cat([checks.unit_rows("first", first), checks.unit_rows("second", second)])       # (2B, d)
     logits = views @ views.T / checks.temperature("tau", tau, 1, like=views).to(views)
-    _check_logits(logits, first, second)
+    _check_logits(logits, first=first, second=second)
     logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(views), device=views.device).roll(len(first)))
 
@@ -211,10 +211,10 @@ def _rows(anchor, peers, normalize):
     return (checks.unit_rows("anchor", anchor), checks.unit_rows("peers", peers)) if normalize else (anchor, peers)
 
 
-def _check_logits(logits, *rows):
-    """ValueError unless sums of M of the `logits` are finite; rows: what they are made of, the anchor and then its peers."""
+def _check_logits(logits, **rows):
+    """ValueError unless sums of M of the `logits` are finite; rows: what they are made of, by the names of the arguments."""
     most = torch.finfo(logits.dtype).max / (4 * len(logits))
-    if not checks.true_of("anchor", torch.linalg.vector_norm(logits.detach(), torch.inf) <= most):
-        for name, value in zip(("anchor", "peers"), rows, strict=True):
+    if not checks.true_of(next(iter(rows)), torch.linalg.vector_norm(logits.detach(), torch.inf) <= most):
+        for name, value in rows.items():
             checks.finite(name, value)
         raise ValueError(f"tau: got logits beyond {most:.1g}, expected larger temperatures or shorter rows")

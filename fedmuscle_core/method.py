@@ -3,8 +3,7 @@
 A method is a frozen dataclass, a subclass of `Method` with `name` and `label`; to be known to tables, tuning and forecasts it
 only has to be imported.  Its server side is `play(server, round)`, a generator: it yields `exchange.Stage`s, gets {client:
 reply} of those that answered back for each, and returns what it measured, {metric: {client: number}}.  Its client side are the
-functions
-that stages name: function(client, message) -> reply.  Neither touches the other's objects.
+functions that stages name: function(client, message) -> reply.  Neither touches the other's objects.
 """
 
 from typing import ClassVar
@@ -89,7 +88,9 @@ class Method:
         return {"local_loss": on_client.local_phase(client, message["round"])}
 
     def register(self, client, message):
-        """What the server knows of a client from the start."""
+        """What the server knows of a client from the start.  ValueError where its view cannot be had that is needed."""
+        if self.changes_public and client.public and client.views is None:
+            on_client.check_view(client)
         return {"task": client.label_space, "metric": client.task.metric, "modality": client.task.modality, "dim": client.dim,
                 "num_outputs": client.task.num_outputs, "samples": client.data["train"].size, "splits": list(client.data),
                 "public_size": client.public.size if client.public else 0,

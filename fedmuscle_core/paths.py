@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent if CLONE else STARTED
 
 BACKBONES = PACKAGE / "networks" / "pretrained"
 PUBLISHED = PACKAGE / "analysis" / "published"
-TUNED = PACKAGE / "experiments" / "tuned.csv"
+TUNED_TABLE = PACKAGE / "experiments" / "tuned.csv"
 NOTEBOOKS = ROOT / "notebooks"                   # only in a clone
 DATA = ROOT / "data"
 PHOTO_BACKBONES = DATA / "raw" / "backbones"     # made from real photos, not to be committed

@@ -65,7 +65,7 @@ class Server:
                 if stage.check:
                     stage.check(client, replies[client])
                 good[client] = replies[client]
-            except Exception as error:   # noqa: BLE001 - whatever a check stumbles over is the sender's
+            except Exception as error:   # whatever a check stumbles over is the sender's
                 said = (f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")[:300]
                 if self.bad_uploads == "raise" and isinstance(error, Diverged):
                     raise Diverged(f"client {client}: round {round}: {said} ({stage.function})", client, round) from error

@@ -1,6 +1,7 @@
 """What a client learns to predict: the loss it trains with, the metric it is scored by.
 
-`classification`, `multilabel` and `segmentation` make the usual ones; any other is a `Task` with functions of one's own.
+`classification`, `multilabel` and `segmentation` make the usual ones; any other is a `Task` with functions of one's own, such
+as a regression, scored by 100 max(0, R^2).
 """
 
 from collections.abc import Callable
@@ -16,12 +17,13 @@ VOID = 255    # of pixels' targets: no class, neither learnt nor scored
 
 @dataclass(frozen=True)
 class Task:
-    """`loss(outputs, targets)` -> scalar, a mean over answers; `score(kept, targets)` -> percent, higher is better.
+    """`loss(outputs, targets)` -> scalar, a mean over answers; `score(kept, targets)` -> 0 to 100, higher is better, a number.
 
     name: clients whose tasks have one name share a label space: they vote together, and parameters are averaged within it.
     outputs: (n, num_outputs), or (n, num_outputs, H, W) where `dense`.  keep: what is kept of the outputs of a batch until all
     of a split is there to be scored; None for the outputs themselves.  multilabel: yes-or-no answers instead of one class.
-    modality: what its clients read, a word, for temperatures of distant pairs.
+    modality: what its clients read, a word, for temperatures of distant pairs.  check_targets: function (task, who, targets)
+    that raises ValueError, saying `who` has them, where targets (n, ..) are not what the loss takes; None: whatever it takes.
     """
 
     name: str
@@ -33,29 +35,41 @@ class Task:
     multilabel: bool = False
     dense: bool = False
     modality: str = "image"
+    check_targets: Callable | None = None
 
     def check(self, who, targets):
         """Raise ValueError, saying `who` has them, where `targets` (n, ..) are not what the loss takes."""
-        shape = "(n, H, W)" if self.dense else f"(n, {self.num_outputs})" if self.multilabel else "(n,)"
-        dims = 3 if self.dense else 2 if self.multilabel else 1
-        if targets.ndim != dims or self.multilabel and targets.shape[1] != self.num_outputs:
-            raise ValueError(f"{who}: got targets of shape {tuple(targets.shape)}, expected {shape} for {self.metric} of "
-                             f"{self.num_outputs}")
-        if self.multilabel:
-            if not ((targets == 0) | (targets == 1)).all():
-                raise ValueError(f"{who}: got targets other than 0 and 1, expected only those for several labels")
-            return
-        if targets.is_floating_point() or targets.dtype == torch.bool:
-            raise ValueError(f"{who}: got targets of {targets.dtype}, expected integers: classes from 0")
-        real = targets[targets != VOID].long() if self.dense else targets.long()
-        if len(real) and not 0 <= int(real.min()) <= int(real.max()) < self.num_outputs:
-            worst = int(real.min()) if real.min() < 0 else int(real.max())
-            raise ValueError(f"{who}: got class {worst}, expected 0 to {self.num_outputs - 1}"
-                             f"{f' or {VOID} (void)' if self.dense else ''}")
+        if self.check_targets:
+            self.check_targets(self, who, targets)
 
     def num_answers(self, targets):
         """How many answers the mean of the loss is over."""
         return int((targets != VOID).sum()) if self.dense else targets.numel()
+
+
+def class_targets(task, who, targets):
+    """`Task.check_targets` of classes: integers from 0, (n,), or (n, H, W) with `VOID` where the task is `dense`."""
+    _check_shape(task, who, targets, "(n, H, W)" if task.dense else "(n,)", targets.ndim == (3 if task.dense else 1))
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f"{who}: got targets of {targets.dtype}, expected integers: classes from 0")
+    real = targets[targets != VOID].long() if task.dense else targets.long()
+    if len(real) and not 0 <= int(real.min()) <= int(real.max()) < task.num_outputs:
+        worst = int(real.min()) if real.min() < 0 else int(real.max())
+        raise ValueError(f"{who}: got class {worst}, expected 0 to {task.num_outputs - 1}"
+                         f"{f' or {VOID} (void)' if task.dense else ''}")
+
+
+def label_targets(task, who, targets):
+    """`Task.check_targets` of labels: 0 and 1, (n, num_outputs)."""
+    _check_shape(task, who, targets, f"(n, {task.num_outputs})", targets.shape[1:] == (task.num_outputs,))
+    if not ((targets == 0) | (targets == 1)).all():
+        raise ValueError(f"{who}: got targets other than 0 and 1, expected only those for several labels")
+
+
+def _check_shape(task, who, targets, expected, fits):
+    if not fits:
+        raise ValueError(f"{who}: got targets of shape {tuple(targets.shape)}, expected {expected} for {task.metric} of "
+                         f"{task.num_outputs}")
 
 
 def classification(num_classes, name=""):
@@ -64,14 +78,15 @@ def classification(num_classes, name=""):
     name: of the label space; the client's own if empty, so that no other client is taken to have the same classes.
     """
     positive_int("num_classes", num_classes, least=2)
-    return Task(name, num_classes, "accuracy", cross_entropy, accuracy)
+    return Task(name, num_classes, "accuracy", cross_entropy, accuracy, check_targets=class_targets)
 
 
 def multilabel(num_labels, name=""):
     """Which of `num_labels` labels apply; targets (n, num_labels) of 0 and 1.  Binary cross-entropy; mAP in percent, mean over
     the labels that occur among the targets scored."""
     positive_int("num_labels", num_labels)
-    return Task(name, num_labels, "mAP", binary_cross_entropy, occurring_average_precision, multilabel=True)
+    return Task(name, num_labels, "mAP", binary_cross_entropy, occurring_average_precision, multilabel=True,
+                check_targets=label_targets)
 
 
 def segmentation(num_classes, name=""):
@@ -79,7 +94,8 @@ def segmentation(num_classes, name=""):
     the classes in percent."""
     if positive_int("num_classes", num_classes, least=2) > VOID:
         raise ValueError(f"num_classes: got {num_classes}, expected at most {VOID}: classes of pixels are kept in a byte")
-    return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True)
+    return Task(name, num_classes, "mIoU", pixel_cross_entropy, MeanIoU(num_classes), keep=classes, dense=True,
+                check_targets=class_targets)
 
 
 def cross_entropy(outputs, targets):
@@ -99,7 +115,7 @@ def pixel_cross_entropy(outputs, targets):
 
 def classes(outputs):
     """The most probable class, (n, H, W) uint8: outputs of all pixels of a split would fill the memory."""
-    return outputs.argmax(1).to(torch.uint8)
+    return outputs.max(1).indices.to(torch.uint8)            # as argmax gives, but faster
 
 
 def accuracy(outputs, targets):

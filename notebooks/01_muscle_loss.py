@@ -235,24 +235,19 @@ print(partition.log(), weighted.flatten(1).logsumexp(1), sep="\n")
 # %% [markdown]
 # For more peers, expand $j_1$ (it absorbs its $X_{1k}$ into $E_k$) and go on with one peer less: about $B^{M+1}$ multiply-adds, free
 # of $d$. The gradient needs only the marginals of the tuple distribution, so blocks of anchors can be walked over in bounded memory.
-# Below, forward and backward on one core: in `mini` as stored by `python -m fedmuscle_core.benchmarks.loss --save`, in `quick` measured now.
+# Below, forward and backward on one core, as measured by `python -m fedmuscle_core.benchmarks.loss`.
 
 # %%
-from fedmuscle_core.benchmarks.loss import record
-
-if profile == "quick":
-    benchmark = record(dim=64, quick=True)
-else:
-    benchmark = json.loads((results("mini") / "benchmark_loss.json").read_text())
+benchmark = json.loads((results("mini") / "benchmark_loss.json").read_text())
 timing = pd.DataFrame(benchmark["rows"])
 timing["ms"] = 1e3 * timing["seconds"]
 print(f"d = {benchmark['dim']}, {benchmark['threads']} thread, float32, torch {benchmark['versions']['torch']}")
-columns = ["evaluation", "B", "M", "ms", "times_slower", "extra_MiB"]
-timing.reindex(columns=columns).round(1).astype(object).fillna("")
+at_32 = timing[timing["B"] == 32].sort_values("M")
+wide = at_32.pivot(index="M", columns="evaluation", values="ms")
+wide.rename(columns="{} (ms)".format).assign(**{"literal / factored": wide["literal"] / wide["factored"]}).round(1).astype(object).fillna("-")
 
 # %%
 fig, ax = plt.subplots(figsize=(5.5, 3.2))
-at_32 = timing[timing["B"] == 32].sort_values("M")
 for evaluation, style in (("literal", "s--"), ("factored", "o-"), ("sampled", "^:")):
     line = at_32[at_32["evaluation"] == evaluation]
     ax.plot(line["M"], line["ms"], style, label=evaluation)

@@ -137,12 +137,12 @@ form.set_index("M").rename(columns=lambda name: f"{name} (MiB)" if name != "rati
 # %% [markdown]
 # ## Time and memory of the loss
 #
-# `python -m fedmuscle_core.benchmarks.peers`: forward and backward pass, d = 256, float32, one core, each case in its own
+# `python -m fedmuscle_core.benchmarks.loss`: forward and backward pass, d = 256, float32, one core, each case in its own
 # process. Literal: tuples written out, as far as one gigabyte of scores goes. Factored: exact. Sampled: 512 tuples an anchor, eight times as
 # many as training draws.
 
 # %%
-timing = pd.DataFrame(json.loads((DATA / "results" / "benchmark_peers.json").read_text())["rows"])
+timing = pd.DataFrame(json.loads((DATA / "results" / "benchmark_loss.json").read_text())["rows"])
 timing["ms"] = 1e3 * timing["seconds"]
 timing[timing["B"] == 32].pivot(index="M", columns="evaluation", values=["ms", "extra_MiB"]).round(1).astype(object).fillna("-")
 
@@ -258,11 +258,17 @@ lessons.learned(
                  "in log-odds", 2) if base != 1 else None,
     lessons.says(effects.between(six, many, base), f"{many} peers are worth more than {base}", f"{many} peers are worth less than {base}",
                  f"{many} peers against {base}: no difference shown", "in log-odds", 2),
+    None if all_six else lessons.says(effects.between(twelve, 7, base), "Of twelve clients, hearing seven is worth more", f"Of twelve clients, hearing seven is worth less than hearing {base}, at what was tuned for three",
+                                      "Of twelve clients, hearing seven: no difference shown", "in log-odds", 2),
     None if all_six else lessons.says(effects.between(twelve, twelve["value"].max(), base), "Of twelve clients, hearing all is worth more",
                                       f"Of twelve clients, hearing all others is worth less than hearing {base}, at what was tuned for three",
                                       "Of twelve clients, hearing all others: no difference shown", "in log-odds", 2),
     lessons.says(effects.between(chosen, "similar", "random"), "One similar peer is worth more than a random one", "One similar peer is worth less than a random one",
                  "One similar peer against a random one: no difference shown", "in log-odds", 2),
+    lessons.says(effects.between(chosen, "task", "random"), "One peer of the same task is worth more than a random one", "One peer of the same task is worth less than a random one",
+                 "One peer of the same task against a random one: no difference shown", "in log-odds", 2),
+    lessons.says(effects.between(chosen, "bandit", "held"), "One that a bandit chooses is worth more than one drawn as rarely", "One that a bandit chooses is worth less than one drawn as rarely",
+                 "One that a bandit chooses against one drawn as rarely: no difference shown", "in log-odds", 2),
     None if all_six else lessons.says(tuple(mean_interval(lead[7] - lead[base])) if {7, base} <= set(lead.columns) else None,
                                       "With seven peers FedMuscle's lead over alpha = 1 is larger", "With seven peers FedMuscle's lead over alpha = 1 is smaller",
                                       "With seven peers no other lead over alpha = 1 is shown", "in log-odds, twelve clients", 2),

@@ -41,7 +41,7 @@ from fedmuscle_core.analysis import effects, lessons, plots, tables
 from fedmuscle_core.experiments import ablations, plans
 from fedmuscle_core.experiments.profiles import profile_settings
 from fedmuscle_core.experiments.runs import sweep_groups
-from fedmuscle_core.experiments.statistics import final_scores, verdict
+from fedmuscle_core.experiments.statistics import EFFECT, final_scores, verdict
 from fedmuscle_core.paths import results
 
 plots.use_style()
@@ -52,8 +52,8 @@ tuned = profile_settings(profile, ablations.MAIN, "fedmuscle", [0])[0].flat()
 # %% [markdown]
 # ## One factor at a time
 #
-# Delta of FedMuscle, and its paired difference to the tuned value. Local is run again where the factor changes it (`rounds`,
-# `local_epochs`, `dim`). Batches of other sizes come in the same number a round.
+# Delta of FedMuscle, and its paired difference to the tuned value. Local is run again where the factor changes it (`local_lr`,
+# `local_epochs`, `rounds`, `dim`). Batches of other sizes come in the same number a round.
 
 # %%
 results_of = {factor: sweep_groups(ablations.by_factor(profile, factor, seeds), results(profile), workers)
@@ -65,8 +65,8 @@ pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
 
 # %%
 names = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round", "contrastive_lr": "contrastive learning rate",
-         "augment": "one random view, the same for all clients", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
-rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]:g})")
+         "augment": "one random view, the same for all clients", "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
+rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]})")
                   for factor, table in measured.items()])
 rows = rows[rows["low"].notna() | (rows["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
 fig = plots.forest_plot(rows, f"FedMuscle: each value minus the tuned one, {rows['seeds'].max()} seed(s), 95 %")
@@ -120,12 +120,18 @@ pd.DataFrame([{"setting": name, "published": paper, "ours": tuned[name], "agrees
 # %% tags=["hide-input"]
 found = pd.concat([effects.effects(table, tuned[factor]).assign(factor=names[factor]) for factor, table in measured.items()]
                   + [effects.effects(grid, reference).assign(factor="tau, tau_prev / tau")])
+says = {(row.factor, row.label): verdict((row.mean, row.low, row.high), EFFECT) for row in found.itertuples()}
+unsure = "; ".join(f"{factor} = {label}" for (factor, label), word in says.items() if word == "too few seeds")
+levels = {factor: {value: final_scores(history)["value"].mean() for (value, method), (_, history) in groups.items() if method == "local"} for factor, groups in shared.items()}
 matters = {word: "; ".join(f"{row.factor} = {row.label} ({tables.interval_text((row.mean, row.low, row.high), 2)})" for row in found.itertuples()
                            if verdict((row.mean, row.low, row.high)) == word) for word in ("higher", "lower")}
 best = heat.stack().idxmax()
 lessons.learned(
     f"Lower than at the tuned point, in log-odds, 95 % intervals not adjusted for their number: {matters['lower'] or 'none'}.",
     f"Higher: {matters['higher'] or 'none'}.",
+    f"Too few seeds to say whether it matters by {EFFECT} or more: {unsure or 'none'}.",
+    *(f"Local moves, too: with {names[factor]}, from {min(values.values()):.1f} % ({min(values, key=values.get):g}) to {max(values.values()):.1f} % ({max(values, key=values.get):g})."
+      for factor, values in levels.items()),
     f"The highest mean Delta of the {heat.size} pairs of temperatures, over {grid['seed'].nunique()} seed(s), is at tau = {best[0]:g} with tau_prev at {best[1]:g} of it; tuned, on validation data: "
     f"{tuned['tau']:g} with {tuned['tau_prev'] / tuned['tau']:g}.")
 

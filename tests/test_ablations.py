@@ -13,7 +13,7 @@ GROUPS = {
     "12 clients' peers": partial(ablations.by_peer_count, setup="clients12"),
     **{factor: partial(ablations.by_factor, factor=factor) for factor in ablations.FACTORS},
     "sizes": partial(ablations.by_setup, setups=ablations.SIZES), "kinds": partial(ablations.by_setup, setups=ablations.KINDS),
-    "modalities": ablations.by_modality, "variant": ablations.by_mfed_variant,
+    "modalities": partial(ablations.by_setup, setups=ablations.MODALITIES), "variant": ablations.by_mfed_variant,
     "task count": ablations.by_task_count,
 }
 
@@ -50,7 +50,7 @@ def test_values_differ_in_what_is_varied_alone(name):
 @pytest.mark.parametrize("name", ["peers", "estimator", "domain", "layout", "size", "distant", "temperatures",
                                   *ablations.FACTORS])
 def test_the_tuned_point_is_among_the_values(name):
-    tuned = set(ablations.tuned_runs("mini", "fedmuscle", None, most=ablations.FEW_SEEDS))
+    tuned = set(ablations.tuned_runs("mini", "fedmuscle", None, most=ablations.FEW))
     assert any(tuned <= set(several) for several in GROUPS[name]("mini").values())
 
 
@@ -78,9 +78,11 @@ def test_seeds_given_are_the_seeds_used_or_the_first_of_the_claims():
     assert [settings.seed for settings in ablations.tuned_runs("mini", "fedmuscle", None)] == [10, 11, 12, 13, 14]
 
 
-def test_twice_as_many_rounds_are_planned_but_on_real_data():
-    rounds = {key: several[0].rounds for key, several in ablations.by_rounds("mini").items()}
-    assert set(rounds.values()) == {8, 16} and all(value == count for (value, _), count in rounds.items())
+@pytest.mark.parametrize(("setup", "counts"), [("embedded1", {8, 16}), ("embedded2", {10, 20})])
+def test_more_rounds_are_planned_but_on_real_data(setup, counts):
+    runs = ablations.by_rounds("mini", setup=setup)
+    assert {several[0].rounds for several in runs.values()} == counts and {len(several) for several in runs.values()} == {3}
+    assert all(value == several[0].rounds for (value, _), several in runs.items())
     assert {settings.rounds for several in ablations.by_rounds("paper").values() for settings in several} == {20}
 
 
@@ -90,9 +92,10 @@ def test_digits_of_public_scenes_vary_in_their_layout_alone():
 
 
 def test_tasks_are_added_one_by_one_and_every_one_has_three_clients():
-    for (count, _), several in ablations.by_task_count("mini").items():
+    for (count, method), several in ablations.by_task_count("mini").items():
+        played = count if method == "mfed" else 1                                 # Local and FedAvg: the first task alone
         tasks = several[0].setup.tasks
-        assert list(dict.fromkeys(tasks)) == [*DENSE_SIZES, *LABEL_SIZES][:count] and len(tasks) == 3 * count
+        assert list(dict.fromkeys(tasks)) == [*DENSE_SIZES, *LABEL_SIZES][:played] and len(tasks) == 3 * played
 
 
 def test_notebook_10_varies_every_factor_and_quick_some():

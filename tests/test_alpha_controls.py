@@ -76,6 +76,8 @@ def test_they_train_and_their_hyperparameters_matter():
     (lambda: ConstantMargin(protocol="tuples"), "protocol: got 'tuples'"),
     (lambda: ShuffledAlpha(protocol="tuples"), "protocol: got 'tuples'"),
     (lambda: ShuffledAlpha(num_samples=8), "num_samples: got 8"),
+    (lambda: ConstantMargin(tau_cross=0.5), "tau_cross: got 0.5, expected None with Constant margin"),
+    (lambda: ShuffledAlpha(tau_cross=0.5), "tau_cross: got 0.5, expected None with Shuffled alpha"),
 ])
 def test_what_they_cannot_do_is_refused(make, message):
     with pytest.raises(ValueError, match=message):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from fedmuscle_core.augment import augment
@@ -29,3 +30,10 @@ def test_words_are_dropped_but_never_the_first_token_nor_added():
     views = augment(ids, generator(0))
     assert torch.equal(views[:, 0], ids[:, 0]) and ((views == ids) | (views == 0)).all() and (views[:, 8:] == 0).all()
     assert 0.12 < (views[:, 1:8] == 0).float().mean() < 0.18
+
+
+@pytest.mark.parametrize("batch", [torch.rand(4, 20), torch.rand(4, 8, 8), torch.zeros(4, 3, 8, 8, dtype=torch.long),
+                                   torch.zeros(4, dtype=torch.long)])
+def test_what_is_neither_images_nor_tokens_needs_a_view_of_its_own(batch):
+    with pytest.raises(ValueError, match=r"view: got a batch of shape \(4.*, expected images \(B, C, H, W\) or token ids"):
+        augment(batch, generator(0))

@@ -14,7 +14,7 @@ TUNED = {"method": "local", "seeds": "100 101 102", "public_domain": "", "by": "
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """Writes a table of its own: of rows of (method, .., score), and the names of the fields."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(choices, "TUNED_TABLE", tmp_path / "tuned.csv")
 
     def write(rows, *fields):
         table = pd.DataFrame(rows, columns=["method", *fields, "score"])
@@ -96,6 +96,17 @@ def test_a_table_that_is_gone_or_damaged_is_named(stored, tmp_path):
         (tmp_path / "tuned.csv").write_text(content)
         with pytest.raises(ValueError, match="tuned.csv: got no tuning table"):
             choices.tuned("embedded1", "local")
+
+
+def test_the_table_of_what_was_chosen_has_one_row_a_method_and_names_the_ends(stored):
+    stored([("local", 2e-3, None, 0.1), ("local", 1e-3, None, 0.5), ("local", 5e-4, None, 0.2), ("simclr", 1e-3, 0.1, 0.3),
+            ("simclr", 1e-3, 0.2, 0.2), ("simclr", 1e-3, 0.5, -math.inf)], "local_lr", "tau")
+    table = choices.chosen_table("embedded1")
+    assert table.columns.tolist() == ["method", "chosen", "tuning seeds", "score"]
+    assert table.to_numpy().tolist() == [["Local", "local_lr = 0.001", 3, 0.5],
+                                         ["SimCLR", "local_lr = 0.001, tau = 0.1*", 3, 0.3]]
+    several = choices.chosen_table("embedded1", Setup("own", [("ic10", "vit_small", 8)], tuned_as="embedded1"))
+    assert several["setup"].tolist() == ["embedded1"] * 2 + ["own"] * 2
 
 
 def test_a_setup_can_be_given_where_its_name_can(stored):

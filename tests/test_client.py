@@ -225,7 +225,7 @@ def test_clients_of_a_task_start_from_the_same_weights_where_the_setup_says_so(t
 
 def test_the_setups_of_m_fed_say_so():
     assert {name for name, setup in SETUPS.items() if setup.one_start} == {
-        "mfed_dense", "mfed_labels", "tasks1", "tasks2", "tasks6", "tasks8"}
+        "mfed_dense", "mfed_labels", "tasks1", "tasks2", "tasks8"}
 
 
 def small(**changes):
@@ -237,6 +237,18 @@ def small(**changes):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"name": True}, "name: got True, expected a word or a number"),
+    ({"name": -1}, "name: got -1, expected a word or a number from 0"),
+    ({"task": None}, r"client birds: task: got None, expected a task such as classification\(10\)"),
+    ({"task": "classification"}, "client birds: task: got 'classification'"), ({"task": classification}, "task: got <function"),
+    ({"view": 3}, "client birds: view: got 3, expected a function"), ({"view": None}, "client birds: view: got None"),
+    ({"views": 0}, "client birds: views: got 0, expected a function"),
+    ({"offload": 3}, "client birds: offload: got 3, expected True or False"),
+    ({"works_on": "foo"}, "client birds: works_on: got 'foo', expected a device that is here: .*foo"),
+    ({"works_on": 1.5}, "client birds: works_on: got 1.5"),
+    ({"works_on": "cuda:99"}, "client birds: works_on: got 'cuda:99', expected a device that is here"),
+    ({"validation": (torch.full((2, 5), torch.nan), torch.tensor([0, 1]))},
+     "client birds: validation: inputs: got NaN or infinity in 10 of 10 entries, expected finite numbers"),
+    ({"public": torch.full((2, 5), torch.inf)}, "client birds: public: got NaN or infinity in 10 of 10"),
     ({"lr_scale": 0.0}, "client birds: lr_scale: got 0.0"),
     ({"micro_batch_size": 0}, "client birds: micro_batch_size: got 0"),
     ({"public": torch.rand(6, 4)}, "client birds: encoder: failed on one public sample of shape"),
@@ -254,6 +266,34 @@ def test_checking_a_client_leaves_its_network_as_it_was():
     client = small(encoder=encoder, public=torch.rand(6, 5))
     assert encoder.training and encoder[1].num_batches_tracked == 0
     assert client.dim == 4 and client.label_space == "birds" and client.held_out.size == 6
+
+
+def normalised(count, micro_batch_size=None, spatial=False, **training):
+    """A client of `count` samples whose network has a batch normalisation, of 4 x 4 pixels if `spatial`, and has joined."""
+    inputs = torch.rand(count, 3, 4, 4) if spatial else torch.rand(count, 3)
+    norm = nn.BatchNorm2d(3) if spatial else nn.BatchNorm1d(3)
+    return small(encoder=nn.Sequential(norm, nn.Dropout(), nn.Flatten(), nn.Linear(48 if spatial else 3, 4)),
+                 train=(inputs, torch.arange(count) % 3), micro_batch_size=micro_batch_size).join(0, Training(**training))
+
+
+@pytest.mark.parametrize(("count", "micro", "training"), [
+    (17, None, {}), (1, None, {}), (5, None, {"local_batch_size": 1}), (16, 5, {}), (32, 1, {}), (19, 2, {})])
+def test_a_batch_of_one_is_refused_where_a_batch_normalisation_would(count, micro, training):
+    with pytest.raises(ValueError, match=f"client birds: train: got {count} samples with local_batch_size "
+                                         f"{training.get('local_batch_size', 16)} and micro_batch_size {micro}, so that one"):
+        normalised(count, micro, **training)
+
+
+@pytest.mark.parametrize(("count", "micro", "spatial"), [
+    (16, None, False), (18, None, False), (2, None, False), (32, 8, False), (17, None, True), (16, 5, True)])
+def test_other_batches_pass_and_leave_network_and_randomness_as_they_were(count, micro, spatial):
+    torch.manual_seed(0)
+    client = normalised(count, micro, spatial)
+    norm, drawn = client.network.representation[0], torch.get_rng_state()
+    client.join(0, Training())
+    assert norm.num_batches_tracked == 0 and not norm.running_mean.any() and client.network.training
+    assert torch.equal(torch.get_rng_state(), drawn) and local_phase(client, 1) > 0
+    assert norm.num_batches_tracked > 0
 
 
 @pytest.mark.parametrize(("changes", "message"), [

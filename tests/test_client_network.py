@@ -4,6 +4,7 @@ from torch import nn
 from transformers import AutoModel, ViTConfig
 
 from fedmuscle_core.network import Network, in_batches
+from fedmuscle_core.networks import client_network
 from fedmuscle_core.networks.backbones import feature_map, feature_width, load_backbone
 from fedmuscle_core.networks.client_network import ClientNetwork, DenseClientNetwork, num_parameters
 from fedmuscle_core.paths import BACKBONES
@@ -128,3 +129,20 @@ def test_a_network_answers_through_an_encoder_that_is_shared(make, images):
     one.share_encoder(other.encoder())
     assert one.encoder() is other.encoder() and torch.equal(one.encode(images), other.encode(images))
     assert torch.equal(one(images), one.decode(other.encode(images)))
+
+
+def test_padding_beyond_the_longest_text_of_a_batch_changes_nothing(monkeypatch):
+    network = client_network.TextRepresentationModel(load_backbone("bert_small").eval(), 8)
+    ids = torch.randint(5, 50, (3, 40), generator=torch.Generator().manual_seed(0))
+    ids[:, 13:], ids[0, 6:] = 0, 0
+    with torch.no_grad():
+        trimmed = network(ids)
+        assert network.features(ids)[0].shape[1] == 13 and torch.equal(trimmed, network(ids[:, :13]))
+        monkeypatch.setattr(client_network, "longest", lambda ids: ids.shape[1])
+        assert network.features(ids)[0].shape[1] == 40 and torch.allclose(trimmed, network(ids), atol=1e-5)
+
+
+def test_the_length_of_a_batch_is_that_of_its_longest_text():
+    ids = torch.tensor([[2, 0, 0, 0], [2, 7, 3, 0]])
+    assert client_network.longest(ids) == 3 and client_network.longest(ids.flip(1)) == 4
+    assert client_network.longest(torch.zeros(2, 4, dtype=torch.long)) == 4

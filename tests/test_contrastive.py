@@ -197,7 +197,7 @@ def test_what_is_no_unit_length_representation_is_refused(change, message):
     (lambda: FedMuscle(own_views=True), "own_views: got True without augment, expected False"),
     (lambda: FedMuscle(refresh="round", augment=True), "augment: got True, expected False with refresh 'round'"),
     (lambda: Gramian(peer_choice="bandit"), "peer_choice: got 'bandit'.*Gramian"),
-    (lambda: check(Settings.of("setup2", public_domain="pairs", num_peers=7)),
+    (lambda: check(Settings.of("embedded2", public_domain="pairs", num_peers=7)),
      "num_samples: got 0 with 7 peers and batches of 32"),
     (lambda: check(Settings.of(num_peers=5, protocol="tuples")),
      "protocol: got 'tuples' with 5 peers and batches of 32, expected 'matrices'"),

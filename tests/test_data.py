@@ -132,6 +132,7 @@ def test_functions_over_samples_go_slice_by_slice():
     ((INPUTS, TARGETS[:6]), r"got inputs of shape \(7, 2\) and targets of shape \(6,\), expected a row of both for each"),
     ((INPUTS[:, 0], TARGETS), r"got inputs of shape \(7,\)"),
     ((INPUTS, torch.tensor(1)), r"targets of shape \(\), expected"),
+    ((INPUTS, TARGETS / 0), "targets: got NaN or infinity in 7 of 7 entries, expected finite"),
     ((INPUTS[:0], TARGETS[:0]), r"got inputs of shape \(0, 2\) .*, and at least one"),
     (Read(0), "got an empty Read, expected at least one sample"),
     (Read(transform=lambda one, target: one), "got samples of Tensor, expected pairs of an input and a target"),

@@ -57,7 +57,7 @@ def test_tables_and_plots_show_it_untuned(swept):
 
 
 def test_it_is_tuned_on_its_own_grid(tiny, tmp_path, monkeypatch, extra):
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(choices, "TUNED_TABLE", tmp_path / "tuned.csv")
     monkeypatch.setattr(Local, "grid", {"local_lr": (5e-4, 1e-3)})
     monkeypatch.setattr(tuning, "FOLDER", tmp_path / "runs")
     small = {"rounds": 1, "public_size": 20, "validation_size": 30}

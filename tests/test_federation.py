@@ -1,7 +1,8 @@
 """The round loop, and what it promises for every method: separate clients, absence, bad uploads, resuming."""
 
 import math
-import sys
+import pkgutil
+import re
 import warnings
 
 import pandas as pd
@@ -13,13 +14,14 @@ from small_clients import CLIENTS, TRAINING, VARIANTS, federation, make_client, 
 from small_clients import fit as small_fit
 from torch import nn
 
-from fedmuscle_core import Federation, Local, Settings
+from fedmuscle_core import Federation, FedMuscle, Local, Settings, engines
+from fedmuscle_core import client as client_module
 from fedmuscle_core.alignment import alignment_matrices
 from fedmuscle_core.client import evaluate, represent
 from fedmuscle_core.exchange import Diverged, Stage, bytes_per_step
 from fedmuscle_core.experiments.build import build
 from fedmuscle_core.experiments.setups import Setup
-from fedmuscle_core.federation import COLUMNS
+from fedmuscle_core.federation import COLUMNS, ENGINES
 from fedmuscle_core.methods import METHODS, of_group
 
 every_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS,
@@ -43,11 +45,10 @@ def losses(history, metric, round):
 
 
 @every_variant
-def test_no_method_reaches_into_a_client_beside_its_turn_and_messages_are_plain(monkeypatch, name, changes):
-    monkeypatch.setitem(sys.modules, "fedmuscle_core.engines.separated", separated)
+def test_no_method_reaches_into_a_client_beside_its_turn_and_messages_are_plain(name, changes):
     together, apart = federation(method(name, **changes)), federation(method(name, **changes))
     small_fit(together)
-    small_fit(apart, engine="separated")
+    small_fit(apart, engine=separated.connect(apart))
     same(together, apart)
     with pytest.raises(AttributeError):
         apart.clients[0].network                                                # noqa: B018 - it has none beside its turn
@@ -100,6 +101,45 @@ def test_to_fit_again_goes_on(name, changes):
     assert once.ledger.entries == twice.ledger.entries and once.alignment["after"] == twice.alignment["after"]
     tested = twice.history().query("split == 'test'").groupby("client")["round"].apply(list)
     assert tested.tolist() == [[1, 3]] * 4
+
+
+@pytest.mark.parametrize("name", ["local", "fedmuscle", "mfed"])
+def test_a_fit_that_was_interrupted_inside_a_round_goes_on_from_a_state_alone(monkeypatch, name):
+    """Even in the middle of a step: its gradients are there, the parameters not yet changed."""
+    whole, found, states, step = federation(method(name)), federation(method(name)), [], client_module.step
+
+    def stop(optimizer, loss):
+        if found.round == 1 and optimizer is found.clients[1].local_optimizer:
+            loss.backward()
+            raise KeyboardInterrupt
+        return step(optimizer, loss)
+
+    small_fit(whole)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(client_module, "step", stop)
+        small_fit(found, after_round=lambda found: states.append(separated.copied(found.state())))
+    for go_on in (lambda: small_fit(found), found.state):
+        with pytest.raises(ValueError, match="round: got a federation that was interrupted in round 2"):
+            go_on()
+    found.load(states[0])
+    small_fit(found)
+    same(whole, found)
+
+
+def test_nor_does_one_that_was_interrupted_before_its_first_round(monkeypatch):
+    whole, found = federation(method("mfed")), federation(method("mfed"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(found.method), "hand_in", interrupted)
+        small_fit(found)
+    with pytest.raises(ValueError, match="round: got a federation that was interrupted in round 0"):
+        small_fit(found)
+    small_fit(whole, after_round=lambda whole: whole.round > 1 or found.load(separated.copied(whole.state())))
+    small_fit(found)
+    same(whole, found)
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 @every_variant
@@ -357,6 +397,25 @@ def fewer_public(clients):
     clients[2].public = clients[2].public.first(19)
 
 
+@pytest.mark.parametrize("kind", [tuple, set, iter, lambda clients: {client.name: client for client in clients}.values()],
+                         ids=["tuple", "set", "iterator", "values"])
+def test_clients_come_in_any_iterable(kind):
+    one, other = federation(method("fedmuscle")), federation(method("fedmuscle"), kind(list(map(make_client, CLIENTS))))
+    for found in (one, other):
+        small_fit(found, 1)
+    same(one, other)
+
+
+@pytest.mark.parametrize(("clients", "message"), [
+    (None, "clients: got NoneType, expected a list of `Client`s"), ([1, 2], "clients: got int among them, expected `Client`s"),
+    ("ab", "clients: got str among them"), (make_client(1), "clients: got Client, expected a list"),
+    (iter(()), "clients: got none, expected at least one"),
+])
+def test_what_are_no_clients_is_refused(clients, message):
+    with pytest.raises(ValueError, match=message):
+        Federation(clients, method("local"))
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (renamed(1, 2, "2", 4), "clients: got names .* expected different ones"),
     (renamed("a", "b", "c", 4), "clients: got names .* all words or all numbers"),
@@ -368,18 +427,34 @@ def test_clients_that_do_not_fit_together_are_refused_before_any_training(change
 
 
 def test_public_data_do_not_matter_where_no_method_reads_them():
-    small_fit(federation(method("local"), four(without_public)), 1)
-    small_fit(federation(method("fedavg"), four(fewer_public)), 1)
+    for name, change in (("local", without_public), ("fedavg", fewer_public)):
+        kept, changed = (small_fit(federation(method(name), four(how)), 1) for how in (lambda clients: None, change))
+        assert changed.equals(kept)
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"seed": -1}, "seed: got -1"), ({"absence": 1}, "absence: got 1"), ({"bad_uploads": "drop"}, "bad_uploads: got 'drop'"),
+    ({"seed": -1}, "seed: got -1"), ({"training": {}}, "training: got {}, expected a Training"),
+    ({"training": 3}, "training: got 3"),
+    ({"absence": 1}, "absence: got 1"), ({"bad_uploads": "drop"}, "bad_uploads: got 'drop'"),
 ])
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         federation(method("local"), **options)
     with pytest.raises(ValueError, match="rounds: got 0"):
         federation(method("local")).fit(0)
+    for engine in ("nope", "", 3, None):
+        with pytest.raises(ValueError, match=rf"engine: got {engine!r}, expected one of \('in_process', 'flower'\)"):
+            federation(method("local")).fit(1, engine=engine)
+
+
+@pytest.mark.parametrize("one", ["fedmuscle", None, FedMuscle])
+def test_what_is_no_method_is_refused(one):
+    with pytest.raises(ValueError, match=f"method: got {re.escape(repr(one))}, expected a Method, such as FedMuscle"):
+        federation(one)
+
+
+def test_every_engine_has_a_name():
+    assert set(ENGINES) == {module.name for module in pkgutil.iter_modules(engines.__path__)}
 
 
 def other_encoder(clients):
@@ -437,7 +512,7 @@ def test_alignment_makes_representations_of_the_same_scene_find_each_other(tiny)
     ({"method": "sage"}, "method: got 'sage', expected one of"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of"),
     ({"tau_prev": 0.5}, "tau_prev: got 0.5, expected at most tau = 0.2"),
-    ({"setup": "setup2", "public_domain": "single"},
+    ({"setup": "embedded2", "public_domain": "single"},
      r"public_domain: got 'single', expected 'pairs': clients \[9, 10\] read captions"),
     ({"public_size": 16}, "public_size: got 16, expected at least batch_size = 32"),
     ({"num_peers": 6}, "num_peers: got 6, expected 1 to 5: there are 6 clients"),

@@ -1,6 +1,7 @@
 """What a user computes in a clone lies beside the committed runs: these stay as they are, and both are read."""
 
 import pytest
+from found_runs import run_names
 
 from fedmuscle_core import paths
 from fedmuscle_core.experiments import runs, store
@@ -33,7 +34,7 @@ def test_own_runs_leave_the_committed_ones_alone_and_both_are_read(committed, ti
     records, history = runs.sweep([tiny(rounds=1), tiny(rounds=1, seed=1)], committed, progress=False)
     assert len(records) == 2 and history["seed"].nunique() == 2 and file.read_bytes() == before
     assert [path.name for path in committed.parent.rglob("*.jsonl")] == ["tiny.jsonl"] * 2
-    assert len(store.run_names(paths.written_beside(committed), "tiny")) == len(store.run_names(committed, "tiny")) == 1
+    assert len(run_names(paths.written_beside(committed), "tiny")) == len(run_names(committed, "tiny")) == 1
     assert len(store.stored_runs(committed)) == len(store.whole_runs(committed)[0]) == 2
     assert [path for path in committed.iterdir() if not path.name.startswith(".")] == [file]           # no state left behind
     assert runs.missing_runs([tiny(rounds=1), tiny(rounds=1, seed=1)], committed) == []

@@ -17,7 +17,7 @@ def test_words_follow_from_the_interval(interval, sentence):
 
 
 def test_in_log_odds_it_is_said_whether_an_effect_is_excluded():
-    for interval, end in (((0.0, -0.05, 0.05), ", 0.1 is excluded)."), ((0.0, -0.2, 0.2), ", 0.1 is not excluded)."),
+    for interval, end in (((0.0, -0.05, 0.05), ", 0.1 is excluded)."), ((0.0, -0.2, 0.2), ", too few seeds to exclude 0.1)."),
                           ((0.3, 0.1, 0.5), "+0.50] in log-odds).")):
         assert lessons.says(interval, *WORDS, "in log-odds", 2).endswith(end)
 

@@ -397,7 +397,7 @@ def test_cka_loss_refuses_bad_input(arguments, message):
 
 
 def test_nt_xent_refuses_bad_input():
-    for arguments, message in [((torch.ones(3, 2), torch.ones(2, 2)), r"second: got shape \(2, 2\), expected \(3, 2\)"),
+    for arguments, message in [((torch.ones(3, 2), torch.ones(2, 2)), r"second: .*\(2, 2\), expected \(3, 2\) as first has"),
                                ((torch.full((3, 2), torch.inf), torch.ones(3, 2)), "first: got NaN or infinity")]:
         with pytest.raises(ValueError, match=message):
             nt_xent(*arguments)

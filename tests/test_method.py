@@ -156,12 +156,11 @@ def test_it_plays(head_mean, monkeypatch):
     assert found.ledger.entries == {(1, client, way): size for client in CLIENTS for way in ("up", "down")}
 
 
-def test_it_has_what_every_method_has(head_mean, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fedmuscle_core.engines.separated", separated)
+def test_it_has_what_every_method_has(head_mean):
     here, apart, resumed = (federation(head_mean(), absence=0.4) for _ in range(3))
     states = []
     history = small_fit(here, 3, after_round=lambda found: states.append(separated.copied(found.state())))
-    pd.testing.assert_frame_equal(history, small_fit(apart, 3, engine="separated"), check_exact=True)
+    pd.testing.assert_frame_equal(history, small_fit(apart, 3, engine=separated.connect(apart)), check_exact=True)
     resumed.load(states[0])
     pd.testing.assert_frame_equal(history, small_fit(resumed, 3), check_exact=True)
     absent = [(round, client) for round in (1, 2, 3) for client in set(CLIENTS) - set(here.server.present(round))]

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from rounds import begin, begun, equal, play, states, vector
-from small_clients import CLIENTS, federation, make_client, method, played
+from small_clients import CLIENTS, TRAINING, federation, make_client, method, played
 
-from fedmuscle_core import EncoderOnly, MFed
+from fedmuscle_core import EncoderOnly, FedProx, MFed
 from fedmuscle_core.client import LocalStep
 from fedmuscle_core.methods import sharing
 from fedmuscle_core.networks.client_network import num_parameters
@@ -36,6 +36,29 @@ def test_it_adds_the_loss_of_the_fixed_global_decoder():
     decoder = list(client.network.decoder().parameters())
     alone = torch.autograd.grad(task.loss(client.network(data.inputs), data.targets), decoder)
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(ours[1:], alone, strict=True))    # the term leaves D_c alone
+
+
+def test_the_term_copies_the_decoder_alone_and_leaves_the_client_as_it_is(monkeypatch):
+    client, copies, copy_of = make_client(1, plain=True), [], copy.deepcopy
+    client.network.train()
+    monkeypatch.setattr(copy, "deepcopy", lambda *arguments: copies.append(copy_of(*arguments)) or copies[-1])
+    MFed().term(client, moved_decoder(client), 1.0)
+    fixed, = copies
+    assert fixed.encoder() is client.network.encoder()
+    assert all(one.requires_grad for one in client.network.parameters()) and client.network.head.training
+    assert not {id(one) for one in fixed.decoder().parameters()} & {id(one) for one in client.network.parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+@pytest.mark.parametrize("kind", [MFed(), MFed(decoder_term="distance"), FedProx()])
+def test_a_term_is_computed_where_the_client_works_whatever_the_device_of_what_came(kind):
+    """With the device without numbers in place of an accelerator, for which the client leaves host memory."""
+    client = make_client(1, plain=True, offload=True, works_on="meta").join(0, TRAINING)
+    extend = kind.objective(client, {"decoder": moved_decoder(client)}, {"round": 1, "rounds": 3})
+    client.network.to("meta")
+    features, wanted = torch.empty(4, 6, device="meta"), torch.empty(4, dtype=torch.long, device="meta")
+    loss = extend(torch.empty((), device="meta"), LocalStep(0, 1, features, wanted))
+    assert loss.is_meta and loss.ndim == 0
 
 
 @pytest.mark.parametrize("progress", [1 / 3, 2 / 3, 1.0])

@@ -16,9 +16,9 @@ import papermill
 import pytest
 
 from fedmuscle_core.analysis import plots
-from fedmuscle_core.analysis.claims import log_odds_differences
+from fedmuscle_core.analysis.outcomes import log_odds_differences
 from fedmuscle_core.experiments import plans
-from fedmuscle_core.experiments.claims import CLAIMS, tuned_runs
+from fedmuscle_core.experiments.claims import CLAIMS, compared_runs
 from fedmuscle_core.experiments.runs import stored
 from fedmuscle_core.experiments.statistics import final_scores, relative_change
 from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
@@ -168,7 +168,7 @@ def test_figures_are_the_notebooks_own():
 
 def test_figures_show_the_stored_runs():
     """The numbers under two figures, recomputed from the store."""
-    _, history = stored([one for several in tuned_runs("mini").values() for one in several], results("mini"))
+    _, history = stored([one for several in compared_runs("mini").values() for one in several], results("mini"))
     drawn = pd.read_csv(ROOT / "figures" / "02_setup1_learning_curves.csv")
     again = plots.learning_curves(history)[1].reset_index(drop=True)
     pd.testing.assert_frame_equal(drawn, again, check_dtype=False, rtol=1e-5)

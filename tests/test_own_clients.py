@@ -21,10 +21,13 @@ from fedmuscle_core import (
     MFed,
     Network,
     SimCLR,
+    Task,
+    Training,
     classification,
     multilabel,
     segmentation,
 )
+from fedmuscle_core.methods import FedMuscleViews
 from fedmuscle_core.seeds import seeded
 
 WIDTHS = {"birds": 20, "news": 12, "sounds": 7}
@@ -158,6 +161,31 @@ def test_labels_and_pixels_of_ones_own():
     assert set(history["metric"]) >= {"mAP", "mIoU", "contrastive_loss"}
 
 
+def squared_error(outputs, targets):
+    return (outputs[:, 0] - targets).square().mean()
+
+
+def explained(outputs, targets):
+    """100 max(0, R^2)."""
+    return 100 * max(0.0, 1 - squared_error(outputs, targets).item() / targets.var(correction=0).item())
+
+
+def test_a_regression_of_ones_own():
+    def first_coordinate(*which):
+        return (inputs := draw("birds", *which)[0]), inputs[:, 0]
+
+    def regressing(**changes):
+        return client("birds", head=nn.Linear(8, 1), task=Task("", 1, "R2", squared_error, explained),
+                      train=first_coordinate(50, 6), validation=first_coordinate(100, 2), **changes)
+    for changes in ({}, {"micro_batch_size": 5}):
+        _, history = fit([regressing(**changes), client("news")], FedMuscle(num_peers=1, batch_size=16), 6,
+                         training=Training(local_lr=1e-2))
+        scores = history[history["metric"] == "R2"]["value"]
+        assert len(scores) == 7 and scores.iloc[-1] > 80 and scores.between(0, 100).all()
+    with pytest.raises(ValueError, match="client birds: task: got targets of torch.float32, expected classes or labels"):
+        Federation([regressing(), client("news")], CoFED())
+
+
 class Aside(Network):
     """With a part that is neither representation nor head."""
 
@@ -182,6 +210,18 @@ def good_network():
     return {"encoder": encoder, "head": head}
 
 
+def own_task(loss):
+    return Task("", 4, "accuracy", loss, lambda kept, targets: 0.0)
+
+
+class Named(Reading):
+    """Inputs by name, as of texts for Hugging Face's models."""
+
+    def __getitem__(self, row):
+        inputs, target = super().__getitem__(row)
+        return {"inputs": inputs}, target
+
+
 REFUSED = {
     "a head that does not fit the representations": (
         {"head": nn.Linear(9, 4)}, r"client birds: head: failed on one train sample of shape \(1, 20\)"),
@@ -193,6 +233,19 @@ REFUSED = {
                                     "head": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},
                                    r"client birds: encoder: got representations of shape \(1, 2, 10\).*a tensor \(1, d\)"),
     "a public set of other inputs": ({"public": draw("news", 64, 3)[0]}, "client birds: encoder: failed on one public sample"),
+    "a test set of other inputs": ({"test": draw("news", 30, 1)},
+                                   r"client birds: encoder: failed on one test sample of shape \(1, 12\)"),
+    "a validation set of other inputs": ({"validation": draw("news", 30, 1)}, "encoder: failed on one validation sample"),
+    "held-out samples of other inputs": ({"held_out": draw("news", 64, 3)[0]}, "encoder: failed on one held_out sample"),
+    "a loss of every sample": ({"task": own_task(lambda outputs, targets: outputs.logsumexp(1))},
+                               r"client birds: loss: got shape \(1,\) for one train sample, expected a finite tensor"),
+    "a loss of NaN": ({"task": own_task(lambda outputs, targets: torch.nan * outputs.sum())},
+                      "client birds: loss: got nan for one train sample, expected a finite tensor"),
+    "a loss that is no tensor": ({"task": own_task(lambda outputs, targets: 1.0)}, "loss: got float for one train sample"),
+    "a loss that fails": ({"task": own_task(lambda outputs, targets: outputs @ targets)},
+                          r"client birds: loss: failed on outputs of shape \(1, 4\) and targets of shape \(1,\), of one train"),
+    "named inputs": ({"train": Named("birds", 30, 1)}, "client birds: train: got samples whose input is dict, expected a ten"),
+    "named public samples": ({"public": Named("birds", 30, 1)}, "client birds: public: got samples whose input is dict"),
     "a label out of range": ({"train": (draw("birds", 30, 1)[0], torch.full((30,), 4))},
                              "client birds: train: got class 4, expected 0 to 3"),
     "negative labels": ({"train": (draw("birds", 30, 1)[0], torch.full((30,), -1))}, "train: got class -1, expected 0 to 3"),
@@ -224,6 +277,31 @@ def test_a_client_that_does_not_fit_is_refused_by_name(what):
     usual = {**good_network(), "task": classification(4), "train": draw("birds", 30, 1), "public": draw("birds", 64, 3)[0]}
     with pytest.raises(ValueError, match=message):
         Client(name, **{**usual, **{key: value for key, value in changes.items() if key != "name"}})
+
+
+def pixels(side, **splits):
+    """A client whose network answers `side` x `side` pixels; splits: the side of their masks."""
+    head = nn.Sequential(nn.Linear(8, 3 * side ** 2), nn.Unflatten(1, (3, side, side)))
+    data = {split: (torch.rand(4, 3, 8, 8), torch.zeros(4, size, size, dtype=torch.long)) for split, size in splits.items()}
+    return Client("pixels", nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), head, segmentation(3), **data)
+
+
+@pytest.mark.parametrize(("side", "splits", "message"), [
+    (4, {"train": 8}, r"loss: failed on outputs of shape \(1, 3, 4, 4\) and targets of shape \(1, 8, 8\), of one train sample"),
+    (8, {"train": 8, "test": 4}, r"targets of shape \(1, 4, 4\), of one test sample")])
+def test_masks_of_another_size_than_the_answers_are_refused(side, splits, message):
+    with pytest.raises(ValueError, match=f"client pixels: .*{message}"):
+        pixels(side, **splits)
+
+
+def test_checking_a_client_draws_no_random_numbers():
+    class Drawing(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(nn.functional.dropout(inputs))               # also when it is used
+    encoder, head = Drawing(20, 8), Drawing(8, 4)
+    before = torch.get_rng_state()
+    client("birds", encoder=encoder, head=head, test=draw("birds", 4, 5))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def wide():
@@ -262,6 +340,9 @@ TOGETHER = {
                                  r"client news: got task 'q' of \('accuracy', 5\), expected \('accuracy', 4\) as others have"),
     "a batch larger than the public set": (lambda: [client("birds"), client("news")], FedMuscle(num_peers=1, batch_size=65),
                                            "public_size: got 64, expected at least batch_size = 65"),
+    "views of what has none": (lambda: [client("birds"), client("news")], SimCLR(batch_size=16),
+                               r"client birds: view: got a batch of shape \(1, 20\), torch.float32, expected images"),
+    "own views of what has none": (lambda: [client("birds"), client("news")], FedMuscleViews(num_peers=1), "birds: view: got"),
     "a frozen encoder that is to be aligned": (
         lambda: [client("birds", encoder=modules("birds")[0].requires_grad_(False)), client("news")], FedMuscle(num_peers=1),
         "client birds: got an encoder without parameters that learn"),
@@ -365,7 +446,7 @@ def test_a_client_function_that_stops_iterating_is_an_error_not_the_end_of_the_r
 
 def test_an_engine_that_cannot_be_had_leaves_the_federation_as_it_was():
     federation = Federation([client("birds"), client("news")], Local())
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(ValueError, match="engine: got 'pigeons', expected one of"):
         federation.fit(1, engine="pigeons", progress=False)
     assert len(federation.fit(1, progress=False))
 

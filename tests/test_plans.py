@@ -15,21 +15,24 @@ def test_table_1_has_every_method_with_the_same_seeds_as_tuned_and_at_defaults()
     wanted, plain = plans.table1("mini"), plans.at_defaults("mini")
     methods = plans.tabled("embedded1")
     assert {"simclr_samples", "fedmuscle_views"} < set(methods) and "constant_margin" not in methods
-    for runs, names in ((wanted, methods), (plain, plans.LOSSES)):
-        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(names, 5)
+    for runs in (wanted, plain):
+        assert Counter(settings.method.name for settings in runs) == dict.fromkeys(methods, 5)
         assert {settings.seed for settings in runs} == {10, 11, 12, 13, 14}
     assert {settings.seed for settings in plans.table1("mini", [7])} == {7}
     default = {settings.method.name: settings for settings in plain}
     assert (default["fedmuscle"].method.contrastive_lr, default["fedmuscle"].method.tau) == (1e-3, 0.2)
     assert {settings.training for settings in plain} == {wanted[0].training}
     steps = {getattr(settings.method, "contrastive_steps", 60) for settings in plain}
-    assert steps == {60} and set(plans.at_defaults("paper")) < set(plans.table1("paper"))
+    assert steps == {60} and set(plans.at_defaults("paper")) == set(plans.table1("paper"))
 
 
 def test_table_2_has_every_method_on_captioned_pairs():
-    wanted, methods = plans.table2("mini"), plans.tabled("setup2")
+    wanted, methods = plans.table2("mini"), plans.tabled("embedded2")
     assert Counter(settings.method.name for settings in wanted) == dict.fromkeys(methods, 5)
-    assert {(settings.setup.name, settings.public_domain) for settings in wanted} == {("setup2", "pairs")}
+    plain = plans.at_defaults2("mini")
+    assert Counter(settings.method.name for settings in plain) == dict.fromkeys(plans.LOSSES, 3)
+    assert {(settings.setup.name, settings.public_domain) for settings in [*wanted, *plain]} == {("embedded2", "pairs")}
+    assert {settings.method.tau for settings in plain if settings.method.name == "fedmuscle"} == {0.2}
 
 
 def test_the_weights_of_the_tuples_differ_in_nothing_else():
@@ -46,13 +49,16 @@ def test_the_losses_are_part_of_table_1():
     assert set(plans.notebook_06("mini")) < set(plans.table1("mini"))
 
 
-def test_m_feds_tables_have_every_method_on_both_benchmarks_and_their_checks_use_the_same_runs():
-    tables = plans.notebook_13("mini")
-    counts = Counter((settings.setup.name, settings.method.name) for settings in tables)
-    assert counts == {(setup, method): 5 for setup in plans.MFED_BENCHMARKS for method in plans.MFED_METHODS}
-    checks = plans.notebook_14("mini")
-    assert set(plans.notebook_13("mini", setups=["mfed_dense"])) < set(checks)
-    assert {settings.setup.name for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks6", "tasks8"}
+def test_m_feds_tables_have_every_method_and_their_checks_use_the_same_runs():
+    for setup in plans.MFED_BENCHMARKS:
+        table = plans.mfed_table("mini", setup)
+        assert Counter(settings.method.name for settings in table) == dict.fromkeys(ablations.MFED_METHODS, 5)
+    wanted, dense = set(plans.notebook_13("mini")), set(plans.mfed_table("mini", "mfed_dense"))
+    assert dense < wanted and {settings.dirichlet for settings in wanted} == {None, 0.1}
+    assert max(Counter(settings.method.name for settings in wanted if settings.setup.name == "mfed_dense"
+                       and settings.dirichlet is None).values()) == 10                                  # of the claims
+    checks = set(plans.notebook_14("mini"))
+    assert dense < checks and {settings.setup.name for settings in checks} == {"mfed_dense", "tasks1", "tasks2", "tasks8"}
 
 
 def test_real_photos_are_planned_with_the_samples_there_are():

@@ -131,6 +131,20 @@ def test_learning_curves_draw_means_with_bands_over_seeds():
     assert row["mean"] == 12 and row["low"] == pytest.approx(12 - 4.303 / 3 ** 0.5, rel=1e-3) and row["seeds"] == 3
 
 
+def test_learning_curves_of_tasks_are_means_over_clients_before_seeds():
+    runs = history(["local", "fedmuscle"], 4)
+    runs["task"] = runs["client"].map({1: "ss", 2: "ss", 3: "mlc", 4: "mlc"})
+    runs["value"] = runs["value"] + 10 * runs["client"]
+    fig, table = plots.learning_curves(runs, panel="task")
+    assert [ax.get_title() for ax in fig.axes] == ["SS", "MLC"]
+    assert "mean over the clients of a task and 3 seeds" in fig.get_suptitle()
+    row = table.query("task == 'ss' and method == 'fedmuscle' and round == 1").iloc[0]
+    each = plots.learning_curves(runs)[1].query("client < 3 and method == 'fedmuscle' and round == 1")
+    assert row["mean"] == pytest.approx(each["mean"].mean()) and row["seeds"] == 3
+    noise = each["high"] - each["low"]                                        # the same for each client here
+    assert row["high"] - row["low"] == pytest.approx(noise.mean())
+
+
 def test_learning_curves_choose_and_order_methods():
     fig, table = plots.learning_curves(history(["local", "pairwise", "fedmuscle"], 7), ["fedmuscle", "local"])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["FedMuscle", "Local"]

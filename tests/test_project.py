@@ -103,7 +103,7 @@ def test_the_page_of_results_is_that_of_the_stored_runs():
 
 def test_the_readmes_findings_are_those_of_the_stored_runs():
     text = (ROOT / "README.md").read_text().replace("\n", " ")
-    for finding in findings.in_three():
+    for finding in findings.of_the_readme():
         assert finding in text
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 

@@ -8,13 +8,14 @@ import sys
 
 import pandas as pd
 import pytest
+from found_runs import find_run
 
 from fedmuscle_core.exchange import Diverged
 from fedmuscle_core.experiments import plans, resume, runs
 from fedmuscle_core.experiments.forecast import estimate
 from fedmuscle_core.experiments.runs import fingerprint, is_stored, run, stored, sweep, sweep_groups
 from fedmuscle_core.experiments.settings import Settings
-from fedmuscle_core.experiments.store import find_run, stored_runs
+from fedmuscle_core.experiments.store import stored_runs
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import FedMuscle
 from fedmuscle_core.paths import results
@@ -134,6 +135,9 @@ def test_a_setup_that_nobody_tuned_is_told_with_the_results(tiny, tmp_path):
 
 
 def test_bad_arguments_are_refused_before_any_work(tiny, tmp_path):
+    for given in ([], [5], None, tiny()):
+        with pytest.raises(ValueError, match=r"settings_list: got .*, expected a list of `Settings`, at least one"):
+            sweep(given, tmp_path)
     with pytest.raises(ValueError, match="workers: got 0"):
         sweep([tiny()], tmp_path, workers=0)
     with pytest.raises(ValueError, match="num_peers: got 3, expected 1 to 2"):

@@ -57,6 +57,7 @@ def test_every_committed_run_has_the_name_and_the_fingerprint_of_its_settings(fo
     ({"offload": 1}, "offload: got 1, expected True or False"),
     ({"setup": "setup9"}, "setup: got 'setup9', expected one of .*'quickstart'"),
     ({"method": "sage"}, "method: got 'sage', expected one of .*'fedmuscle'"),
+    ({"training": 5}, "training: got 5, expected a Training"), ({"compute": None}, "compute: got None, expected a Compute"),
     ({"method": 3}, r"method: got 3, expected a method such as FedMuscle\(\)"),
     ({"temperature": 0.1}, r"settings: got unknown \['temperature'\]"),
 ])
@@ -106,8 +107,8 @@ OTHERS = {"setup": "quickstart", "protocol": "tuples", "public_domain": "noise",
 
 
 # What some methods take one value of, or only together with another.
-NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol"},
-             "shuffled_alpha": {"protocol", "num_samples"}}
+NOT_ALONE = {"fedmuscle_views": {"augment", "refresh"}, "constant_margin": {"protocol", "tau_cross"},
+             "shuffled_alpha": {"protocol", "num_samples", "tau_cross"}}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -227,8 +228,8 @@ def test_a_whole_number_where_a_field_takes_numbers_is_the_same_run():
 
 def test_settings_of_a_setup_have_what_it_needs():
     own = Setup("own", (("ic10", "resnet_small", 24), ("ic10", "vit_small", 24)), {"rounds": 3, "num_peers": 1, "tau": 0.5})
-    assert Settings.of("setup2").public_domain == "pairs"
-    assert Settings.of("setup2", public_domain="noise").public_domain == "noise"
+    assert Settings.of("embedded2").public_domain == "pairs"
+    assert Settings.of("embedded2", public_domain="noise").public_domain == "noise"
     settings = Settings.of(own, "fedmuscle", seed=2)
     assert (settings.rounds, settings.method, settings.seed) == (3, FedMuscle(num_peers=1, tau=0.5), 2)
     assert settings == Settings.of(own, "fedmuscle", seed=2, **own.settings)  # spread by hand, as before version 0.7

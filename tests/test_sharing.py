@@ -250,8 +250,8 @@ def test_how_gradients_agree_where_the_answer_is_known():
                  4: torch.tensor([torch.nan, 1]), 5: torch.zeros(2), 6: None}
     found = sharing.gradient_agreement(gradients, {1: "edges", 2: "edges", 3: "parts", 4: "edges", 5: "parts", 6: "edges"})
     assert found["gradient_norm"] == {1: 5.0, 2: 10.0, 3: 5.0}
-    assert found["gradient_cosine_same"] == pytest.approx({1: 1.0, 2: 1.0})     # client 3 has nobody of its task left
-    assert found["gradient_cosine_other"] == pytest.approx({1: 0.0, 2: 0.0, 3: 0.0}, abs=1e-7)
+    assert found["gradient_cosine_edges"] == pytest.approx({1: 1.0, 2: 1.0, 3: 0.0}, abs=1e-7)
+    assert found["gradient_cosine_parts"] == pytest.approx({1: 0.0, 2: 0.0}, abs=1e-7)   # 3 has nobody of its task left
 
 
 def test_the_encoder_gradient_is_that_of_the_task_loss_and_leaves_training_alone():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from found_runs import find_run, run_names
 
 from fedmuscle_core.experiments import store
 from fedmuscle_core.experiments.store import (
@@ -19,15 +20,13 @@ from fedmuscle_core.experiments.store import (
     append_run,
     compact,
     environment,
-    find_run,
-    run_names,
     stored_runs,
     write_atomically,
 )
 from fedmuscle_core.paths import ROOT
 
 COMMITTED = ROOT / "data" / "results"
-LIMIT = 9_000_000    # bytes; those of earlier versions go when theirs are made again
+LIMIT = 20_000_000   # bytes
 
 
 def made_up_run(run="local-1-seed0", setup="tiny", rounds=3, scale=1.0):

@@ -29,6 +29,28 @@ def test_the_sentence_follows_from_the_numbers():
     assert "points: lower" in text
 
 
+def test_who_pays_is_named_with_the_task():
+    runs = history({"fedmuscle": 0.2})
+    lower = (runs["client"] == 2) & (runs["method"] == "fedmuscle")
+    runs.loc[lower, "value"] -= 20
+    assert tables.clients_shown(runs, "fedmuscle") == ([(1, "mlc")], [(2, "mlc")])
+    assert tables.who_pays(runs, "fedmuscle").startswith(
+        "A mean hides who pays: with FedMuscle, of 2 clients 1 (1: mlc) shown above training alone, 1 (2: mlc) below (95 %")
+    assert "2 (1: mlc, 2: mlc) shown above training alone, none below" in tables.who_pays(history({"simclr": 0.2}), "simclr")
+
+
+def test_a_difference_in_log_odds_is_that_of_the_clients_of_the_history():
+    runs = history({"fedmuscle": 0.2, "pairwise": 0.1})
+    runs.loc[(runs["client"] == 2) & (runs["method"] == "fedmuscle"), "value"] = 50.0
+
+    def logit(value):
+        return np.log(value / (100 - value))
+
+    mean, low, high = tables.log_odds_difference(runs[runs["client"] == 1], "fedmuscle", "pairwise")
+    assert mean == pytest.approx(np.mean([logit(60 + 0.1 * seed) - logit(55 + 0.1 * seed) for seed in range(3)]))
+    assert low < mean < high and tables.log_odds_difference(runs, "fedmuscle", "pairwise")[0] < mean / 2
+
+
 def test_tables_have_a_row_a_method_and_a_row_a_client():
     table = tables.delta_table(history({"fedmuscle": 0.2, "pairwise": 0.1}))
     assert table["method"].tolist() == ["Local", "Pairwise", "FedMuscle"]

@@ -1,10 +1,15 @@
 """M-Fed's tables, from histories small enough to work out by hand."""
 
+import math
+
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fedmuscle_core.analysis import task_tables
 from fedmuscle_core.experiments.setups import Setup, with_tasks
+from fedmuscle_core.experiments.statistics import mean_interval
 
 
 def history(scores, seeds=(0,)):
@@ -32,12 +37,17 @@ def test_a_task_s_score_is_the_mean_of_its_clients():
     assert table["M-Fed"][0] == "24.2 [21.0, 27.3]" and table["Centralised"][1] == "90.0 [90.0, 90.0]"
 
 
-def test_the_client_with_the_least_data_of_every_task():
-    found = task_tables.least_data(THREE, FOUR)
-    assert set(found["client"]) == {2, 3} and "local" not in set(found["method"])
-    assert found.query("method == 'mfed' and client == 2 and seed == 2")["change"].tolist() == pytest.approx([110])
-    table = task_tables.least_data_table(THREE, FOUR)
-    assert table.set_index("task")["M-Fed"].to_dict() == {"semseg": "+103.3 [+89.0, +117.7]", "edges": "-2.0 [-7.0, +3.0]"}
+def test_the_clients_with_least_data_beside_the_others():
+    """Clients 2 and 3 have the fewest samples of their tasks."""
+    table = task_tables.least_against_others(THREE, FOUR)
+    assert list(table) == ["least data", "the others", "difference"]
+    assert list(table.index) == ["FedAvg in task", "M-Fed", "Centralised"]
+
+    def logit(value):
+        return math.log(value / (100 - value))
+
+    gains = [(logit(segments) - logit(10) + logit(edges) - logit(50)) / 2 for segments, edges in ((20, 50), (20, 48), (21, 49))]
+    assert table.loc["M-Fed", "least data"] == pytest.approx(mean_interval(gains))
 
 
 def test_the_order_tells_what_is_shown_from_what_is_not():
@@ -55,20 +65,40 @@ def test_ranks_are_among_the_federated_methods_and_local():
     assert rows.loc["semseg", "mean"] == pytest.approx(14 / 3) and rows.loc["edges", "mean"] == pytest.approx(-0.5)
 
 
+def test_every_method_but_a_ceiling_has_a_rank_on_every_task():
+    found = task_tables.ranks(THREE).set_index(["method", "task", "seed"])["rank"].sort_index()
+    assert found["mfed", "semseg"].tolist() == [1, 1, 1] and found["local", "semseg"].tolist() == [3, 3, 3]
+    assert found["local", "edges"].tolist() == [1.5, 1.5, 1.5] and found["fedavg", "edges"].tolist() == [3, 1.5, 3]
+    table = task_tables.rank_table(THREE)
+    assert list(table) == ["semseg", "edges", "mean over tasks"] and list(table.index) == ["M-Fed", "FedAvg in task", "Local"]
+    assert table.loc["M-Fed", "semseg"] == "1.0 [1.0, 1.0]"
+
+
+def test_the_conflict_of_two_tasks_is_the_mean_cosine_of_their_clients_gradients():
+    rows = [("mfed", client, task, f"gradient_cosine_{other}", "train", round, 0, value, 0)
+            for client, task, other, value in (
+                (1, "semseg", "semseg", 0.5), (1, "semseg", "edges", -0.2), (2, "semseg", "edges", 0.0),
+                (3, "edges", "semseg", -0.1), (3, "edges", "edges", 0.9)) for round in (1, 2)]
+    table = task_tables.conflict(pd.DataFrame(rows, columns=THREE.columns))
+    assert table.loc["semseg", "edges"] == pytest.approx(-0.1) and table.loc["edges", "semseg"] == pytest.approx(-0.1)
+    assert table.loc["edges", "edges"] == pytest.approx(0.9) and list(table) == list(table.index) == ["semseg", "edges"]
+    with pytest.raises(ValueError, match="history: got no gradient_cosine_. of 'mfed'"):
+        task_tables.conflict(THREE)
+
+
 def test_a_setup_can_be_given_by_name():
     with pytest.raises(ValueError, match="setup: got 'four'"):
-        task_tables.least_data(THREE, "four")
-    smallest = task_tables.least_data(THREE.assign(client=THREE["client"] * 3), "mfed_dense")
-    assert set(smallest["client"]) == {3, 6, 9, 12}                          # the third of every task
+        task_tables.least_against_others(THREE, "four")
 
 
 def test_tables_and_the_order_say_untuned_where_nobody_tuned_the_setup():
     marked = THREE.copy()
     marked.attrs["untuned"] = ["four"]
-    for table in (task_tables.task_table, lambda history: task_tables.least_data_table(history, FOUR)):
-        names = [f"{name} (untuned)" for name in list(table(THREE))[2:]]
-        assert list(table(marked)) == ["task", "metric", *names] and "M-Fed (untuned)" in names
-        assert (table(marked).to_numpy() == table(THREE).to_numpy()).all()
+    table = task_tables.task_table
+    names = [f"{name} (untuned)" for name in list(table(THREE))[2:]]
+    assert list(table(marked)) == ["task", "metric", *names] and "M-Fed (untuned)" in names
+    assert (table(marked).to_numpy() == table(THREE).to_numpy()).all()
+    assert list(task_tables.least_against_others(marked, FOUR).index) == names[1:]
     assert "(mean Delta in % (untuned), 3" in task_tables.order_sentence(marked, ["local", "mfed"])
     assert "untuned" not in task_tables.order_sentence(THREE, ["local", "mfed"])
 
@@ -78,5 +108,10 @@ def test_the_order_names_who_diverged():
     runs = pd.concat([THREE, marker])
     text = task_tables.order_sentence(runs, ["local", "fedavg", "mfed"])
     assert text.endswith("FedAvg in task diverged on 1 of 3 seed(s): seed 2, client 1, round 3.") and text.startswith("M-Fed +")
-    with pytest.raises(ValueError, match="'fedavg' diverged"):
-        task_tables.task_table(runs)
+    assert "FedAvg in task" not in task_tables.task_table(runs)
+
+
+def test_pixels_said_right_are_those_of_the_foreground():
+    truths = [torch.tensor([[0, 1], [2, 2]]), torch.tensor([[0, 0], [0, 3]])]
+    said = [np.array([[1, 1], [2, 0]]), np.zeros((2, 2))]
+    assert task_tables.right_pixels(truths, said) == 50

@@ -1,12 +1,13 @@
 """Tasks of the core: losses and scores against loops over single answers, and targets that do not fit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fedmuscle_core import Task, classification, multilabel, segmentation
-from fedmuscle_core.tasks import VOID
+from fedmuscle_core.tasks import VOID, classes
 
 
 def draw(*shape, seed=0):
@@ -144,5 +145,15 @@ def test_a_task_of_ones_own_says_what_its_answers_are():
         return (outputs - targets).abs().mean()
     task = Task("ages", 5, "error", distance, lambda kept, targets: -distance(kept, targets).item(), modality="text")
     assert task.score(torch.ones(2, 5), torch.zeros(2, 5)) == -1 and task.keep is None and task.modality == "text"
-    with pytest.raises(ValueError, match=r"test: got targets of shape \(2, 5\), expected \(n,\) for error of 5"):
-        task.check("test", torch.zeros(2, 5))
+    assert task.check("test", torch.zeros(2, 5)) is None                        # the loss says what it takes
+
+    def from_birth(task, who, targets):
+        if (targets < 0).any():
+            raise ValueError(f"{who}: got ages below 0 for {task.metric}")
+    with pytest.raises(ValueError, match="test: got ages below 0 for error"):
+        replace(task, check_targets=from_birth).check("test", -torch.ones(2, 5))
+
+
+def test_the_class_of_a_pixel_is_the_first_of_the_most_probable_ones():
+    outputs = torch.randint(3, (4, 5, 6, 7), generator=torch.Generator().manual_seed(0)).float()       # with many ties
+    assert torch.equal(classes(outputs), outputs.argmax(1).to(torch.uint8))

@@ -48,6 +48,13 @@ def test_the_score_compares_log_odds_of_each_clients_best_validation_round():
         tuning.validation_log_odds(ours, lost)
 
 
+def test_tuning_measures_nothing_that_no_score_needs():
+    first = {method: tuning.settings_for(SETUPS["mfed_dense"], method, {}, "single", [100])[0]
+             for method in ("mfed", "fedavg", "fedmuscle")}
+    assert all(settings.flat()["test_size"] == 0 for settings in first.values())
+    assert not first["mfed"].method.measure_gradients and not first["fedavg"].method.measure_gradients
+
+
 @pytest.fixture(scope="module")
 def tuning_runs():
     """{settings: history} of the committed tuning runs."""
@@ -84,7 +91,7 @@ def test_the_stored_table_gave_every_method_the_same_budget_and_comes_from_store
 @pytest.fixture
 def small(tiny, tmp_path, monkeypatch):
     """The tiny setup, its tuning of one round into tmp_path."""
-    monkeypatch.setattr(choices, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(choices, "TUNED_TABLE", tmp_path / "tuned.csv")
     monkeypatch.setattr(tuning, "FOLDER", tmp_path / "runs")
     scale = {"rounds": 1, "num_peers": 2, "batch_size": 8, "public_size": 20, "validation_size": 30}
     return dataclasses.replace(tiny().setup, settings=scale)

@@ -2,12 +2,13 @@ import re
 
 import pandas as pd
 import pytest
+from found_runs import find_run
 
 from fedmuscle_core.commands import cli, verify
 from fedmuscle_core.experiments import setups
 from fedmuscle_core.experiments.runs import run
 from fedmuscle_core.experiments.setups import SETUPS
-from fedmuscle_core.experiments.store import append_run, find_run
+from fedmuscle_core.experiments.store import append_run
 
 
 @pytest.fixture
@@ -141,8 +142,8 @@ def test_runs_whose_real_data_are_not_here_are_left_out(tmp_path, monkeypatch):
     def here(data="these", **settings):
         return verify.can_recompute({"settings": {"method": "fedmuscle", **settings}, "data": data})
 
-    monkeypatch.setattr(verify, "data_used", lambda settings: None if settings.setup.name == "setup2" else "these")
-    assert here(setup="setup2", data=None) and not here(setup="gone")
+    monkeypatch.setattr(verify, "data_used", lambda settings: None if settings.setup.name == "embedded2" else "these")
+    assert here(setup="embedded2", data=None) and not here(setup="gone")
     for name in ("voc_animals", "cifar100", "cifar10"):
         assert not here(setup="photos1", method="local")
         (tmp_path / name).mkdir()

@@ -307,7 +307,9 @@ def test_the_class_of_a_sample_is_its_own_the_first_label_or_that_of_most_pixels
     with pytest.raises(ValueError, match="none.png: no such file"):
         photos.largest_class(tmp_path / "none.png")
     pixels = task_named("pixels@voc")
-    found = splits.sample_classes(pixels, splits.with_needs("voc", everything, ("image", "mask")))
+    rows = splits.with_needs("voc", everything, ("image", "mask"))
+    found = splits.sample_classes(pixels, rows)
+    assert splits.sample_classes(pixels, rows.repeat(2)).tolist() == 2 * found.tolist()
     assert found.min() >= 0 and found.max() < pixels.num_outputs - 1
 
 

@@ -45,6 +45,11 @@ def client_changes(results):
     return table
 
 
+def of_first_clients(results, count):
+    """The same results, of the first `count` clients alone."""
+    return {key: (records, history[history["client"] <= count]) for key, (records, history) in results.items()}
+
+
 def measure(results):
     """One row a run, Local left out, in the order of the keys; `attrs` as of `client_changes`.
 

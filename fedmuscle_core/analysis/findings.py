@@ -1,23 +1,35 @@
 """What the stored runs of profile "mini" come to, as one page: `python -m fedmuscle_core.analysis.findings` writes
 data/results/README.md anew.  Nothing in it is written by hand but what it is about."""
 
+import json
+import statistics
 import sys
 from functools import partial
 
 import pandas as pd
 
 from ..experiments import ablations, plans
-from ..experiments.claims import CLAIMS, tuned_runs
+from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, compared_runs
 from ..experiments.runs import stored
+from ..experiments.statistics import mean_interval, verdict
 from ..experiments.store import write_atomically
 from ..paths import check_commits, results
-from . import claims, effects
-from .beside_paper import order_beside
-from .tables import delta_difference, delta_interval, delta_sentence, delta_table, improvement_sentence, interval_text
-from .task_tables import order_sentence
+from . import effects, outcomes
+from .beside_paper import order_beside, published_value
+from .tables import (
+    clients_shown,
+    delta_interval,
+    delta_sentence,
+    delta_table,
+    improvement_sentence,
+    interval_text,
+    log_odds_difference,
+)
+from .task_tables import order_sentence, rank_table
 
 FOLDER = results("mini")
 PATH = FOLDER / "README.md"
+PUBLISHED = {"setup": "setup1", "public_data": "pascal_voc", "method": "fedmuscle", "quantity": "delta"}
 HEAD = """# Results
 
 Profile `mini`, test scenes, means over seeds with 95 % Student-t intervals, not adjusted for their number unless it is said.
@@ -53,20 +65,20 @@ def lines(sentences):
 
 
 def claims_part():
-    found = claims.verdicts("mini", FOLDER)
-    runs = of([run for several in tuned_runs("mini").values() for run in several])
+    found = outcomes.verdicts("mini", FOLDER)
+    runs = of([run for several in compared_runs("mini").values() for run in several])
     yield "## Setup 1: the claims (notebook 02)"
     yield ("Written down before the runs: [data/PREDICTIONS.md](../PREDICTIONS.md). Change in log-odds, intervals and p "
            "adjusted by Holm over the five.")
     yield markdown(found)
-    yield claims.sentence(found)
+    yield outcomes.sentence(found)
     yield markdown(delta_table(runs))
     yield lines(delta_sentence(runs, "fedmuscle", other) for other in ("pairwise", "simclr"))
 
 
 def alpha_part():
     yield "## Learned alpha (notebook 03)"
-    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+    yield outcomes.alpha_sentence(outcomes.weight_differences("mini", FOLDER))
 
 
 def table1_part():
@@ -81,11 +93,24 @@ def table1_part():
     yield lines((f"As tuned: {order_beside(tuned)}", f"At defaults: {order_beside(plain)}"))
 
 
+def table2_part():
+    history = of(plans.table2("mini"))
+    yield "## Table 2: every aligning method on Setup 2 (notebook 05)"
+    found = outcomes.verdicts("mini", FOLDER, claims=SETUP2_CLAIMS)
+    yield markdown(found)
+    yield outcomes.sentence(found)
+    yield markdown(delta_table(history))
+    yield lines(delta_sentence(history, "fedmuscle", other) for other in plans.tabled("embedded2")
+                if other not in ("local", "fedmuscle"))
+
+
 def ablations_part():
     yield "## Ablations (notebooks 02, 07 to 10 and 12)"
     yield "FedMuscle around its tuned point in Setup 1, one factor at a time; other clients as named."
     answers = [(head, runs("mini"), reference, name) for head, runs, reference, name in (
-        ("Rounds", ablations.by_rounds, 8, "rounds"), ("Peers", ablations.by_peer_count, 3, "M"),
+        ("Rounds", ablations.by_rounds, 8, "rounds"),
+        ("Rounds, Setup 2", partial(ablations.by_rounds, setup="embedded2"), 10, "rounds"),
+        ("Peers", ablations.by_peer_count, 3, "M"),
         ("Peers, twelve clients", partial(ablations.by_peer_count, setup="clients12"), 3, "M"),
         ("Exact or sampled", ablations.by_estimator, "exact", "the loss"),
         ("Tuples drawn an anchor, seven peers of twelve clients", ablations.by_samples, 64, "K"),
@@ -98,37 +123,37 @@ def ablations_part():
         ("Absence and age of uploads, Dirichlet(0.1)", ablations.by_absence, "0.0, batch",
          "(probability to miss a round, refresh)"),
         ("Architectures", partial(ablations.by_setup, setups=ablations.KINDS), ablations.MAIN, "architectures"),
-        ("Number of clients", partial(ablations.by_setup, setups=ablations.SIZES, most=ablations.FEW_SEEDS), ablations.MAIN,
-         "clients"))]
-    tuned = ablations.tuned_runs("mini", "fedmuscle", None)[0].flat()
+        ("Number of clients", ablations.by_size, ablations.MAIN, "clients"))]
+    tuned = ablations.tuned_runs("mini", "fedmuscle")[0].flat()
     answers += [(factor, ablations.by_factor("mini", factor), tuned[factor], "it") for factor in ablations.FACTORS]
     yield lines(f"{head}: {effects.answer(measured(runs), reference, name)}" for head, runs, reference, name in answers)
 
 
-def table2_part():
-    yield "## Of earlier versions"
-    yield ("What follows was run before version 0.8: d = 64, 512 public samples, 16 contrastive steps a round, few "
-           "configurations tuned, and M-Fed with decoders that clients kept. It is being made again.")
-    yield "Setup 2, every method as tuned (notebook 05):"
-    history = of(plans.table2("mini"))
-    yield markdown(delta_table(history))
-    yield lines(delta_sentence(history, "fedmuscle", other) for other in ("pairwise", "simclr"))
-
-
 def mfed_part():
-    methods = [name for name in plans.MFED_METHODS if name != "fedmuscle"]
+    methods = [name for name in ablations.MFED_METHODS if name != "fedmuscle"]
+    yield "## M-Fed (notebooks 13 and 14)"
+    found = outcomes.verdicts("mini", FOLDER, claims=MFED_CLAIMS)
+    yield markdown(found)
+    yield outcomes.sentence(found)
     for setup, tasks in zip(plans.MFED_BENCHMARKS, ("dense tasks", "labels"), strict=True):
-        history = of(plans.notebook_13("mini", setups=[setup]))
-        yield f"M-Fed, four tasks, three clients each, {tasks} (notebook 13):"
+        history = of(plans.mfed_table("mini", setup))
+        yield f"Four tasks, three clients each, {tasks}:"
         yield markdown(delta_table(history))
         yield f"Order: {order_sentence(history, methods)}"
-        yield delta_sentence(history, "mfed", "fedavg")
-    yield "M-Fed's parts and its number of tasks (notebook 14):"
-    yield lines(effects.answer(measured(runs("mini")), reference, name, "mfed") for runs, reference, name in (
-        (ablations.by_mfed_variant, "as tuned", "M-Fed"), (ablations.by_task_count, 1, "tasks")))
+        yield lines(delta_sentence(history, "mfed", other) for other in ("fedavg", "encoder_only", "mfed_proximal"))
+        yield "Ranks by task, 1 for the highest score:"
+        yield markdown(rank_table(history).reset_index())
+    for value in ablations.MFED_PARTITIONS[1:]:
+        history = of([run for (one, _), runs in ablations.by_mfed_partition("mini").items() if one == value for run in runs])
+        yield f"Dense tasks, the clients of a task with Dirichlet({value}) shares: {delta_sentence(history, 'mfed', 'fedavg')}"
+    yield effects.answer(measured(ablations.by_mfed_variant("mini")), "as tuned", "M-Fed", "mfed")
+    grown = {key: stored(runs, FOLDER) for key, runs in ablations.by_task_count("mini").items()}
+    grown = effects.measure(effects.of_first_clients(grown, 3))
+    yield f"The segmentation clients alone: {effects.answer(grown, 1, 'tasks', 'mfed')}"
 
 
 def photos_part():
+    yield "## Of earlier versions: real photos"
     yield ("Real photos and texts, excerpts of public data sets at 32 pixels, small backbones pretrained on reserved parts of "
            "them (notebook 15; tuned on one seed; nobody else has published numbers on these excerpts):")
     for domain, count in plans.PHOTO_DOMAINS.items():
@@ -148,13 +173,15 @@ def photos_part():
 
 def in_short():
     """The findings in short, a list of sentences."""
-    found, names = claims.holm_over("mini", FOLDER).set_index("name"), {"yes": "shown", "no": "not shown"}
-    for claim in CLAIMS:
-        row = found.loc[claim.number]
-        shown = names.get(claims.shown(row), "the other way round")
-        yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
-    yield delta_sentence(of([run for several in tuned_runs("mini").values() for run in several]), "fedmuscle", "simclr")
-    yield claims.alpha_sentence(claims.weight_differences("mini", FOLDER))
+    names = {"yes": "shown", "no": "not shown"}
+    for several in (CLAIMS, SETUP2_CLAIMS, MFED_CLAIMS):
+        found = outcomes.holm_over("mini", FOLDER, claims=several).set_index("name")
+        for claim in several:
+            row = found.loc[claim.number]
+            shown = names.get(outcomes.shown(row), "the other way round")
+            yield f"{claim.text}: {shown}, {interval_text(tuple(row[['mean', 'low', 'high']]), 2)}"
+    yield delta_sentence(of([run for several in compared_runs("mini").values() for run in several]), "fedmuscle", "simclr")
+    yield outcomes.alpha_sentence(outcomes.weight_differences("mini", FOLDER))
     tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
     yield delta_sentence(tuned, "fedmuscle_views", "simclr_samples")
     yield f"as tuned, {order_beside(tuned)}"
@@ -164,19 +191,47 @@ def in_short():
     yield effects.answer(measured(ablations.by_domain("mini")), "single", "public data")
 
 
-def in_three():
-    """The three findings of the README, a list of sentences."""
-    found = claims.holm_over("mini", FOLDER).set_index("name")
+def of_the_readme():
+    """The findings of the README, a list of sentences."""
+    found = outcomes.holm_over("mini", FOLDER).set_index("name")
     numbers = {name: interval_text(tuple(found.loc[name][["mean", "low", "high"]]), 2) for name in found.index}
-    tuned, plain = of(plans.table1("mini")), of(plans.at_defaults("mini"))
-    gaps = [interval_text(delta_difference(runs, "fedmuscle", "simclr")) for runs in (plain, tuned)]
-    own = of([run for several in tuned_runs("mini").values() for run in several])
-    yield (f"Alignment helps: FedMuscle gains {interval_text(delta_interval(own, 'fedmuscle'))} % over training alone "
-           f"(published +26.7), {numbers[1]} in log-odds.")
-    yield (f"Its place hangs on two numbers: {gaps[0]} points of Delta against SimCLR at defaults (two of five seeds were "
-           f"added after a look at three), {gaps[1]} where rate and temperature are chosen for both.")
+    second = outcomes.holm_over("mini", FOLDER, claims=SETUP2_CLAIMS).set_index("name").loc[8, ["mean", "low", "high"]]
+    plain = interval_text(log_odds_difference(of(plans.at_defaults("mini")), "fedmuscle", "simclr"), 2)
+    own = of([run for several in compared_runs("mini").values() for run in several])
+    above, below = clients_shown(own, "fedmuscle")
+    domains = domains_shown()
+    yield ("Alignment helps: with single digits as public data FedMuscle gains "
+           f"{interval_text(delta_interval(own, 'fedmuscle'))} % over training alone (published "
+           f"{published_value(**PUBLISHED):+.1f}), {numbers[1]} in log-odds; of six clients {len(above)} are shown to gain, "
+           f"{len(below)} to pay. Kinds of public data that are shown to help, of the {len(ablations.PUBLIC_DOMAINS)} tried: "
+           f"{', '.join(domains) or 'none'}.")
+    yield ("Against each client's own contrastive learning, SimCLR, its place hangs on tuning and on who takes part: in "
+           f"log-odds {plain} at defaults (two of five seeds were added after a look at three); where rate and temperature are "
+           f"chosen for both, {numbers[4]} among six image clients, and {interval_text(tuple(second), 2)} with segmentation "
+           f"and texts beside them (the texts alone: {interval_text(of_texts(), 2)}).")
     yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the "
            "temperature is chosen.")
+    shared = claims_of_mfed()
+    yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {shared[9]} in log-odds; against FedAvg within "
+           f"each task, without any exchange among tasks: {shared[10]}.")
+
+
+def claims_of_mfed():
+    """{number: text of its adjusted interval} of the claims about M-Fed."""
+    found = outcomes.holm_over("mini", FOLDER, claims=MFED_CLAIMS).set_index("name")
+    return {name: interval_text(tuple(found.loc[name][["mean", "low", "high"]]), 2) for name in found.index}
+
+
+def domains_shown():
+    """The kinds of public data with which FedMuscle is shown above Local."""
+    gains = measured(ablations.by_domain("mini", methods=["fedmuscle"])).groupby("value", sort=False)["log_odds"]
+    return [domain for domain, values in gains if verdict(mean_interval(values)) == "higher"]
+
+
+def of_texts():
+    """FedMuscle minus SimCLR over the text clients of Setup 2 alone, in log-odds, on the seeds of the claims."""
+    history = of(claimed("mini", claims=SETUP2_CLAIMS))
+    return log_odds_difference(history[history["task"].isin(["tc10", "tcleft"])], "fedmuscle", "simclr")
 
 
 def short_part():
@@ -184,7 +239,47 @@ def short_part():
     yield lines(in_short())
 
 
-PARTS = (short_part, claims_part, alpha_part, table1_part, ablations_part, table2_part, mfed_part, photos_part)
+def costs_part():
+    yield "## What it costs"
+    yield ("One core, float32, d = 256, as measured by `python -m fedmuscle_core.benchmarks.loss`, `round` and `setup_run`; "
+           "wall times of the stored runs, many of which ran beside other work.")
+    loss = {(row["evaluation"], row["B"], row["M"]): row for row in measured_by("loss")["rows"]}
+    three, four = (loss["literal", 32, peers]["times_slower"] for peers in (3, 4))
+    largest = [(size, peers, loss["factored", size, peers]) for size, peers in ((32, 5), (256, 3))]
+    yield lines((
+        f"The factored loss at B = 32, forward and backward, is {three:,.0f} times faster than the literal one with three "
+        f"peers, {four:,.0f} times with four.",
+        *(f"Exact with B = {size} and M = {peers}: {row['seconds']:.2f} s, {row['extra_MiB']:.0f} MiB beyond the process."
+          for size, peers, row in largest),
+        f"A FedMuscle round of Setup 1, without validation, takes {measured_by('round')['median_ratio']:.2f} times what the "
+        "networks' own forward and backward passes take.",
+        setup_run_sentence(measured_by("setup_run")),
+        f"All stored runs took {hours_stored(FOLDER):.0f} hours of a core, tuning {hours_stored(FOLDER / 'tuning'):.0f} more; "
+        "`fedmuscle reproduce --profile mini --force --workers 2` computes them again."))
+
+
+def setup_run_sentence(found):
+    """What benchmark `setup_run` says about a round of Setup 1, and whether versions before 0.8 took twice as long."""
+    whole, share = statistics.median(taken for taken, _ in found["seconds"]["as it is"]), found["share_of_passes"]
+    longer = "; ".join(f"{name} {times:.2f} times as long" for name, times in found["ratios"].items() if name != "as it is")
+    twice = "is" if found["ratios"]["images in the usual format"] >= 2 else "is not"
+    return (f"A FedMuscle round of Setup 1 with its validation takes {whole:.1f} s; {longer}. Twice as fast at equal settings, "
+            f"the goal, {twice} reached: {100 * share:.0f} % of a round is in the networks' own passes, and less code around "
+            f"them could make it {1 / share:.2f} times faster at most.")
+
+
+def measured_by(benchmark):
+    """What a benchmark stored."""
+    return json.loads((FOLDER / f"benchmark_{benchmark}.json").read_text())
+
+
+def hours_stored(folder):
+    """Wall time of all runs of a folder, in hours."""
+    return sum(json.loads(line).get("wall_seconds", 0) for path in sorted(folder.glob("*.jsonl"))
+               for line in path.read_text().splitlines()) / 3600
+
+
+PARTS = (short_part, claims_part, alpha_part, table1_part, table2_part, ablations_part, mfed_part, photos_part, costs_part)
 
 
 def main():

@@ -13,9 +13,9 @@ def says(interval, higher, lower, neither, unit, digits=1):
     if interval is None or interval[0] != interval[0]:
         return None
     found = verdict(interval, EFFECT if "log-odds" in unit else None)
-    excluded = {"no difference": f", {EFFECT} is excluded", "too few seeds": f", {EFFECT} is not excluded"}.get(found, "")
+    excluded = {"no difference": f", {EFFECT} is excluded", "too few seeds": f", too few seeds to exclude {EFFECT}"}
     words = {"higher": higher, "lower": lower}.get(found, neither)
-    return f"{words} ({interval_text(interval, digits)} {unit}{excluded})."
+    return f"{words} ({interval_text(interval, digits)} {unit}{excluded.get(found, '')})."
 
 
 def learned(*sentences):

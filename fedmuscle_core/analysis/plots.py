@@ -21,7 +21,8 @@ GAIN, LOSS, UNCLEAR = "#2563eb", "#b91c1c", "#6b7280"
 
 
 def use_style():
-    """Switch matplotlib to the look of this project."""
+    """Switch matplotlib to the look of this project, and pandas to tables whose texts are not cut off."""
+    pd.set_option("display.max_colwidth", None)
     plt.style.use(Path(__file__).with_name("fedmuscle.mplstyle"))
 
 
@@ -60,8 +61,9 @@ def over_seeds(history, by):
     return table.assign(seeds=groups.size()).reset_index()
 
 
-def learning_curves(history, methods=None):
-    """One panel a client: validation score against round, a line a method, bands: 95 % intervals of the mean over seeds.
+def learning_curves(history, methods=None, panel="client"):
+    """One panel a client, or a task, of the mean over its clients: validation score against round, a line a method, bands: 95 %
+    intervals of the mean over seeds.
 
     `methods`: which to draw, in the order of the legend; all in the order of METHODS if None.  One that diverged is not drawn:
     the title says so.  Returns (figure, table of what is drawn).
@@ -70,29 +72,32 @@ def learning_curves(history, methods=None):
     scores = runs[runs["split"] == "validation"]
     failed = {name: text for name, text in failed.items() if methods is None or name in methods}
     methods = _present(scores, methods and [name for name in methods if name not in failed])
-    table = over_seeds(scores[scores["method"].isin(methods)], ["client", "task", "metric", "method", "round"])
-    clients = sorted(table["client"].unique())
-    columns = min(next((number for number in (3, 5, 4) if len(clients) % number == 0), 3), len(clients))
-    rows = -(-len(clients) // columns)
+    by = list(dict.fromkeys([panel, "task", "metric", "method", "round"]))
+    means = scores[scores["method"].isin(methods)].groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
+    table = over_seeds(means, by)
+    panels = sorted(table["client"].unique()) if panel == "client" else list(table["task"].unique())
+    columns = min(next((number for number in (3, 5, 4) if len(panels) % number == 0), 3), len(panels))
+    rows = -(-len(panels) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=((3.4 if columns <= 3 else 2.6) * columns, 2.5 * rows + 0.6), sharex=True,
                              squeeze=False, layout="constrained")
-    for ax, client in zip(axes.flat, clients, strict=False):
-        drawn = table[table["client"] == client]
+    for ax, shown in zip(axes.flat, panels, strict=False):
+        drawn = table[table[panel] == shown]
         for method in methods:
             line = drawn[drawn["method"] == method]
             ax.plot(line["round"], line["mean"], color=colour_of(method), label=METHODS[method].label)
             ax.fill_between(line["round"], line["low"], line["high"], color=colour_of(method), linewidth=0,
                             alpha=0.18 if len(methods) <= 3 else 0.1)
-        ax.set_title(f"client {client}: {task_label(drawn['task'].iloc[0])}")
+        ax.set_title(("" if panel == "task" else f"client {shown}: ") + task_label(drawn["task"].iloc[0]))
         ax.set_ylabel(f"{drawn['metric'].iloc[0]} (%)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes.flat[len(clients):]:
+    for ax in axes.flat[len(panels):]:
         ax.set_visible(False)
-    for ax in axes.flat[max(0, len(clients) - columns):len(clients)]:
+    for ax in axes.flat[max(0, len(panels) - columns):len(panels)]:
         ax.set_xlabel("round")
         ax.tick_params(labelbottom=True)
     fig.get_layout_engine().set(w_pad=0.12)
-    title = marked(f"Validation score, mean over {_seeds(table)}", history)
+    of = "" if panel == "client" else "the clients of a task and "
+    title = marked(f"Validation score, mean over {of}{_seeds(table)}", history)
     lost = "".join(f"\nnot drawn: {METHODS[name].label}, {text}" for name, text in failed.items())
     fig.suptitle(f"{title}; bands: 95 % intervals of the mean{lost}", x=0.01, ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))

@@ -99,10 +99,22 @@ def clients_improved(history, method):
 
 
 def clients_shown(history, method):
-    """(number of clients whose interval of the change over seeds, 95 %, not adjusted, is above 0, number of those below)."""
+    """The clients whose interval of the change over seeds, 95 %, not adjusted, is above 0, and those with it below: two lists
+    of (client, task)."""
     changes = changes_of(history, [method])
-    found = [verdict(mean_interval(values)) for _, values in changes[changes["method"] == method].groupby("client")["change"]]
-    return found.count("higher"), found.count("lower")
+    cells = changes[changes["method"] == method].groupby(["client", "task"])["change"]
+    found = {client: verdict(mean_interval(values)) for client, values in cells}
+    return tuple([client for client, said in found.items() if said == word] for word in ("higher", "lower"))
+
+
+def who_pays(history, method):
+    """One sentence, computed: the clients that are shown above and below training alone, by name."""
+    def named(several):
+        return f"{len(several)} ({', '.join(f'{client}: {task}' for client, task in several)})" if several else "none"
+
+    above, below = clients_shown(history, method)
+    return (f"A mean hides who pays: with {marked(METHODS[method].label, history)}, of {history['client'].nunique()} clients "
+            f"{named(above)} shown above training alone, {named(below)} below (95 % intervals, not adjusted for their number).")
 
 
 def delta_interval(history, method):
@@ -114,6 +126,13 @@ def delta_interval(history, method):
 def delta_difference(history, first, second):
     """(mean, low, high) of Delta(first) - Delta(second), paired over seeds, in points."""
     return paired_difference(delta(changes_of(history, [first, second])), "delta", first, second)
+
+
+def log_odds_difference(history, first, second):
+    """(mean, low, high) of the change in log-odds from `second` to `first`, mean over the clients of `history`, paired over
+    seeds."""
+    row = pairwise_differences(history, first, [second]).iloc[0]
+    return row["mean"], row["low"], row["high"]
 
 
 def delta_sentence(history, method, other):
@@ -129,8 +148,8 @@ def delta_sentence(history, method, other):
         difference = delta_difference(history, method, other)
         against = (f"paired difference to {METHODS[other].label} {interval_text(difference)} points: "
                    f"{verdict(difference)}")
-    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s), {above} shown above Local and "
-            f"{below} below; Delta {interval_text(delta_interval(history, method))} %; {against}.")
+    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s), {len(above)} shown above Local "
+            f"and {len(below)} below; Delta {interval_text(delta_interval(history, method))} %; {against}.")
 
 
 def comparison_table(history, methods, baseline="local"):

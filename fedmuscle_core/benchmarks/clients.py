@@ -5,8 +5,6 @@ networks in memory (the paper's exchange); uploads once a round, all in memory; 
 Each case in a process of its own, so that its peak memory is its own; private data are part of it, in all cases alike.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
@@ -17,9 +15,9 @@ import torch
 from ..experiments.build import build
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
-from ..experiments.store import environment, now, write_atomically
 from . import begun, play_round
 from .loss import peak_memory
+from .saving import parser_of, save
 
 SETUP_NAMES = ("embedded1", "clients12", "clients24")
 WAYS = (("batch", False), ("round", False), ("round", True))                  # (refresh, parked)
@@ -44,10 +42,9 @@ def one(setup, refresh, parked, public_size):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--setups", nargs="+", default=SETUP_NAMES, choices=SETUPS)
     parser.add_argument("--public-size", type=int, help="so many, each once a round, instead of those of the setups")
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     rows = []
     for setup in args.setups:
@@ -57,10 +54,7 @@ def main(argv=None):
             where = "parked" if parked else "in memory"
             print(f"{row['clients']:3} clients, uploads every {refresh}, {where:9}: {row['seconds']:7.1f} s, "
                   f"{row['KiB_per_client']:7.0f} KiB a client, {row['extra_MiB']:7.0f} MiB", flush=True)
-    if args.save:
-        public_size = args.public_size or SETUPS[args.setups[0]].settings["public_size"]
-        record = {"public_size": public_size, "measured": now(), "versions": environment(), "rows": rows}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"public_size": args.public_size or SETUPS[args.setups[0]].settings["public_size"], "rows": rows})
     return 0
 
 

@@ -4,7 +4,6 @@
 Twice: undisturbed, and with a node that is killed in the middle of a message and started again.  TLS and node keys are on.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,8 +20,9 @@ import pandas as pd
 
 from ..engines.flower.init import init
 from ..experiments.runs import one_thread
-from ..experiments.store import environment, now, write_atomically
+from ..experiments.store import environment, now
 from . import digits
+from .saving import parser_of, save
 
 
 class Deployment:
@@ -190,16 +190,14 @@ def in_process(rounds):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     measured = measure(args.rounds)
     for name, run in measured["runs"].items():
         equal = all(run[table] == measured["in_process"][table] for table in ("history", "ledger"))
         print(f"{name:12} {run['seconds']:6.1f} s, {'equal' if equal else 'NOT EQUAL'} to one process")
-    if args.save:
-        write_atomically(args.save, json.dumps(measured, indent=1) + "\n")
+    save(args.save, measured)
     return 0
 
 

@@ -1,25 +1,45 @@
-"""Factored against literal Muscle loss, forward and backward: `python -m fedmuscle_core.benchmarks.loss`.
+"""Time and memory of the Muscle loss in three ways, forward and backward: `python -m fedmuscle_core.benchmarks.loss`.
 
-literal: all B^M tuples as the paper writes them, S (B^M, d) and alpha (B^M,) formed and used, by `exchange.tuple_payload` and
-`tuple_loss`.  Both: best of several repeats after a warm-up.
+literal: all B^M tuples as the paper writes them, S (B^M, d) and alpha (B^M,) formed and used; factored: the exact sum without
+them; sampled: 512 tuples an anchor.  Best of several repeats after a warm-up, one thread, float32.  Each case has a process of
+its own, so that its peak memory is its own.
 """
 
-import argparse
-import json
 import resource
 import sys
 import time
+from multiprocessing import get_context
 
 import torch
 import torch.nn.functional as F
 
 from ..exchange import tuple_loss, tuple_payload
-from ..experiments.store import environment, now, write_atomically
 from ..losses import muscle_loss
+from .saving import parser_of, save
 
-CASES = [(32, 2), (32, 3), (64, 3), (32, 4)]              # (B, M), literal and factored
-FACTORED_ONLY = [(256, 3), (32, 5)]                       # the literal one would need 16 GiB and 32 GiB for S alone
-SAMPLED = [(32, 1), (32, 3), (32, 5), (32, 7), (32, 9)]
+BATCH_SIZES = (8, 16, 32, 64, 256)
+PEER_COUNTS = range(1, 10)
+# Sizes beyond which a way is left out: tuples written out; multiply-adds; none.
+LIMITS = {"literal": 2 ** 20, "factored": 2 ** 32, "sampled": 2 ** 80}
+
+
+def literal(anchor, peers):
+    return tuple_loss(F.normalize(anchor, dim=1), *tuple_payload(peers, 0.2, 0.15))
+
+
+def sampled(anchor, peers):
+    return muscle_loss(anchor, peers, estimator="sampled", generator=torch.Generator().manual_seed(0))
+
+
+EVALUATIONS = {"literal": literal, "factored": muscle_loss, "sampled": sampled}
+
+
+def cases(quick=False):
+    """(evaluation, B, M) that fit: B^M tuples for the literal one, B^(M+1) multiply-adds for the others."""
+    return [(evaluation, batch_size, num_peers) for evaluation in EVALUATIONS
+            for batch_size in (BATCH_SIZES[:1] if quick else BATCH_SIZES)
+            for num_peers in (PEER_COUNTS[:3] if quick else PEER_COUNTS)
+            if batch_size ** (num_peers + (evaluation != "literal")) <= LIMITS[evaluation]]
 
 
 def measure(batch_size, num_peers, dim, evaluate, repeats):
@@ -36,63 +56,46 @@ def measure(batch_size, num_peers, dim, evaluate, repeats):
     return min(times[1:]), loss.item()
 
 
-def literal(anchor, peers):
-    return tuple_loss(F.normalize(anchor, dim=1), *tuple_payload(peers, 0.2, 0.15))
-
-
-def sampled(anchor, peers):
-    return muscle_loss(anchor, peers, estimator="sampled", generator=torch.Generator().manual_seed(0))
-
-
 def peak_memory():
     """Peak resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2 ** 20 if sys.platform == "darwin" else peak / 2 ** 10
 
 
-def run(dim, threads, quick=False):
-    """All rows as dictionaries.  The bounded-memory cases come first: peak memory can only be read before it has risen."""
-    torch.set_num_threads(threads)
-    measure(8, 2, dim, muscle_loss, 3)
-    rows, start = [], peak_memory()
-    for batch_size, num_peers in [] if quick else FACTORED_ONLY:
-        seconds, loss = measure(batch_size, num_peers, dim, muscle_loss, 1)
-        rows.append({"evaluation": "factored", "B": batch_size, "M": num_peers, "seconds": seconds, "loss": loss,
-                     "extra_MiB": peak_memory() - start})
-    for batch_size, num_peers in SAMPLED:
-        seconds, loss = measure(batch_size, num_peers, dim, sampled, 10)
-        rows.append({"evaluation": "sampled", "B": batch_size, "M": num_peers, "seconds": seconds, "loss": loss})
-    for batch_size, num_peers in CASES[:2] if quick else CASES:
-        seconds, loss = measure(batch_size, num_peers, dim, muscle_loss, 20)
-        rows.append({"evaluation": "factored", "B": batch_size, "M": num_peers, "seconds": seconds, "loss": loss})
-        slow, same = measure(batch_size, num_peers, dim, literal, 2 if batch_size ** num_peers > 1e5 else 5)
-        rows.append({"evaluation": "literal", "B": batch_size, "M": num_peers, "seconds": slow, "loss": same,
-                     "times_slower": slow / seconds})
-    return rows
+def one(evaluation, batch_size, num_peers, dim):
+    """The row of one case, measured in this process."""
+    torch.set_num_threads(1)
+    measure(4, 2, dim, muscle_loss, 1)                                        # what torch loads once is not the case's own
+    start = peak_memory()
+    slow = batch_size ** num_peers > 2 ** 16 and evaluation != "sampled"
+    seconds, loss = measure(batch_size, num_peers, dim, EVALUATIONS[evaluation], 2 if slow else 20)
+    return {"evaluation": evaluation, "B": batch_size, "M": num_peers, "seconds": seconds, "loss": loss,
+            "extra_MiB": peak_memory() - start}
 
 
-def record(dim=256, threads=1, quick=False):
-    """The rows with what they were measured on, as stored in `data/results/benchmark_loss.json`."""
-    return {"dim": dim, "threads": threads, "measured": now(), "versions": environment(), "rows": run(dim, threads, quick)}
+def run(dim, quick=False):
+    """All rows, each case in a forked process; the literal ones say how many `times_slower` than the factored ones they are."""
+    rows = []
+    for case in cases(quick):
+        with get_context("fork").Pool(1) as pool:
+            rows.append(pool.apply(one, (*case, dim)))
+    factored = {(row["B"], row["M"]): row["seconds"] for row in rows if row["evaluation"] == "factored"}
+    return [row | ({"times_slower": row["seconds"] / factored[row["B"], row["M"]]} if row["evaluation"] == "literal" else {})
+            for row in rows]
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="only the cases that take seconds")
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
+    parser.add_argument("--quick", action="store_true", help="B = 8 and up to three peers only")
     args = parser.parse_args(argv)
-    measured = record(args.dim, args.threads, args.quick)
-    print(f"d = {args.dim}, {args.threads} thread(s), float32, forward + backward")
-    print(f"{'evaluation':10} {'B':>4} {'M':>2} {'ms':>10} {'literal / factored':>19} {'loss':>8} {'extra MiB':>10}")
-    for row in measured["rows"]:
-        ratio = f"{row['times_slower']:.0f}x" if "times_slower" in row else ""
-        memory = f"{row['extra_MiB']:.0f}" if "extra_MiB" in row else ""
-        print(f"{row['evaluation']:10} {row['B']:4} {row['M']:2} {1e3 * row['seconds']:10.2f} {ratio:>19} "
-              f"{row['loss']:8.4f} {memory:>10}")
-    if args.save:
-        write_atomically(args.save, json.dumps(measured, indent=1) + "\n")
+    torch.set_num_threads(1)
+    rows = run(args.dim, args.quick)
+    for row in rows:
+        slower = f"   {row['times_slower']:.1f} times as long as factored" if "times_slower" in row else ""
+        print(f"{row['evaluation']:9} B = {row['B']:3} M = {row['M']} {1e3 * row['seconds']:10.2f} ms "
+              f"{row['extra_MiB']:8.1f} MiB{slower}")
+    save(args.save, {"dim": args.dim, "threads": 1, "rows": rows})
     return 0
 
 

@@ -5,8 +5,6 @@ rounds (a contrastive phase of `--batches` public batches and a local phase) and
 passes of the same networks on the same batches alone; tells the accelerator's peak memory.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -15,7 +13,6 @@ import torch
 from transformers import AutoModel, ViTConfig
 
 from ..client import Client, Training, embed
-from ..experiments.store import environment, now, write_atomically
 from ..federation import Federation
 from ..methods import FedMuscle
 from ..networks.adaptation import adapt
@@ -25,6 +22,7 @@ from ..networks.client_network import ClientNetwork
 from ..seeds import generator, seeded
 from ..tasks import multilabel
 from . import begun, play_round
+from .saving import parser_of, save
 
 CONFIGS = {"vit_base": CHECKPOINTS["vit_base"].config,
            "vit_small": ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)}
@@ -67,13 +65,12 @@ def timed(function, device):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", choices=list(CONFIGS), default="vit_base")
     parser.add_argument("--batches", type=int, default=8, help="public batches of 32 a round, and as many private ones")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     federation = make_federation(CONFIGS[args.backbone], args.batches, args.precision, args.device)
     begun(federation, 1 + args.repeats)
@@ -86,13 +83,12 @@ def main(argv=None):
         rows.append({"round_seconds": whole, "passes_seconds": alone, "ratio": whole / alone})
         print(f"round {whole:7.2f} s   passes alone {alone:7.2f} s   ratio {whole / alone:.3f}")
     on_gpu = args.device.startswith("cuda")
-    record = {"backbone": args.backbone, "batches": args.batches, "precision": args.precision, "measured": now(),
-              "device": torch.cuda.get_device_name() if on_gpu else "cpu", "versions": environment(), "rows": rows,
+    record = {"backbone": args.backbone, "batches": args.batches, "precision": args.precision,
+              "device": torch.cuda.get_device_name() if on_gpu else "cpu", "rows": rows,
               "median_ratio": statistics.median(row["ratio"] for row in rows),
               "peak_MiB": round(torch.cuda.max_memory_allocated() / 2 ** 20) if on_gpu else None}
     print(f"{record['device']}: median ratio {record['median_ratio']:.3f}, peak memory {record['peak_MiB']} MiB")
-    if args.save:
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, record)
     return 0
 
 

@@ -4,9 +4,7 @@ Times whole rounds (contrastive and local phase: drawing of batches, messages an
 inside the very same rounds, the forward and backward passes of the clients' networks, so that both meet the same machine.
 """
 
-import argparse
 import contextlib
-import json
 import statistics
 import sys
 import time
@@ -16,8 +14,8 @@ import torch
 
 from ..experiments.build import build
 from ..experiments.settings import Settings
-from ..experiments.store import environment, now, write_atomically
 from . import begun, play_round
+from .saving import parser_of, save
 
 
 @contextlib.contextmanager
@@ -48,9 +46,8 @@ def pass_clock(networks):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     settings = Settings.of("embedded1", "fedmuscle", test_size=0)
@@ -67,10 +64,7 @@ def main(argv=None):
               f"ratio {whole / passes[0]:.3f}")
     median = statistics.median(row["ratio"] for row in rows)
     print(f"median ratio {median:.3f}")
-    if args.save:
-        record = {"settings": settings.flat(), "measured": now(), "versions": environment(), "median_ratio": median,
-                  "rows": rows}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"settings": settings.flat(), "median_ratio": median, "rows": rows})
     return 0
 
 

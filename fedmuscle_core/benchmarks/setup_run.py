@@ -6,8 +6,6 @@ the rounds as they are, and the share of these that the networks' own forward an
 networks can save more than the rest.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,11 +16,11 @@ import torch
 from ..checks import positive_int
 from ..experiments.build import build
 from ..experiments.settings import Settings
-from ..experiments.setups import SETUP_1, SETUPS, Setup, with_sizes
-from ..experiments.store import environment, now, write_atomically
+from ..experiments.setups import SETUPS, Setup, with_sizes
 from ..networks import backbones
 from . import begun, play_round
 from .round import pass_clock
+from .saving import parser_of, save
 
 SIZES_BEFORE = (800, 800, 800, 400, 400, 40)
 
@@ -30,7 +28,7 @@ SIZES_BEFORE = (800, 800, 800, 400, 400, 40)
 def variants(method):
     """{name: (federation, the memory format of its ResNets' images)}."""
     usual = SETUPS["embedded1"]
-    large = Setup("large_sets", with_sizes(SETUP_1, *SIZES_BEFORE), usual.settings)
+    large = Setup("large_sets", with_sizes(usual.clients, *SIZES_BEFORE), usual.settings)
     made = {name: build(Settings.of(setup, method, test_size=0)) for name, setup in (
         ("as it is", usual), ("images in the usual format", usual), ("private sets as before 0.8", large))}
     return {name: (federation, torch.contiguous_format if "format" in name else torch.channels_last)
@@ -48,10 +46,9 @@ def seconds(federation, round, layout):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--method", default="fedmuscle")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     positive_int("repeats", args.repeats)
     torch.set_num_threads(1)
@@ -69,10 +66,8 @@ def main(argv=None):
     for name, median in medians.items():
         print(f"{name:28} {median:6.2f} s a round   {median / medians['as it is']:.2f} times as long as it is")
     print(f"{100 * share:.0f} % of it in the networks' forward and backward passes")
-    if args.save:
-        record = {"method": args.method, "measured": now(), "versions": environment(), "seconds": rows,
-                  "ratios": {name: median / medians["as it is"] for name, median in medians.items()}, "share_of_passes": share}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"method": args.method, "seconds": rows, "share_of_passes": share,
+                     "ratios": {name: median / medians["as it is"] for name, median in medians.items()}})
     return 0
 
 

@@ -3,15 +3,13 @@
 The same runs (Setup 1, FedMuscle, few rounds, one seed each) from nothing, once with one worker and once with two.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 
 from ..experiments.runs import sweep
 from ..experiments.settings import Settings
-from ..experiments.store import environment, now, write_atomically
+from .saving import parser_of, save
 
 
 def measure(runs, rounds):
@@ -27,18 +25,14 @@ def measure(runs, rounds):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     seconds = measure(args.runs, args.rounds)
     ratio = seconds[1] / seconds[2]
     print(f"{args.runs} runs: {seconds[1]:.1f} s with one worker, {seconds[2]:.1f} s with two: {ratio:.2f} times faster")
-    if args.save:
-        record = {"runs": args.runs, "rounds": args.rounds, "seconds": seconds, "times_faster": round(ratio, 3),
-                  "versions": environment(), "finished": now()}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"runs": args.runs, "rounds": args.rounds, "seconds": seconds, "times_faster": round(ratio, 3)})
     return 0
 
 

@@ -17,7 +17,7 @@ def main(argv=None):
     commands = parser.add_subparsers(dest="command", required=True)
 
     reproduce = commands.add_parser("reproduce", help="run the notebooks of a profile from their sources")
-    reproduce.add_argument("--profile", choices=("quick", "mini", "paper"), default="quick",
+    reproduce.add_argument("--profile", default="quick",
                            help="scale: quick (minutes, proves that it runs), mini (the committed numbers), paper")
     reproduce.add_argument("--only", action="append", metavar="NN", help="only the notebooks that start so, e.g. 02")
     reproduce.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -28,7 +28,7 @@ def main(argv=None):
                            help="only say what would be downloaded, trained and exchanged, and for how long; needs no network")
 
     verify = commands.add_parser("verify", help="recompute stored runs and compare")
-    verify.add_argument("--profile", choices=("quick", "mini"), default="mini")
+    verify.add_argument("--profile", default="mini", help="whose stored runs (default: %(default)s)")
     verify.add_argument("--sample", type=int, metavar="K",
                         help="only K of them, one of each setup and method in turn (default: all)")
 

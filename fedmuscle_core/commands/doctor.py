@@ -45,7 +45,7 @@ def import_problem():
     """What keeps torch and torchvision from being imported together, as one line, or None (takes seconds)."""
     try:
         importlib.import_module("torchvision")
-    except Exception as error:  # noqa: BLE001 - a mismatched pair fails in many ways: missing operator, symbol, library
+    except Exception as error:  # a mismatched pair fails in many ways: missing operator, symbol, library
         return (f"torchvision {version('torchvision')} does not work with torch {version('torch')} "
                 f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); {MEND}")
     return None

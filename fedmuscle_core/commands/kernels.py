@@ -25,7 +25,7 @@ def execute(notebook, target, folder, values):
                                    shutdown_kernel="immediate")
     except PapermillExecutionError as error:
         trouble = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
-    except Exception as error:  # noqa: BLE001 - one notebook's kernel must not take the others down
+    except Exception as error:  # one notebook's kernel must not take the others down
         trouble = f"{type(error).__name__}: {error}".splitlines()[0]
         target.unlink(missing_ok=True)
     return time.perf_counter() - clock, trouble

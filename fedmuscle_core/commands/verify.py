@@ -6,6 +6,7 @@ import numpy as np
 
 from ..checks import positive_int
 from ..experiments.code import code_digest
+from ..experiments.profiles import check_profile
 from ..experiments.runs import can_run, data_used, fingerprint, run
 from ..experiments.settings import Settings
 from ..experiments.setups import SETUPS
@@ -38,7 +39,7 @@ def verify(profile, sample=None):
     """
     if sample is not None:
         positive_int("sample", sample, least=0)
-    found, wrong = whole_runs(results(profile))
+    found, wrong = whole_runs(results(check_profile(profile)))
     if not found and not wrong:
         raise ValueError(f"profile: got {profile!r}, but {results(profile)} holds no stored runs")
     sound = []
@@ -134,8 +135,7 @@ def compare_rows(history, table):
     if np.isnan(history["value"]).any():
         return [f"value: got NaN in {int(np.isnan(history['value']).sum())} rows"] if "diverged" not in set(
             history["split"]) else []
-    counted = history["round"] > 0                    # before version 0.5 what was sent before the first round was not counted
-    if (sent := counted & (history["bytes"] != table["bytes"])).any():
+    if (sent := history["bytes"] != table["bytes"]).any():
         row = history[sent].iloc[0]
         return [f"bytes: got {row['bytes']} of client {row['client']}, round {row['round']}, now {table['bytes'][row.name]}"]
     both = history.assign(now=table["value"], moved=table["value"] - history["value"])
@@ -176,11 +176,9 @@ def compare_group(split, metric, round, group):
 
 
 def compare_ledger(ledger, again):
-    """As `compare`, of two ledgers: exactly, but for round 0 where it was not counted yet."""
-    counted = {round for round, *_ in ledger}
-    now = [entry for entry in again if entry[0] or 0 in counted]
-    other = sorted([entry for entry in ledger if entry not in now] + [entry for entry in now if entry not in ledger])
-    if other or len(ledger) != len(now):
+    """As `compare`, of two ledgers: exactly."""
+    other = sorted([entry for entry in ledger if entry not in again] + [entry for entry in again if entry not in ledger])
+    if other or len(ledger) != len(again):
         round, client, direction, size = (other or ledger)[0]
         return [f"ledger: {len(other)} entries differ, the first: round {round}, client {client}, {direction}, {size} bytes"]
     return []
@@ -191,7 +189,7 @@ def compare_alignment(matrices, again):
     found = []
     for when, limit in (("before", ALIKE_BEFORE), ("after", ALIKE)):
         one, other = matrices.get(when) or {}, again.get(when) or {}
-        if not one.keys() <= other.keys() or bool(one) != bool(other):         # two of the matrices are new in version 0.4
+        if one.keys() != other.keys():
             found.append(f"alignment {when}: got {sorted(one)}, now {sorted(other)}")
             continue
         for name in one:

@@ -5,8 +5,8 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from .claims import PAPER_TAU, TUNED, seeds_of
-from .profiles import paper_version, profile_seeds, profile_settings
+from .claims import COMPARED, PAPER_TAU
+from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
 from .setups import TASK_COUNTS, setup_named
 
 MAIN = "embedded1"
@@ -28,26 +28,29 @@ FACTORS = {                                           # beside the tuned value, 
     "batch_size": (8, 16, 64),
     "contrastive_steps": (15, 30, 120),
     "contrastive_lr": (1e-4, 3e-4, 2e-3),
+    "local_lr": (2.5e-4, 1e-3),
     "augment": (True,),
     "local_epochs": (1, 4),
     "rounds": (4, 16),
     "dim": (64, 128),
 }
-SHARED = ("local_epochs", "rounds", "dim")            # factors that change Local as well
+SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2)}
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
-MODALITIES = ("one_text", "texts_only", "images_only", "setup2")
+MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
+MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
+MFED_DEALT = MFED_METHODS[:7]                         # those that are run with unequal clients as well
+MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
-    "as tuned": {}, "frozen encoder": {"share": "decoder"}, "decoders not averaged": {"share": "encoder"},
-    "no global decoder term": {"lam": 0.0}, "distance to the global decoder": {"decoder_term": "distance"},
+    "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
+    "no global decoder term": {"lam": 0.0},
 }
 WEIGHTS_AGAINST = {                                   # what each of `by_weights` is held against
     "alpha = 1, tau = 0.2": "learned, tau = 0.2", "shuffled, tau = 0.2": "learned, tau = 0.2",
     "margin tuned, tau = 0.2": "learned, tau = 0.2", "alpha = 1, tau tuned": "learned, tau tuned",
     "shuffled, tau tuned": "learned, tau tuned",
 }
-SEEDS = {"quick": 1, "mini": 5}
-FEW_SEEDS = {"quick": 1, "mini": 3}
 
 
 def some(profile, values):
@@ -55,32 +58,23 @@ def some(profile, values):
     return tuple(values)[:2] if profile == "quick" else tuple(values)
 
 
-def first_seeds(profile, seeds, most=SEEDS):
-    """`seeds`, or as many of the profile's as `most` says for it."""
-    return profile_seeds(profile, seeds, most.get(profile))
-
-
-def at(profile, setup, method, seeds, **changes):
-    """The tuned runs of a method with `changes`."""
-    if profile == "paper":
-        _, changes = paper_version(setup, changes)
-    return [settings.replace(**changes) for settings in profile_settings(profile, setup, method, seeds)]
-
-
 def flat(*groups):
     """All runs of groups."""
     return [settings for group in groups for runs in group.values() for settings in runs]
 
 
-def tuned_runs(profile, method, seeds, setup=MAIN, most=SEEDS, **changes):
-    """The tuned runs of a method with `changes`, on `seeds` or the first of those of the claims."""
-    return at(profile, setup, method, seeds_of(profile, seeds, most.get(profile)), **changes)
+def tuned_runs(profile, method, seeds=None, setup=MAIN, most=SEVERAL, **changes):
+    """The tuned runs of a method with `changes`, on `seeds` or the first of the profile's."""
+    if profile == "paper":
+        _, changes = paper_version(setup, changes)
+    tuned = profile_settings(profile, setup, method, profile_seeds(profile, seeds, most))
+    return [settings.replace(**changes) for settings in tuned]
 
 
 def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmuscle")):
     """Number of peers; FedMuscle with more than EXACT_UP_TO draws NUM_SAMPLES tuples an anchor."""
     setup = setup_named(setup)
-    most, several = len(setup.clients) - 1, SEEDS if setup.name == MAIN else FEW_SEEDS
+    most, several = len(setup.clients) - 1, SEVERAL if setup.name == MAIN else FEW
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup, several)}
     for method in methods:
         for count in some(profile, PEER_COUNTS.get(setup.name) or dict.fromkeys((1, most, *range(2, most)))):
@@ -89,16 +83,17 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
     return runs
 
 
-def by_rounds(profile, seeds=None):
-    """Rounds as they are and, but on real data, twice as many, of the methods that the claims are about."""
-    usual = {method: tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in TUNED}
+def by_rounds(profile, seeds=None, setup=MAIN):
+    """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
+    about."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in COMPARED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
-            for factor in ((1,) if profile == "paper" else (1, 2)) for method, several in usual.items()}
+            for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):
     """The runs of a method on MAIN at the best that was tried with `values`."""
-    return profile_settings(profile, MAIN, method, seeds_of(profile, seeds, SEEDS.get(profile)), **values)
+    return profile_settings(profile, MAIN, method, profile_seeds(profile, seeds, SEVERAL), **values)
 
 
 def by_weights(profile, seeds=None):
@@ -124,8 +119,8 @@ def by_estimator(profile, seeds=None):
 
 def by_samples(profile, seeds=None):
     """Tuples drawn an anchor, with seven peers of twelve clients."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, "clients12", FEW_SEEDS)} | {
-        (count, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "clients12", FEW_SEEDS, num_peers=7, num_samples=count)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, "clients12", FEW)} | {
+        (count, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "clients12", FEW, num_peers=7, num_samples=count)
         for count in (NUM_SAMPLES, 8 * NUM_SAMPLES)}
 
 
@@ -145,7 +140,7 @@ def by_choice(profile, seeds=None, setup=MAIN):
 
 
 def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
-    """Public domain, each method as tuned with it; noise, with which nothing was tuned, as with single digits."""
+    """Public domain, each method as tuned with it."""
     return {(None, "local"): tuned_runs(profile, "local", seeds)} | {
         (domain, method): tuned_at(profile, method, seeds, {"public_domain": domain})
         for domain in some(profile, PUBLIC_DOMAINS) for method in methods}
@@ -153,8 +148,8 @@ def by_domain(profile, seeds=None, methods=PUBLIC_METHODS):
 
 def by_layout(profile, seeds=None, method="fedmuscle"):
     """How many digits a public scene has and whether their places tell it apart, all with what was tuned on single digits."""
-    tuned = tuned_runs(profile, method, seeds, most=FEW_SEEDS)
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
+    tuned = tuned_runs(profile, method, seeds, most=FEW)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
         (layout, method): [settings.replace(public_domain=layout) for settings in tuned]
         for layout in some(profile, DIGIT_LAYOUTS)}
 
@@ -171,14 +166,14 @@ def by_distant_tau(profile, seeds=None):
     values = {"as tuned": {}, "twice": {"tau_cross": 2 * method.tau, "distant": "task"},
               "four times": {"tau_cross": 4 * method.tau, "distant": "task"},
               "twice for all pairs": {"tau": 2 * method.tau, "tau_prev": 2 * method.tau_prev}}
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
-        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW_SEEDS, **values[value])
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
+        (value, "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW, **values[value])
         for value in some(profile, DISTANT_TAUS)}
 
 
 def by_concentration(profile, seeds=None):
     """Dirichlet concentration of the private sets of twelve clients."""
-    return {(value, method): tuned_runs(profile, method, seeds, "noniid", FEW_SEEDS,
+    return {(value, method): tuned_runs(profile, method, seeds, "noniid", FEW,
                                         dirichlet=None if value == "IID" else value)
             for value in some(profile, CONCENTRATIONS) for method in ("local", "fedmuscle")}
 
@@ -186,16 +181,16 @@ def by_concentration(profile, seeds=None):
 def by_absence(profile, seeds=None):
     """Share of rounds that a client misses, and how fresh its peers' representations are; lowest concentration."""
     skewed = {"dirichlet": CONCENTRATIONS[0]}
-    return {(None, "local"): tuned_runs(profile, "local", seeds, "noniid", FEW_SEEDS, **skewed)} | {
-        ((share, refresh), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "noniid", FEW_SEEDS, absence=share,
+    return {(None, "local"): tuned_runs(profile, "local", seeds, "noniid", FEW, **skewed)} | {
+        ((share, refresh), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, "noniid", FEW, absence=share,
                                                     refresh=refresh, **skewed)
         for share, refresh in some(profile, ABSENCES)}
 
 
 def by_temperatures(profile, seeds=None):
     """(tau, tau_prev / tau)."""
-    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW_SEEDS)} | {
-        ((tau, ratio), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW_SEEDS, tau=tau,
+    return {(None, "local"): tuned_runs(profile, "local", seeds, most=FEW)} | {
+        ((tau, ratio), "fedmuscle"): tuned_runs(profile, "fedmuscle", seeds, most=FEW, tau=tau,
                                                 tau_prev=round(tau * ratio, 6))
         for tau in some(profile, TAUS) for ratio in some(profile, RATIOS)}
 
@@ -205,12 +200,12 @@ def by_factor(profile, factor, seeds=None):
 
     Batches of other sizes come in the same number a round: negatives and samples seen change together.
     """
-    tuned, local = (tuned_runs(profile, method, seeds, most=FEW_SEEDS) for method in ("fedmuscle", "local"))
+    tuned, local = (tuned_runs(profile, method, seeds, most=FEW) for method in ("fedmuscle", "local"))
     value = tuned[0].flat()[factor]
     runs = {(value if factor in SHARED else None, "local"): local, (value, "fedmuscle"): tuned}
     for value in FACTORS[factor][:1 if profile == "quick" else None]:
         for method in ("local", "fedmuscle") if factor in SHARED else ("fedmuscle",):
-            runs[value, method] = tuned_runs(profile, method, seeds, most=FEW_SEEDS, **{factor: value})
+            runs[value, method] = tuned_runs(profile, method, seeds, most=FEW, **{factor: value})
     return runs
 
 
@@ -219,28 +214,33 @@ def factors(profile):
     return some(profile, FACTORS)
 
 
-def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=SEEDS):
-    """Other clients, of each of `setups`: SIZES or KINDS."""
+def by_setup(profile, setups, seeds=None, methods=("local", "fedmuscle"), most=SEVERAL):
+    """Other clients, of each of `setups`, e.g. KINDS or MODALITIES."""
     return {(setup, method): tuned_runs(profile, method, seeds, setup, most)
             for setup in some(profile, setups) for method in methods}
 
 
-def by_modality(profile, seeds=None):
-    """Clients that read texts, images or both, as earlier versions ran them."""
-    return {(setup, method): at(profile, setup, method, first_seeds(profile, seeds))
-            for setup in some(profile, MODALITIES) for method in ("local", "fedmuscle")}
+def by_size(profile, seeds=None):
+    """Clients of Setup 1 once and twice."""
+    return by_setup(profile, SIZES, seeds, most=FEW)
 
 
 def by_mfed_variant(profile, seeds=None):
     """M-Fed with one of its parts changed, on the dense tasks."""
-    seeds = first_seeds(profile, seeds)
-    return {(None, "local"): at(profile, "mfed_dense", "local", seeds)} | {
-        (name, "mfed"): at(profile, "mfed_dense", "mfed", seeds, **changes)
+    return {(None, "local"): tuned_runs(profile, "local", seeds, "mfed_dense")} | {
+        (name, "mfed"): tuned_runs(profile, "mfed", seeds, "mfed_dense", **changes)
         for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
+def by_mfed_partition(profile, seeds=None, methods=MFED_DEALT):
+    """The dense tasks, each task's clients with alike private sets, and with Dirichlet shares of each class."""
+    return {(value, method): tuned_runs(profile, method, seeds, "mfed_dense", dirichlet=None if value == "IID" else value)
+            for value in some(profile, MFED_PARTITIONS) for method in methods}
+
+
 def by_task_count(profile, seeds=None):
-    """M-Fed with the first tasks of `setups.DENSE_SIZES` and `LABEL_SIZES` alone, three clients each."""
+    """M-Fed with the first tasks of `setups.DENSE_SIZES` and `LABEL_SIZES` alone, three clients each.  Local and FedAvg are the
+    same for the clients of the first task, whoever else is there: they are run with that task alone."""
     setups = {count: "mfed_dense" if count == 4 else f"tasks{count}" for count in some(profile, TASK_COUNTS)}
-    return {(count, method): at(profile, setup, method, first_seeds(profile, seeds, FEW_SEEDS))
-            for count, setup in setups.items() for method in ("local", "mfed")}
+    wanted = {(None, "local"): "tasks1", (1, "fedavg"): "tasks1"} | {(count, "mfed"): setup for count, setup in setups.items()}
+    return {(count, method): tuned_runs(profile, method, seeds, setup, FEW) for (count, method), setup in wanted.items()}

@@ -11,7 +11,7 @@ import math
 import pandas as pd
 
 from ..methods import METHODS
-from ..paths import TUNED, commits, runs
+from ..paths import TUNED_TABLE, commits, runs
 from .settings import Settings
 from .setups import SETUPS, setup_named
 
@@ -22,13 +22,13 @@ ABOUT = ("setup", "public_domain", "method", "seeds", "by", "score")
 
 def path_to_write():
     """Where new rows go."""
-    return TUNED if commits() else runs("tuned.csv")
+    return TUNED_TABLE if commits() else runs("tuned.csv")
 
 
 def read_all():
     """All rows, those below the runs folder instead of the package's; None where there is no table.  ValueError naming the file
     where it is none."""
-    found = [table for path in dict.fromkeys((path_to_write(), TUNED)) if (table := read(path)) is not None]
+    found = [table for path in dict.fromkeys((path_to_write(), TUNED_TABLE)) if (table := read(path)) is not None]
     if len(found) == 2:
         own = set(zip(*(found[0][name].fillna("") for name in ABOUT[:3]), strict=True))
         keys = zip(*(found[1][name].fillna("") for name in ABOUT[:3]), strict=True)
@@ -83,7 +83,7 @@ def read_table(setup):
     rows = None if table is None else table[table["setup"] == name]
     if rows is None or rows.empty:
         if name in SETUPS and name not in AT_DEFAULTS:
-            raise ValueError(f"{TUNED}: got no rows of {name}, expected those that come with the package; "
+            raise ValueError(f"{TUNED_TABLE}: got no rows of {name}, expected those that come with the package; "
                              f"`python -m fedmuscle_core.experiments.tuning --setup {name}` makes them anew")
         return None
     used = [column for column in table.columns if column in ABOUT or rows[column].notna().any()]
@@ -180,8 +180,22 @@ def choices_at_an_edge(setup):
     return found
 
 
+def chosen_table(*setups):
+    """What was chosen in each setup, for people, a row a setup and method: method (its label), chosen ("tau = 0.1, ..", with *
+    where it lies at an end of what was tried), tuning seeds (on how many), score."""
+    rows = []
+    for setup in setups:
+        table, ends = tuning_table(setup), {(method, field) for method, field, _ in choices_at_an_edge(setup)}
+        for row in table[table["chosen"] == "x"].to_dict("records"):
+            values = [f"{field} = {row[field]:g}{'*' * ((row['method'], field) in ends)}" for field in tried_fields(table)
+                      if field != "chosen" and row[field] != ""]
+            rows.append({"setup": setup if isinstance(setup, str) else setup.name, "method": METHODS[row["method"]].label,
+                         "chosen": ", ".join(values), "tuning seeds": len(row["seeds"].split()), "score": row["score"]})
+    return pd.DataFrame(rows).drop(columns=[] if len(setups) > 1 else "setup")
+
+
 def _known(setup):
     table = read_table(setup)
     if table is None:
-        raise ValueError(f"{TUNED}: got no rows of {_table_name(setup)}, expected some: nobody tuned this setup")
+        raise ValueError(f"{TUNED_TABLE}: got no rows of {_table_name(setup)}, expected some: nobody tuned this setup")
     return table

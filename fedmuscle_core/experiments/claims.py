@@ -1,12 +1,11 @@
-"""The claims of data/PREDICTIONS.md as runs: who is compared with whom, on which seeds."""
+"""The claims of data/PREDICTIONS.md as runs: who is compared with whom, on which seeds.  Those of one tuple are adjusted
+together."""
 
 from dataclasses import dataclass
 
-from ..checks import one_of
 from .profiles import profile_seeds, profile_settings
 
-SEEDS = {"quick": (10, 11), "mini": tuple(range(10, 20)), "paper": (10, 11, 12)}
-TUNED = ("local", "simclr", "pairwise", "fedmuscle")
+COMPARED = ("local", "simclr", "pairwise", "fedmuscle")
 PAPER_TAU = {"tau": 0.2, "tau_prev": 0.15}
 
 
@@ -25,7 +24,7 @@ class Claim:
 
     def runs(self, profile, seeds=None):
         """(settings of the first, settings of the second), a seed each."""
-        return tuple(profile_settings(profile, self.setup, method, seeds_of(profile, seeds), **changes)
+        return tuple(profile_settings(profile, self.setup, method, profile_seeds(profile, seeds), **changes)
                      for method, changes in (self.first, self.second))
 
 
@@ -41,11 +40,23 @@ CLAIMS = (
           FEDMUSCLE, ("simclr", {}), False),
     Claim(5, "M = 3 - M = 1", "M = 3 is above M = 1", FEDMUSCLE, ("fedmuscle", {"num_peers": 1}), True),
 )
-
-
-def seeds_of(profile, seeds=None, most=None):
-    """`seeds` as a list, or the first `most` of those of the claims in a profile, all if None."""
-    return profile_seeds(profile, seeds or list(SEEDS[one_of("profile", profile, SEEDS)][:most]))
+SETUP2_CLAIMS = (
+    Claim(6, "FedMuscle - Local", "FedMuscle, tuned, is above Local, tuned, on Setup 2", FEDMUSCLE, ("local", {}), True,
+          "embedded2"),
+    Claim(7, "learned alpha - alpha = 1", "FedMuscle is above alpha = 1 on Setup 2, both tuned", FEDMUSCLE, ("pairwise", {}),
+          False,
+          "embedded2"),
+    Claim(8, "FedMuscle - SimCLR", "FedMuscle is above SimCLR with as many steps on Setup 2, both tuned", FEDMUSCLE,
+          ("simclr", {}), False, "embedded2"),
+)
+MFED_CLAIMS = (
+    Claim(9, "M-Fed - Local", "M-Fed, tuned, is above Local, tuned, on the dense tasks", ("mfed", {}), ("local", {}), True,
+          "mfed_dense"),
+    Claim(10, "M-Fed - FedAvg", "M-Fed is above FedAvg within tasks on the dense tasks", ("mfed", {}), ("fedavg", {}), False,
+          "mfed_dense"),
+    Claim(11, "M-Fed - encoder only", "M-Fed is above sharing encoders only on the dense tasks", ("mfed", {}),
+          ("encoder_only", {}), True, "mfed_dense"),
+)
 
 
 def claimed(profile, seeds=None, claims=CLAIMS):
@@ -53,6 +64,6 @@ def claimed(profile, seeds=None, claims=CLAIMS):
     return list(dict.fromkeys(settings for claim in claims for several in claim.runs(profile, seeds) for settings in several))
 
 
-def tuned_runs(profile, seeds=None):
+def compared_runs(profile, seeds=None):
     """{method: its runs as tuned} of the methods that the claims are about."""
-    return {method: profile_settings(profile, "embedded1", method, seeds_of(profile, seeds)) for method in TUNED}
+    return {method: profile_settings(profile, "embedded1", method, profile_seeds(profile, seeds)) for method in COMPARED}

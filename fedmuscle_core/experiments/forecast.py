@@ -7,6 +7,7 @@ and kept activations are counted, not guessed.  Hours need a rate, which is assu
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import pandas as pd
@@ -68,8 +69,9 @@ def seconds_per_client_round(folder):
 
 
 def estimate(settings_list, folder, workers=1):
-    """Seconds that computing `settings_list` will take with `workers` processes, or nan where nothing is stored in `folder`."""
-    known = seconds_per_client_round(folder)
+    """Seconds that computing `settings_list` will take with `workers` processes, or nan where nothing is stored in `folder` or
+    below it in `tuning`, whose times count for setups that only they know."""
+    known = seconds_per_client_round(Path(folder) / "tuning") | seconds_per_client_round(folder)
 
     def took(settings):
         keys = ((settings.setup.name, settings.method.name), settings.method.name, None)

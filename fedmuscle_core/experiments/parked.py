@@ -14,6 +14,8 @@ class ParkedClients:
     network any more.  A file that cannot be written is an OSError, one that is damaged a ValueError, both naming it.
     """
 
+    one_by_one = True
+
     def __init__(self, make, count, folder):
         self.make, self.count, self.folder = make, count, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
 """Which runs each notebook shows: `PLANS[number](profile, seeds)` -> list of `Settings`; `fedmuscle reproduce` computes them.
 A notebook's plan is the function `notebook_NN` here.
 
-seeds: None or empty for those of the claims: all of them for notebooks 02 and 03, the first few for the tables of all methods;
-of the profile for notebooks whose runs are of earlier versions.
+seeds: None or empty for those of the profile: all of them for the claims, the first few for tables and ablations.
 """
 
 import dataclasses
@@ -10,12 +9,10 @@ import dataclasses
 from ..methods import of_group
 from . import ablations, claims
 from .choices import methods_tried
-from .profiles import profile_seeds, profile_settings
+from .profiles import SEVERAL, profile_seeds, profile_settings
 from .settings import Settings
 
 LOSSES = ("local", "simclr", "gramian", "pairwise", "fedmuscle")
-TABLE_SEEDS = {"quick": 1, "mini": 5}                 # of those of the claims
-FEW_SEEDS = 5
 
 
 def notebook_02(profile, seeds=None):
@@ -35,14 +32,20 @@ def tabled(setup):
 
 def table1(profile, seeds=None, methods=None):
     """The aligning methods on Setup 1, as tuned."""
-    seeds = claims.seeds_of(profile, seeds, TABLE_SEEDS.get(profile))
+    seeds = profile_seeds(profile, seeds, SEVERAL)
     return [settings for method in methods or tabled("embedded1")
             for settings in profile_settings(profile, "embedded1", method, seeds)]
 
 
 def at_defaults(profile, seeds=None):
-    """LOSSES, with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    return [untuned(settings) for settings in table1(profile, seeds, LOSSES)]
+    """Table 1 with what was tuned for a method at its defaults; the local phases as tuned for Local."""
+    return [untuned(settings) for settings in table1(profile, seeds)]
+
+
+def at_defaults2(profile, seeds=None):
+    """LOSSES on Setup 2, likewise."""
+    return [untuned(settings) for method in LOSSES
+            for settings in ablations.tuned_runs(profile, method, seeds, "embedded2", ablations.FEW)]
 
 
 def untuned(settings):
@@ -59,18 +62,19 @@ def notebook_04(profile, seeds=None):
 
 def table2(profile, seeds=None):
     """Every method, as tuned, on the ten clients of Setup 2."""
-    seeds = table_seeds(profile, seeds)
-    return [settings for method in tabled("setup2") for settings in profile_settings(profile, "setup2", method, seeds)]
+    return [settings for method in tabled("embedded2")
+            for settings in ablations.tuned_runs(profile, method, seeds, "embedded2")]
+
+
+def notebook_05(profile, seeds=None):
+    """Table 2, as tuned and in part at defaults, the runs of the claims about it, and some of them longer."""
+    return table2(profile, seeds) + at_defaults2(profile, seeds) + claims.claimed(profile, seeds, claims.SETUP2_CLAIMS) + (
+        ablations.flat(ablations.by_rounds(profile, seeds, "embedded2")))
 
 
 def notebook_06(profile, seeds=None):
     """Local and the methods that differ in their contrastive loss and what was tuned for it."""
     return table1(profile, seeds, LOSSES)
-
-
-def table_seeds(profile, seeds=None, most=FEW_SEEDS):
-    """`seeds`, or the first `most` of the profile."""
-    return profile_seeds(profile, seeds, most)
 
 
 def notebook_07(profile, seeds=None):
@@ -107,27 +111,33 @@ def notebook_11(profile, seeds=None):
 
 def notebook_12(profile, seeds=None):
     """Other clients: their modalities, their models, their number."""
-    return ablations.flat(ablations.by_modality(profile, seeds), ablations.by_setup(profile, ablations.KINDS, seeds),
-                          ablations.by_setup(profile, ablations.SIZES, seeds, most=ablations.FEW_SEEDS))
+    return ablations.flat(ablations.by_setup(profile, ablations.MODALITIES, seeds),
+                          ablations.by_setup(profile, ablations.KINDS, seeds), ablations.by_size(profile, seeds))
 
 
-MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "centralised", "fedmuscle")
 MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 
-def notebook_13(profile, seeds=None, setups=MFED_BENCHMARKS):
-    """Every method that exchanges parameters, Local and FedMuscle, on the dense tasks and on the labels."""
-    return [settings for setup in setups for method in MFED_METHODS
-            for settings in profile_settings(profile, setup, method, table_seeds(profile, seeds))]
+def mfed_table(profile, setup, seeds=None):
+    """Every method that exchanges parameters, Local and FedMuscle, as tuned on the dense tasks."""
+    return [settings for method in ablations.MFED_METHODS for settings in ablations.tuned_runs(profile, method, seeds, setup)]
+
+
+def notebook_13(profile, seeds=None):
+    """The dense tasks, the labels, the dense tasks with unequal private data, and the runs of the claims."""
+    tables = [settings for setup in MFED_BENCHMARKS for settings in mfed_table(profile, setup, seeds)]
+    return tables + ablations.flat(ablations.by_mfed_partition(profile, seeds)) + claims.claimed(
+        profile, seeds, claims.MFED_CLAIMS)
 
 
 def notebook_14(profile, seeds=None):
     """M-Fed without one of its parts, with one to eight tasks, and the runs whose updates are looked at."""
-    return ablations.flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + notebook_13(
-        profile, seeds, ["mfed_dense"])
+    return ablations.flat(ablations.by_mfed_variant(profile, seeds), ablations.by_task_count(profile, seeds)) + mfed_table(
+        profile, "mfed_dense", seeds)
 
 
 PHOTO_METHODS = ("local", "simclr", "pairwise", "fedmuscle")
+PHOTO_SEEDS = (0, 1, 2, 3, 4)
 # Public photos, and how many: of COCO ten whole batches, of the last two all that the clients leave.
 PHOTO_DOMAINS = {"public_unlabeled_tiny": 512, "coco_small": 320, "cifar100_excerpt": 400, "voc_animals": 180}
 
@@ -136,13 +146,13 @@ def photos1(profile, seeds=None, domain="public_unlabeled_tiny"):
     """Setup 1 on real photos, with one public source."""
     return [settings for method in PHOTO_METHODS
             for settings in profile_settings(profile, "photos1", method,
-                                             ablations.first_seeds(profile, seeds),
+                                             seeds or PHOTO_SEEDS,
                                              public_domain=domain, public_size=PHOTO_DOMAINS[domain])]
 
 
 def photos1_at_one_rate(profile, seeds=None, domain="public_unlabeled_tiny"):
     """Alpha = 1 on real photos at the contrastive learning rate that was chosen for FedMuscle: what the weights alone do."""
-    seeds = ablations.first_seeds(profile, seeds)
+    seeds = seeds or PHOTO_SEEDS
     rate = profile_settings(profile, "photos1", "fedmuscle", seeds)[0].method.contrastive_lr
     return profile_settings(profile, "photos1", "pairwise", seeds, contrastive_lr=rate, public_domain=domain,
                             public_size=PHOTO_DOMAINS[domain])
@@ -159,7 +169,7 @@ def photos1_as_few(profile, seeds=None):
 def photos2(profile, seeds=None):
     """Setup 2 on real photos, news and questions."""
     return [settings for method in PHOTO_METHODS
-            for settings in profile_settings(profile, "photos2", method, ablations.first_seeds(profile, seeds))]
+            for settings in profile_settings(profile, "photos2", method, seeds or PHOTO_SEEDS)]
 
 
 def notebook_15(profile, seeds=None):
@@ -172,5 +182,4 @@ def notebook_15(profile, seeds=None):
 
 
 PAPER_NOTEBOOKS = ("02", "03", "04", "05", "07", "09")      # those whose setups have a version with real data
-notebook_05 = table2
 PLANS = {name.removeprefix("notebook_"): plan for name, plan in sorted(globals().items()) if name.startswith("notebook_")}

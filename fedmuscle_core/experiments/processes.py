@@ -133,7 +133,7 @@ def _work(function, connection):
             try:
                 with listening(lambda value: connection.send_bytes(pickle.dumps((None, value)))):
                     answer = True, function(*job)
-            except Exception as error:   # noqa: BLE001 - raised by the process that asked
+            except Exception as error:   # raised by the process that asked
                 answer = False, error
             connection.send_bytes(_pickled(answer))
 
@@ -143,7 +143,7 @@ def _pickled(answer):
     try:
         pickle.loads(text := pickle.dumps(answer))
         return text
-    except Exception:   # noqa: BLE001 - whatever an object's own pickling raises
+    except Exception:   # whatever an object's own pickling raises
         return pickle.dumps((answer[0], RuntimeError(f"{type(answer[1]).__name__}: {answer[1]}")))
 
 

@@ -6,11 +6,12 @@ from .settings import Settings
 from .setups import SETUPS, setup_named
 
 PROFILES = {
-    "quick": {"seeds": [0], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 4, "local_epochs": 1,
+    "quick": {"seeds": [10, 11], "settings": {"rounds": 2, "public_size": 256, "contrastive_steps": 4, "local_epochs": 1,
                                            "validation_size": 50, "test_size": 100}},
-    "mini": {"seeds": [0, 1, 2, 3, 4, 5, 6, 7], "settings": {}},
-    "paper": {"seeds": [0, 1, 2], "settings": {}},
+    "mini": {"seeds": list(range(10, 20)), "settings": {}},
+    "paper": {"seeds": [10, 11, 12], "settings": {}},
 }
+SEVERAL, FEW = {"quick": 1, "mini": 5}, {"quick": 1, "mini": 3}       # of the seeds, for tables and for most ablations
 # Public data of the embedded world, and what the paper profile takes instead: [paper] VOC, COCO, CIFAR-100; Flickr30K.
 PAPER_DOMAINS = {"single": "voc", "scenes": "coco", "letters": "cifar100", "pairs": "flickr30k"}
 
@@ -20,12 +21,12 @@ def check_profile(profile):
     return one_of("profile", profile, PROFILES)
 
 
-def profile_seeds(profile, seeds, most=None):
-    """`seeds` as a list, or those of the profile, the first `most` of them, when there are none (None or empty)."""
+def profile_seeds(profile, seeds=None, most=None):
+    """`seeds` as a list; where there are none (None or empty) those of the profile, the first `most[profile]` if it says."""
     if seeds is not None and not (isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)):
         raise ValueError(f"seeds: got {seeds!r}, expected a list of integers")
     check_once(seeds or ())
-    return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"][:most]
+    return list(seeds or ()) or PROFILES[check_profile(profile)]["seeds"][:(most or {}).get(profile)]
 
 
 def check_once(seeds):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterable
 from functools import cache, lru_cache, partial
 
 import pandas as pd
@@ -23,6 +24,7 @@ from .choices import is_tuned
 from .code import code_digest
 from .processes import in_processes, tell
 from .resume import EVERY, State
+from .settings import Settings
 from .setups import SETUPS
 from .soundness import flaws
 from .statistics import failures
@@ -212,9 +214,12 @@ def sweep(settings_list, folder, workers=1, progress=True):
     With more than one worker a script must call this under `if __name__ == "__main__":`, as each worker imports the script.
     """
     positive_int("workers", workers)
-    check_names(settings_list)
-    check_modules(settings_list, workers)
-    wanted = list(dict.fromkeys(building.check(settings).canonical() for settings in settings_list))
+    given = list(settings_list) if isinstance(settings_list, Iterable) else []
+    if not given or not all(isinstance(settings, Settings) for settings in given):
+        raise ValueError(f"settings_list: got {settings_list!r:.80}, expected a list of `Settings`, at least one")
+    check_names(given)
+    check_modules(given, workers)
+    wanted = list(dict.fromkeys(building.check(settings).canonical() for settings in given))
     missing = missing_runs(wanted, folder)
     if missing:
         check_writable(folder)
@@ -303,6 +308,6 @@ def _attempt(settings, folder):
     try:
         if not is_stored(settings, folder):                                   # by another sweep, meanwhile
             run(settings, folder, progress=False)
-    except Exception as error:   # noqa: BLE001 - reported by the caller once the other runs are stored
+    except Exception as error:   # reported by the caller once the other runs are stored
         return error
     return None

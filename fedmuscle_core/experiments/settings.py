@@ -85,6 +85,9 @@ class Settings:
             object.__setattr__(self, "method", method_named(self.method)())
         if not isinstance(self.method, Method):
             raise ValueError(f"method: got {self.method!r}, expected a method such as FedMuscle(), or its name")
+        for name, kind in (("training", Training), ("compute", Compute)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a {kind.__name__}")
         check_method(type(self.method))
         for name in ("rounds", "dim", "public_size", "validation_size"):
             positive_int(name, getattr(self, name))
@@ -177,6 +180,9 @@ def field_names(group):
 
 
 def with_values(group, values):
-    """A copy of a dataclass with those of `values` that it has, lists as the tuples they were before they were stored."""
+    """A copy of a dataclass with those of `values` that it has, lists as the tuples they were before they were stored; what is
+    none as it is."""
+    if not dataclasses.is_dataclass(type(group)):
+        return group
     return dataclasses.replace(group, **{name: tuple(value) if isinstance(value, list) else value
                                          for name, value in values.items() if name in field_names(type(group))})

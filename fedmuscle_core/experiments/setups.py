@@ -40,7 +40,11 @@ class Setup:
     def __post_init__(self):
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9._+-]+", self.name):
             raise ValueError(f"setup: got the name {self.name!r}, expected letters, digits and . _ + -, as files are called so")
-        object.__setattr__(self, "clients", tuple(ClientSpec(*spec) for spec in self.clients))
+        try:
+            object.__setattr__(self, "clients", tuple(ClientSpec(*spec) for spec in self.clients))
+        except TypeError as error:
+            raise ValueError(f"setup {self.name}: got clients {self.clients!r}, expected (task, backbone, private samples) for "
+                             "each") from error
         if not self.clients:
             raise ValueError(f"setup: got no clients in {self.name!r}, expected at least one")
         for number, spec in enumerate(self.clients, 1):
@@ -83,19 +87,24 @@ def with_tasks(sizes, backbone="segformer_medium"):
     return tuple(ClientSpec(task, backbone, size) for task, several in sizes.items() for size in several)
 
 
-SETUP_1 = (
-    ClientSpec("mlc", "resnet_medium", 800),
-    ClientSpec("mlc", "segformer_medium", 800),
-    ClientSpec("mlc", "vit_medium", 800),
-    ClientSpec("ic100", "segformer_medium", 400),
-    ClientSpec("ic100", "vit_small", 400),
-    ClientSpec("ic10", "resnet_small", 40),
+# The regime of the embedded setups: d and the public set are the paper's, some 60 contrastive steps a round, rounds until Local
+# is flat, private sets so small that tuned Local is where the paper's is: chosen from Local alone, see data/PREDICTIONS.md.
+EMBEDDED = {"dim": 256, "public_size": 5000, "contrastive_steps": 60, "rounds": 8, "local_epochs": 2, "keep_best": True}
+LONGER = EMBEDDED | {"rounds": 10, "contrastive_steps": 48}               # for segmentation, which learns later; as many steps
+PAIRS = LONGER | {"public_domain": "pairs"}
+EMBEDDED_1 = (
+    ClientSpec("mlc", "resnet_medium", 20),
+    ClientSpec("mlc", "segformer_medium", 20),
+    ClientSpec("mlc", "vit_medium", 20),
+    ClientSpec("ic100", "segformer_medium", 200),
+    ClientSpec("ic100", "vit_small", 200),
+    ClientSpec("ic10", "resnet_small", 15),
 )
-SETUP_2 = (
-    *SETUP_1,
-    ClientSpec("ss", "segformer_medium", 800),
-    ClientSpec("ss", "segformer_medium", 400),
-    ClientSpec("tc10", "bert_small", 200),
+EMBEDDED_2 = (
+    *EMBEDDED_1,
+    ClientSpec("ss", "segformer_medium", 300),
+    ClientSpec("ss", "segformer_medium", 300),
+    ClientSpec("tc10", "bert_small", 300),
     ClientSpec("tcleft", "distilbert_small", 800),
 )
 NONIID = tuple(ClientSpec(task, backbone, size) for task, size, backbones in (
@@ -103,30 +112,20 @@ NONIID = tuple(ClientSpec(task, backbone, size) for task, size, backbones in (
     ("ic100", 200, ("segformer_medium", "vit_small", "resnet_medium")),
     ("ic10", 15, ("resnet_small", "vit_small", "segformer_medium")),
     ("ss", 300, ("segformer_medium",) * 3)) for backbone in backbones)
-TEXTS = (
-    ClientSpec("tc10", "bert_small", 200),
-    ClientSpec("tcleft", "distilbert_small", 800),
-    ClientSpec("tc10", "distilbert_small", 200),
-    ClientSpec("tcleft", "bert_small", 800),
-)
-CAPTIONS = {"public_domain": "pairs", "rounds": 10}
+TEXTS = (*EMBEDDED_2[-2:], *with_backbones(EMBEDDED_2[-2:], "distilbert_small", "bert_small"))
 
-# The regime of the embedded setups: d and the public set are the paper's, some 60 contrastive steps a round, rounds until Local
-# is flat, private sets so small that tuned Local is where the paper's is: chosen from Local alone, see data/PREDICTIONS.md.
-EMBEDDED = {"dim": 256, "public_size": 5000, "contrastive_steps": 60, "rounds": 8, "local_epochs": 2, "keep_best": True}
-LONGER = EMBEDDED | {"rounds": 10, "contrastive_steps": 48}               # for segmentation, which learns later; as many steps
-EMBEDDED_1 = with_sizes(SETUP_1, 20, 20, 20, 200, 200, 15)
-
-# M-Fed: three clients a task with less and less data, one encoder architecture.
-DENSE_SIZES = {"semseg": (800, 200, 50), "parts": (400, 100, 50), "saliency": (400, 100, 50), "edges": (200, 100, 50)}
-LABEL_SIZES = {"mlc": (800, 200, 50), "largest": (800, 200, 50), "brightest": (400, 100, 50), "upper": (400, 100, 50)}
-TASK_COUNTS = (1, 2, 4, 6, 8)                         # 4 are those of mfed_dense
+# M-Fed: three clients a task with less and less data, one encoder architecture; as many contrastive steps in all as in Setup 1.
+MFED = {"dim": 256, "rounds": 40, "min_local_steps": 4, "keep_best": True, "validation_size": 100, "public_size": 5000,
+        "contrastive_steps": 12}
+DENSE_SIZES = {"semseg": (400, 200, 100), "parts": (100, 50, 25), "saliency": (100, 50, 25), "edges": (40, 20, 10)}
+LABEL_SIZES = {"mlc": (100, 50, 25), "largest": (100, 50, 25), "brightest": (100, 50, 25), "upper": (100, 50, 25)}
+TASK_COUNTS = (1, 2, 4, 8)                            # 4 are those of mfed_dense
 
 
-def sharing_setup(name, sizes, tuned_as=""):
+def sharing_setup(name, sizes, tuned_as="mfed_dense"):
     """A setup of M-Fed."""
-    return Setup(name, with_tasks(sizes), {"validation_size": 200}, one_start=True, tuned_as=tuned_as,
-                 tunes=("fedavg", "fedprox", "encoder_only", "matfl", "mfed", "centralised", "fedmuscle"))
+    return Setup(name, with_tasks(sizes), MFED, one_start=True, tuned_as=tuned_as, tunes=(
+        "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle"))
 
 
 # Real data.  photos1, photos2: Setups 1 and 2 on excerpts, with small backbones made by `pretraining.photos`.  paper1, paper2:
@@ -175,19 +174,19 @@ PAPER_SCALE = {"num_peers": 3, "batch_size": 32, "dim": 256, "tau": 0.2, "tau_pr
 
 SETUPS = {setup.name: setup for setup in (
     Setup("embedded1", EMBEDDED_1, EMBEDDED, paper="paper1"),
-    Setup("setup2", SETUP_2, CAPTIONS, paper="paper2"),
+    Setup("embedded2", EMBEDDED_2, PAIRS, paper="paper2"),
     Setup("noniid", NONIID, LONGER, tuned_as="embedded1", paper="paper_noniid"),
     Setup("quickstart", (EMBEDDED_1[0], EMBEDDED_1[4], EMBEDDED_1[5]), EMBEDDED, tuned_as="embedded1"),
     Setup("clients12", EMBEDDED_1 * 2, EMBEDDED, tuned_as="embedded1"),       # private sets of their own
     Setup("clients24", EMBEDDED_1 * 4, EMBEDDED, tuned_as="embedded1"),
     Setup("one_kind", with_backbones(EMBEDDED_1, "resnet_medium"), EMBEDDED, tuned_as="embedded1"),
     Setup("two_kinds", with_backbones(EMBEDDED_1, "resnet_medium", "vit_medium"), EMBEDDED, tuned_as="embedded1"),
-    Setup("images_only", SETUP_1, CAPTIONS, tuned_as="setup2"),
-    Setup("one_text", (*SETUP_1, TEXTS[0]), CAPTIONS, tuned_as="setup2"),
-    Setup("texts_only", TEXTS, CAPTIONS, tuned_as="setup2"),
-    sharing_setup("mfed_dense", DENSE_SIZES),
+    Setup("images_only", EMBEDDED_1, PAIRS, tuned_as="embedded2"),
+    Setup("one_text", (*EMBEDDED_1, TEXTS[0]), PAIRS, tuned_as="embedded2"),
+    Setup("texts_only", TEXTS, PAIRS, tuned_as="embedded2"),
+    sharing_setup("mfed_dense", DENSE_SIZES, tuned_as=""),
     sharing_setup("mfed_labels", LABEL_SIZES),
-    *(sharing_setup(f"tasks{count}", dict(list((DENSE_SIZES | LABEL_SIZES).items())[:count]), "mfed_dense")
+    *(sharing_setup(f"tasks{count}", dict(list((DENSE_SIZES | LABEL_SIZES).items())[:count]))
       for count in TASK_COUNTS if count != 4),
     Setup("photos1", PHOTOS_1, {"public_domain": "public_unlabeled_tiny"}, tunes=("simclr", "pairwise", "fedmuscle")),
     Setup("photos2", PHOTOS_2, {"public_domain": "coco_small", "public_size": 320}, tuned_as="photos1"),

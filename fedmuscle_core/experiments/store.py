@@ -155,21 +155,10 @@ def append_run(folder, record, history=None):
             raise
 
 
-def find_run(folder, setup, run):
-    """(record, history) of the run with that name; None where there is none."""
-    lines = find_lines(folder, setup, run)
-    return load(lines[0]) if lines else None
-
-
 def find_lines(folder, setup, run):
     """The `Line`s of the run with that name: one for each of `paths.layers` that has it."""
     found = (_lines(place / f"{setup}.jsonl").get(run) for place in layers(folder))
     return [line for line in found if line is not None]
-
-
-def run_names(folder, setup):
-    """Names of the stored runs of a setup, in the order of their lines."""
-    return list(_lines(Path(folder) / f"{setup}.jsonl"))
 
 
 def stored_runs(folder):

@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..checks import positive_int
 from ..methods import METHODS, Local, method_named, of_group
+from ..methods.sharing import Sharing
 from ..paths import results
 from .build import check
 from .choices import CHOSEN_BY, domain_of, path_to_write, read, tried_fields
@@ -158,8 +159,9 @@ def fields_of(row):
 
 
 def settings_for(setup, method, values, domain, seeds):
-    """One `Settings` a tuning seed, without test samples."""
-    base = Settings.of(setup, method, **setup.settings | {"test_size": 0, "public_domain": domain} | values)
+    """One `Settings` a tuning seed, without test samples, and without measurements that no score needs."""
+    needless = {"measure_gradients": False} if issubclass(METHODS[method], Sharing) else {}
+    base = Settings.of(setup, method, **setup.settings | {"test_size": 0, "public_domain": domain} | needless | values)
     return [base.replace(seed=seed) for seed in seeds]
 
 

@@ -53,7 +53,7 @@ class ConstantMargin(Pairwise):
     def __post_init__(self):
         super().__post_init__()
         number("margin", self.margin, least=0)
-        one_of("protocol", self.protocol, ("matrices",))
+        check_plain(self)
 
     def loss(self, client, anchor, payload, kinds, where):
         return margin_loss(anchor, *payload, self.temperatures(kinds)[0], self.margin)
@@ -67,10 +67,17 @@ class ShuffledAlpha(FedMuscle):
 
     def __post_init__(self):
         super().__post_init__()
-        one_of("protocol", self.protocol, ("matrices",))
+        check_plain(self)
         if self.num_samples:
             raise ValueError(f"num_samples: got {self.num_samples}, expected 0: all tuples are summed")
 
     def loss(self, client, anchor, payload, kinds, where):
         rng = generator(client.seed, "shuffled alpha", client.name, *where)
         return shuffled_loss(anchor, *payload, *self.temperatures(kinds), rng)
+
+
+def check_plain(method):
+    """ValueError unless a control gets its peers' representations, and has one temperature for all pairs."""
+    one_of("protocol", method.protocol, ("matrices",))
+    if method.tau_cross is not None:
+        raise ValueError(f"tau_cross: got {method.tau_cross}, expected None with {method.label}: all pairs have tau")

@@ -47,7 +47,7 @@ class Centralised(Method):
     name, label, colour = "centralised", "Centralised", "#000000"
     group, ceiling, stays = "sharing", True, "whole networks go to the server"
     exchanges, needs = "private data up, the model down", "all private data in one place"
-    grid: ClassVar[dict] = {"local_lr": RATES, "local_epochs": (1, 2, 4)}
+    grid: ClassVar[dict] = {"local_lr": RATES, "local_batch_size": (8, 16, 32)}
 
     def check_cards(self, cards):
         check_architectures(cards, self.label)

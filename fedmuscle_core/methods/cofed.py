@@ -82,7 +82,11 @@ class CoFED(Method):
     # Client functions.
 
     def register(self, client, message):
-        """vote_shape: of its votes on one public sample; vote_classes: what it chooses among."""
+        """vote_shape: of its votes on one public sample; vote_classes: what it chooses among.  ValueError without."""
+        wanted = client.data["train"].take(torch.tensor([0]))[1]
+        if wanted.is_floating_point() and not client.task.multilabel:
+            raise ValueError(f"client {client.name}: task: got targets of {wanted.dtype}, expected classes or labels, on which "
+                             f"{self.label} votes")
         shape = list(self.votes(client, client.public.first(1)).shape[1:]) if client.public else None
         classes = 2 if client.task.multilabel else client.task.num_outputs
         return super().register(client, message) | {"vote_shape": shape, "vote_classes": classes}

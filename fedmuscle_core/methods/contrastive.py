@@ -22,8 +22,7 @@ UNIT = 1e-3                                           # how far the length of a 
 @dataclass(frozen=True)
 class Contrastive(Method):
     """batch_size [B] of the public batches; contrastive_lr: AdamW on the representation model; contrastive_epochs [T]: passes
-    over
-    the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
+    over the public set a round, or contrastive_steps: batches a round, as many passes as they take; tau: temperature."""
 
     uses_public, group, needs = True, "aligning", "public data"
     grid = {"contrastive_lr": (1e-4, 3e-4, 1e-3), "tau": (0.1, 0.2, 0.5, 1.0)}
@@ -92,9 +91,9 @@ class PeerMemory:
 @dataclass(frozen=True)
 class WithPeers(Contrastive):
     """num_peers [M] of the other clients serve each client.  augment: every public batch is seen through one random view, the
-    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.
-    refresh: "batch", peers' representations are of this very batch, or
-    "round", of the beginning of the round (those of an absent client: of the last round it took part in)."""
+    same for all clients; with own_views every client's is another.  peer_choice: see `peers`.  refresh: "batch", peers'
+    representations are of this very batch, or "round", of the beginning of the round (those of an absent client: of the last
+    round it took part in)."""
 
     exchanges, needs = "B x d representations up, those of M peers down", "public data; a server that relays"
 

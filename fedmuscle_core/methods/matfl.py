@@ -1,5 +1,5 @@
-"""MaT-FL, soft grouping: every client gets a mean of encoders of its own, weighted by how alike they
-differ from the mean of all.
+"""MaT-FL, soft grouping: every client gets a mean of encoders of its own, weighted by how alike they differ from the mean of
+all.
 
 After Cai et al. (2023), "Many-Task Federated Learning: A New Problem Setting and a Simple Baseline"; see
 `aggregation.soft_groups`.  Decoders stay with their clients.

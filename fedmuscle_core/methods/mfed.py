@@ -64,8 +64,9 @@ class MFed(Sharing):
         if self.decoder_term == "distance":
             weight = self.lam * progress
             return lambda loss, step: loss + weight * distance_to(client, {"decoder": decoder})
-        fixed = copy.deepcopy(client.network).requires_grad_(False).eval()
-        fixed.decoder().load_state_dict(decoder)
+        encoder = client.network.encoder()
+        fixed = copy.deepcopy(client.network, {id(encoder): encoder})             # which is not called: not copied either
+        fixed.decoder().requires_grad_(False).eval().to(client.works_on).load_state_dict(decoder)
         return lambda loss, step: loss + self.lam * client.task.loss(fixed.decode(step.features), step.wanted)
 
 

@@ -48,7 +48,7 @@ class Sharing(Method):
     uploads they are the plain mean: nothing protects there."""
 
     group: ClassVar[str] = "sharing"
-    grid: ClassVar[dict] = {"local_lr": RATES, "local_epochs": (1, 2, 4)}
+    grid: ClassVar[dict] = {"local_lr": RATES, "local_batch_size": (8, 16, 32)}
     parts: ClassVar[tuple] = PARTS                    # what travels
 
     measure_gradients: bool = True
@@ -277,25 +277,24 @@ def encoder_gradient(client):
 def gradient_agreement(gradients, tasks):
     """How long the clients' encoder gradients are and how they agree, from {client: vector or None}: {metric: {client: value}}.
 
-    gradient_norm: Euclidean length.  gradient_cosine_same, gradient_cosine_other: mean cosine to the other clients of the same
-    task, and to those of other tasks; left out for a client that has none.  Vectors with NaN or infinity, of length 0, and None
-    do not take part.
+    gradient_norm: Euclidean length.  gradient_cosine_<task>: mean cosine to the other clients of that task; left out for a
+    client that finds none.  Vectors with NaN or infinity, of length 0, and None do not take part.
     """
     usable = {client: vector for client, vector in sorted(gradients.items())
               if vector is not None and vector.any() and torch.isfinite(vector.norm())}
     found = {"gradient_norm": {client: vector.norm().item() for client, vector in usable.items()}}
-    for name, same in (("gradient_cosine_same", True), ("gradient_cosine_other", False)):
-        found[name] = {}
+    for task in dict.fromkeys(tasks[client] for client in sorted(tasks)):
+        found[f"gradient_cosine_{task}"] = cosines = {}
         for client, vector in usable.items():
-            others = [usable[other] for other in usable if other != client and (tasks[other] == tasks[client]) == same]
+            others = [usable[other] for other in usable if other != client and tasks[other] == task]
             if others:
-                found[name][client] = F.cosine_similarity(vector[None], torch.stack(others)).mean().item()
+                cosines[client] = F.cosine_similarity(vector[None], torch.stack(others)).mean().item()
     return found
 
 
 def distance_to(client, received):
     """Sum over all parameters of the `received` parts {part: state} of the squared difference to the client's own."""
-    return sum((own - state[name]).square().sum() for part, state in received.items()
+    return sum((own - state[name].to(own.device)).square().sum() for part, state in received.items()
                for name, own in getattr(client.network, part)().named_parameters())
 
 

@@ -120,7 +120,7 @@ def loading(kind, name, place):
     """Context in which whatever goes wrong is a ValueError that names what was loaded, and from where."""
     try:
         yield
-    except Exception as error:   # noqa: BLE001 - damaged files fail in many ways
+    except Exception as error:   # damaged files fail in many ways
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if isinstance(error, OSError) and error.filename:                     # the cache of the hub: full, or not to be written
             reason += "; HF_HOME names another folder for what is downloaded"
@@ -136,7 +136,7 @@ def check_files(folder):
     for path in sorted(folder.glob("*.safetensors")):
         try:
             safe_open(path, "pt")
-        except Exception as error:   # noqa: BLE001 - of a type of its own
+        except Exception as error:   # of a type of its own
             with path.open("rb") as file:
                 pointer = file.read(30).startswith(b"version https://git-lfs")
             wrong = "a pointer of git-lfs: `git lfs pull` gets the file" if pointer else f"damaged ({error}): get it anew"

@@ -50,6 +50,7 @@ class TextRepresentationModel(nn.Module):
             return self.backbone(ids), present(ids)
         if ids.is_floating_point():
             return ids
+        ids = ids[:, :longest(ids)]
         mask = ids != 0
         with autocast(ids, self.scale.precision):
             tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
@@ -64,6 +65,12 @@ class TextRepresentationModel(nn.Module):
 
     def forward(self, ids):
         return self.project(self.features(ids))
+
+
+def longest(ids):
+    """Number of tokens of the longest text of a batch (B, L): what is beyond is padding of all, which costs time alone."""
+    used = (ids != 0).any(0).nonzero()
+    return int(used.max()) + 1 if len(used) else ids.shape[1]
 
 
 class ClientNetwork(Network):

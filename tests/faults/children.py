@@ -99,7 +99,7 @@ def forked(output, function, *arguments):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         function(*arguments)
         status = 0
-    except BaseException:   # noqa: BLE001 - told, and nothing of the tests' process may run twice
+    except BaseException:   # told, and nothing of the tests' process may run twice
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -8,6 +8,7 @@ import os
 import time
 
 import small_clients
+from found_runs import find_run
 from torch import nn
 
 from fedmuscle_core import Client
@@ -15,7 +16,6 @@ from fedmuscle_core.experiments import choices, resume, runs, tuning
 from fedmuscle_core.experiments.parked import ParkedClients
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import Setup
-from fedmuscle_core.experiments.store import find_run
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import METHODS
 from fedmuscle_core.seeds import seeded
@@ -105,7 +105,7 @@ def contents(folder, wanted):
 def tune_into(folder, change=setattr):
     """Let tables and runs of tuning go below `folder`."""
     change(tuning, "FOLDER", folder / "tuning")
-    change(choices, "TUNED", folder / "tuned.csv")
+    change(choices, "TUNED_TABLE", folder / "tuned.csv")
     change(METHODS["local"], "grid", {"local_lr": (5e-4, 1e-3, 2e-3)})
     change(METHODS["fedhenn"], "grid", {"eta": (0.1, 1.0)})
 

@@ -168,7 +168,7 @@ def opened(message, count):
         raise ValueError(f"error {message.error.code}: {message.error.reason}")
     try:
         replies, size = unpacked(message.content), weight(message.content)
-    except Exception as error:   # noqa: BLE001 - it comes from a client
+    except Exception as error:   # it comes from a client
         raise ValueError(f"its reply cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(replies, list) or len(replies) != count:
         got = f"{len(replies)} replies" if isinstance(replies, list) else type(replies).__name__

@@ -47,12 +47,12 @@ class Simulation:
                 function, *arguments = question
                 try:
                     self.answers.put((getattr(engine, function)(*arguments), None))
-                except Exception as error:   # noqa: BLE001 - raised where it was asked
+                except Exception as error:   # raised where it was asked
                     self.answers.put((None, error))
 
         try:
             run_simulation(server, app, len(clients), backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}})
-        except BaseException as error:   # noqa: BLE001 - raised where it was asked
+        except BaseException as error:   # raised where it was asked
             self.answers.put((None, error))
 
     def asked(self, *question):

@@ -93,5 +93,5 @@ def _decoded(path, mode):
             return image.convert(mode) if mode else image.copy()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
-    except Exception as error:   # noqa: BLE001 - damaged files make decoders fail in many ways
+    except Exception as error:   # damaged files make decoders fail in many ways
         raise ValueError(f"{path}: not a whole image ({error})") from error

@@ -182,10 +182,10 @@ def sample_classes(task, rows):
     table = source_table(task.source).iloc[rows.tolist()]
     check_labels(task, table)
     if task.dense:
-        found = {path: largest_class(path) for path in table["mask"]}
-        if wrong := [path for path, value in found.items() if value >= task.num_outputs]:
-            raise ValueError(f"{wrong[0]}: got class {found[wrong[0]]}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
-        return torch.tensor([max(value - 1, 0) for value in found.values()])
+        found = [largest_class(path) for path in table["mask"]]
+        if wrong := [pair for pair in zip(table["mask"], found, strict=True) if pair[1] >= task.num_outputs]:
+            raise ValueError(f"{wrong[0][0]}: got class {wrong[0][1]}, expected 0 to {task.num_outputs - 1} or {VOID} (void)")
+        return torch.tensor([max(value - 1, 0) for value in found])
     if task.multilabel:
         return torch.tensor([label.index(1) if 1 in label else 0 for label in table["label"]])
     return torch.tensor(table["label"].tolist())

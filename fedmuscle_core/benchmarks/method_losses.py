@@ -1,19 +1,17 @@
-"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.losses`.
+"""What one loss costs, forward and backward, for each contrastive method: `python -m fedmuscle_core.benchmarks.method_losses`.
 
-B = 32 samples, d = 64, M = 3 peers, float32, one thread; the losses take turns, so that all meet the same machine.
+B = 32 samples, d = 256, M = 3 peers, float32, one thread; the losses take turns, so that all meet the same machine.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
 
 import torch
 
-from ..experiments.store import environment, now, write_atomically
 from ..losses import gramian_loss, muscle_loss, nt_xent
 from ..seeds import generator
+from .saving import parser_of, save
 
 TIMED = {
     "fedmuscle": lambda anchor, peers: muscle_loss(anchor, peers),
@@ -23,7 +21,7 @@ TIMED = {
 }
 
 
-def measure(repeats, batch_size=32, dim=64, num_peers=3):
+def measure(repeats, batch_size=32, dim=256, num_peers=3):
     """{method: median milliseconds of a forward and a backward pass}, over `repeats` turns."""
     rng = generator(0, "benchmark losses")
     anchor = torch.randn(batch_size, dim, generator=rng, requires_grad=True)
@@ -39,17 +37,14 @@ def measure(repeats, batch_size=32, dim=64, num_peers=3):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--save", metavar="FILE", help="also store the measurements as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     found = measure(args.repeats)
     for name, milliseconds in found.items():
         print(f"{name:10} {milliseconds:8.3f} ms   {milliseconds / found['pairwise']:6.2f} times pairwise")
-    if args.save:
-        record = {"milliseconds": found, "repeats": args.repeats, "versions": environment(), "finished": now()}
-        write_atomically(args.save, json.dumps(record, indent=1) + "\n")
+    save(args.save, {"milliseconds": found, "repeats": args.repeats})
     return 0
 
 

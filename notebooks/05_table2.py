@@ -103,7 +103,7 @@ fig, drawn = plots.learning_curves(history)
 plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 
 # %% [markdown]
-# Were they trained to the end? The same with twice as many rounds, on fewer seeds, added after the claims had been tested:
+# Were they trained to the end? The same with twice and four times as many rounds, on fewer seeds, added after the claims had been tested:
 # slopes of the mean over clients over the last fifth of the rounds, at least three; then what the further rounds are worth in tests, against
 # Local with as many rounds.
 

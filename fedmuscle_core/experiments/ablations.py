@@ -37,7 +37,7 @@ FACTORS = {                                           # beside the tuned value, 
     "dim": (64, 128),
 }
 SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
-ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2)}
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
@@ -106,8 +106,8 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 def by_rounds(profile, seeds=None, setup=MAIN):
     """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
-    about."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in COMPARED}
+    about; on Setup 1 all seeds of the claims."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in COMPARED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
             for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 

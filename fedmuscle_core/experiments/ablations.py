@@ -40,7 +40,6 @@ SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
-MFED_DEALT = MFED_METHODS[:7]                         # those that are run with unequal clients as well
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
@@ -232,10 +231,15 @@ def by_mfed_variant(profile, seeds=None):
         for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
-def by_mfed_partition(profile, seeds=None, methods=MFED_DEALT):
+def dealt(profile):
+    """Methods that are run with unequal clients of a task as well."""
+    return ("local", "fedavg", "mfed") if profile == "quick" else MFED_METHODS[:7]
+
+
+def by_mfed_partition(profile, seeds=None):
     """The dense tasks, each task's clients with alike private sets, and with Dirichlet shares of each class."""
     return {(value, method): tuned_runs(profile, method, seeds, "mfed_dense", dirichlet=None if value == "IID" else value)
-            for value in some(profile, MFED_PARTITIONS) for method in methods}
+            for value in some(profile, MFED_PARTITIONS) for method in dealt(profile)}
 
 
 def by_task_count(profile, seeds=None):

@@ -184,7 +184,7 @@ pd.Series(by_group_of).map(lambda interval: tables.interval_text(interval, 2)).u
 
 # %%
 _, plain = stored(plans.at_defaults2(profile, seeds), results(profile))
-tables.comparison_table(plain, plans.LOSSES)
+tables.comparison_table(plain, list(dict.fromkeys(plain["method"])))
 
 # %% [markdown]
 # ## What travels

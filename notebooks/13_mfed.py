@@ -232,10 +232,10 @@ fig.suptitle(f"Of the pixels that are not background, the four clients have {rig
 partition = {value: pd.concat([stored(several, folder)[1] for (one, _), several in
                                ablations.by_mfed_partition(profile, seeds).items() if one == value])
              for value in ablations.some(profile, ablations.MFED_PARTITIONS)}
-pd.concat({str(value): tables.comparison_table(table, ablations.MFED_DEALT).set_index("method")["log-odds"] for value, table in partition.items()}, axis=1)
+pd.concat({str(value): tables.comparison_table(table, ablations.dealt(profile)).set_index("method")["log-odds"] for value, table in partition.items()}, axis=1)
 
 # %%
-rows = pd.concat([tables.pairwise_differences(table, "mfed", [name for name in ablations.MFED_DEALT if name not in ("local", "mfed")]).assign(
+rows = pd.concat([tables.pairwise_differences(table, "mfed", [name for name in ablations.dealt(profile) if name not in ("local", "mfed")]).assign(
     group=f"clients of a task: {value}" if value == "IID" else f"clients of a task: Dirichlet({value})") for value, table in partition.items()])
 fig = plots.forest_plot(rows, f"M-Fed minus each method, {rows['seeds'].max()} seed(s), 95 % intervals")
 plots.save_figure(fig, rows, "13_mfed_partition", profile)
@@ -251,8 +251,9 @@ plots.save_figure(fig, rows, "13_mfed_partition", profile)
 task_tables.task_table(history["mfed_labels"]).set_index(["task", "metric"]).T
 
 # %%
-print(task_tables.order_sentence(history["mfed_labels"], [name for name in methods if name != "fedmuscle"]))
-tables.comparison_table(history["mfed_labels"], methods)
+played = [name for name in methods if name in set(history["mfed_labels"]["method"])]
+print(task_tables.order_sentence(history["mfed_labels"], [name for name in played if name != "fedmuscle"]))
+tables.comparison_table(history["mfed_labels"], played)
 
 # %% [markdown]
 # ## Tuning

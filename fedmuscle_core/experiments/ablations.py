@@ -47,7 +47,6 @@ FOUNDATION_FACTORS = {"public_size": (180, 900), "contrastive_lr": (3e-5, 1e-4, 
 GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
-MFED_DEALT = tuple(name for name in MFED_METHODS if name not in ("centralised", "fedmuscle"))   # with unequal clients, too
 RATE_FACTORS = (1.0, 3.0, 0.1)                        # of the tuned contrastive rate
 FALLING_FACTORS = RATE_FACTORS[:2]                    # with schedules that fall
 SCHEDULES = ("constant", "cosine", "sqrt")
@@ -334,10 +333,15 @@ def by_mfed_variant(profile, seeds=None):
         for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
-def by_mfed_partition(profile, seeds=None, methods=MFED_DEALT):
+def dealt(profile):
+    """Methods that are run with unequal clients of a task as well."""
+    return ("local", "fedavg", "mfed") if profile == "quick" else MFED_METHODS[:7]
+
+
+def by_mfed_partition(profile, seeds=None):
     """The dense tasks, each task's clients with alike private sets, and with Dirichlet shares of each class."""
     return {(value, method): tuned_runs(profile, method, seeds, "mfed_dense", dirichlet=None if value == "IID" else value)
-            for value in some(profile, MFED_PARTITIONS) for method in methods}
+            for value in some(profile, MFED_PARTITIONS) for method in dealt(profile)}
 
 
 def by_task_count(profile, seeds=None):

@@ -62,6 +62,8 @@ def test_curves_of_m_fed_are_flat_also_with_labels_and_unequal_clients():
     runs["unequal"] = ablations.flat({key: several for key, several in dealt.items() if key[0] != "IID"})
     assert {name: outcomes.slopes(stored(several, results("mini"))[1])["points a round"].abs().max() < 0.25
             for name, several in runs.items()} == dict.fromkeys(runs, True)
+    slope = outcomes.slopes(stored(runs["mfed_dense"], results("mini"))[1])["points a round"]["local"]
+    assert f"Local's by {slope:.1f}" in PREDICTIONS
 
 
 def written_down(place):

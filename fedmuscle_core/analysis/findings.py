@@ -208,9 +208,7 @@ def in_short():
 
 def of_the_readme():
     """The findings of the README, a list of sentences."""
-    found = outcomes.holm_over("mini", FOLDER).set_index("name")
-    numbers = {name: interval_text(tuple(found.loc[name][["mean", "low", "high"]]), 2) for name in found.index}
-    second = outcomes.holm_over("mini", FOLDER, claims=SETUP2_CLAIMS).set_index("name").loc[8, ["mean", "low", "high"]]
+    numbers = adjusted(CLAIMS) | adjusted(SETUP2_CLAIMS) | adjusted(MFED_CLAIMS)
     plain = interval_text(log_odds_difference(of(plans.at_defaults("mini")), "fedmuscle", "simclr"), 2)
     own = of([run for several in compared_runs("mini").values() for run in several])
     above, below = clients_shown(own, "fedmuscle")
@@ -222,18 +220,17 @@ def of_the_readme():
            f"{', '.join(domains) or 'none'}.")
     yield ("Against each client's own contrastive learning, SimCLR, its place hangs on tuning and on who takes part: in "
            f"log-odds {plain} at defaults (two of five seeds were added after a look at three); where rate and temperature are "
-           f"chosen for both, {numbers[4]} among six image clients, and {interval_text(tuple(second), 2)} with segmentation "
+           f"chosen for both, {numbers[4]} among six image clients, and {numbers[8]} with segmentation "
            f"and texts beside them (the texts alone: {interval_text(of_texts(), 2)}).")
     yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the "
            "temperature is chosen.")
-    shared = claims_of_mfed()
-    yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {shared[9]} in log-odds; against FedAvg within "
-           f"each task, without any exchange among tasks: {shared[10]}.")
+    yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {numbers[9]} in log-odds; against FedAvg within "
+           f"each task, without any exchange among tasks: {numbers[10]}.")
 
 
-def claims_of_mfed():
-    """{number: text of its adjusted interval} of the claims about M-Fed."""
-    found = outcomes.holm_over("mini", FOLDER, claims=MFED_CLAIMS).set_index("name")
+def adjusted(claims):
+    """{number: text of its interval} of claims that are adjusted together."""
+    found = outcomes.holm_over("mini", FOLDER, claims=claims).set_index("name")
     return {name: interval_text(tuple(found.loc[name][["mean", "low", "high"]]), 2) for name in found.index}
 
 

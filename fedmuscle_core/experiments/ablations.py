@@ -34,6 +34,9 @@ FACTORS = {                                           # beside the tuned value, 
     "rounds": (4, 16),
     "dim": (64, 128),
 }
+FACTOR_NAMES = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round",
+                "contrastive_lr": "contrastive learning rate", "augment": "one random view, the same for all clients",
+                "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
 SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
 ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
 SIZES = (MAIN, "clients12")

@@ -16,7 +16,7 @@ SCORE_LIMITS = (0.5, 99.5)             # percent; scores are clipped here before
 
 
 def failures(history):
-    """{method: "diverged on 1 of 5 seed(s): seed 3, client 6, round 4"} of the methods with a run that diverged, or one with a
+    """{method: "diverged on 1 of 5 seeds: seed 3, client 6, round 4"} of the methods with a run that diverged, or one with a
     score of NaN."""
     lost = history[(history["split"] == DIVERGED) | history["value"].isna() & (history["split"] != "train")]
     found = {}
@@ -24,8 +24,13 @@ def failures(history):
         first = rows.sort_values(["seed", "round"], kind="stable").drop_duplicates("seed")
         each = [f"seed {row.seed}, client {row.client}, round {row.round}" for row in first.itertuples()]
         seeds = history[history["method"] == method]["seed"].nunique()
-        found[method] = f"diverged on {len(each)} of {seeds} seed(s): {'; '.join(each)}"
+        found[method] = f"diverged on {len(each)} of {seeds_text(seeds)}: {'; '.join(each)}"
     return found
+
+
+def seeds_text(count):
+    """How many seeds, in words."""
+    return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
 def finished(history):

@@ -110,10 +110,10 @@ def table2_part():
 
 def ablations_part():
     yield "## Ablations (notebooks 02, 07 to 10 and 12)"
-    yield ("FedMuscle around its tuned point in Setup 1, one factor at a time; other clients as named. Public data: each kind with "
-           "the values tuned on it, where the notebook says that it was; digits of a public scene: with the values of single "
-           "digits throughout. Whether clients gain at all is another question: with other architectures than those of Setup 1, "
-           f"{gains_of_kinds()}.")
+    yield ("FedMuscle around its tuned point in Setup 1, one factor at a time; other clients as named. Public data: each kind "
+           "with the values tuned on it, where the notebook says that it was; digits of a public scene: with the values of "
+           "single digits throughout. Whether clients gain at all is another question: with other architectures than those of "
+           f"Setup 1, {gains_of_kinds()}.")
     answers = [(head, runs("mini"), reference, name) for head, runs, reference, name in (
         ("Rounds", ablations.by_rounds, 8, "rounds"),
         ("Rounds, Setup 2", partial(ablations.by_rounds, setup="embedded2"), 10, "rounds"),

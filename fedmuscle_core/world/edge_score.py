@@ -35,7 +35,19 @@ def ods_f(strength, truth, tolerance=1.0, thresholds=THRESHOLDS):
         raise ValueError(f"tolerance: got {tolerance}, expected at least 0 pixels")
     if not thresholds:
         raise ValueError("thresholds: got none, expected at least one")
-    return max(f_score(*edge_counts(strength >= threshold, truth != 0, tolerance)) for threshold in thresholds)
+    true, best = truth != 0, 0.0
+    predicted = {threshold: strength >= threshold for threshold in thresholds}
+    highest = {threshold: _all_matched(found, true) for threshold, found in predicted.items()}
+    for threshold in sorted(thresholds, key=highest.get, reverse=True):
+        if highest[threshold] > best:                                         # else matching could change nothing
+            best = max(best, f_score(*edge_counts(predicted[threshold], true, tolerance)))
+    return best
+
+
+def _all_matched(predicted, true):
+    """F where as many pixels are matched as there can be."""
+    sizes = int(predicted.sum()), int(true.sum())
+    return f_score(min(sizes), *sizes)
 
 
 def f_score(matched, predicted, true):

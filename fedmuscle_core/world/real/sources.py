@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
     folder: in the data folder, its name if empty.  size: side of its photos as they are kept.  test: the split that scores are
     of, none if empty.  least: of several labels a photo, those that fewer photos of the test split have do not count in a
-    score, nor do their pixels (our choice).
+    score, nor does the overlap of their pixels (our choice).
     """
 
     about: str

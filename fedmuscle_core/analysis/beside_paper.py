@@ -4,7 +4,7 @@ They come from secondary summaries of the papers (column `source`), in percent u
 """
 
 import pandas as pd
-from scipy.stats import kendalltau
+import scipy
 
 from ..exchange import bytes_per_step
 from ..experiments.statistics import failures, final_scores, mean_interval, verdict
@@ -75,7 +75,7 @@ def order_beside(history):
     order = " > ".join(f"{METHODS[method].label} {paper[method]:+.1f}" for method in sorted(both, key=paper.get, reverse=True))
     tau = ""
     if len(both) > 3:
-        statistic = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
+        statistic = scipy.stats.kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
         tau = f"; Kendall's tau over the {len(both)}: {statistic:+.2f}"
     return f"published {order}; {marked('ours', history)} {order_text(history, both)}{tau}."
 

@@ -13,9 +13,8 @@ thick lines cost precision, as each true pixel matches one.
 import itertools
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 THRESHOLDS = tuple(round(0.1 * number, 1) for number in range(1, 10))
 
@@ -70,8 +69,8 @@ def edge_counts(predicted, true, tolerance):
         rows.append(own[here][both])
         columns.append(number[there][both])
     rows, columns = np.concatenate(rows), np.concatenate(columns)
-    links = csr_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(found.sum(), wanted.sum()))
-    matched = int((maximum_bipartite_matching(links, perm_type="column") >= 0).sum()) if len(rows) else 0
+    links = scipy.sparse.csr_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(found.sum(), wanted.sum()))
+    matched = int((scipy.sparse.csgraph.maximum_bipartite_matching(links, perm_type="column") >= 0).sum()) if len(rows) else 0
     return matched, int(found.sum()), int(wanted.sum())
 
 

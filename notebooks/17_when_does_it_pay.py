@@ -67,7 +67,7 @@ pd.DataFrame(GRID_SIZES, index=pd.RangeIndex(1, 7, name="client")).T.rename_axis
 # ## The map
 #
 # Mean gain over Local of the clients in each corner of the grid, for alignment, for SimCLR, and what alignment has over SimCLR. Down:
-# whether the peers' networks are weaker or stronger than one's own (mean log-odds of their probes more than 0.2 below or above it); across: private labels a class. Labels a class and tasks go
+# whether the peers' networks are weaker or stronger than one's own (log-odds of the mean of their probes more than 0.2 below or above it); across: private labels a class. Labels a class and tasks go
 # together: the table below says how many federations of which tasks each corner has.
 
 # %%
@@ -129,7 +129,8 @@ pd.DataFrame([{"own network (probe, %)": 100 * row["own"], "peers (%)": 100 * ro
 # ## Deviations from the paper
 #
 # The question is ours; the papers have no such map. Networks, photos and sizes are those of the excerpts: outside the grid the rule is
-# a guess.
+# a guess. Rates and temperatures were tuned at one size, for strong networks on `foundation1`, for weak and mixed ones on `foundation_mixed`;
+# cells with fewer or more labels have the same, Local's rate among them, so that a part of a gain there may be a rate of Local that is too low.
 #
 # ## Published, and ours
 

@@ -185,7 +185,7 @@ ends = pd.DataFrame([{"factor": factor, "seed": seed, "drift": rows.query("metri
                      for (factor, schedule), history in traced.items() if schedule == "constant" for seed, rows in history.groupby("seed")])
 slopes = [np.polyfit(np.log(rows["factor"]), np.log(rows["drift"]), 1)[0] for _, rows in ends.groupby("seed") if len(rows) > 1]
 slope = mean_interval(slopes) if slopes else (np.nan, np.nan, np.nan)
-print(f"slope {tables.interval_text(slope, 2)} over {len(slopes)} seed(s)")
+print(f"slope {tables.interval_text(slope, 2)} over {tables.seeds_text(len(slopes))}")
 
 # %% [markdown]
 # ## Which schedule?

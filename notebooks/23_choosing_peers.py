@@ -85,7 +85,7 @@ effects.effect_table(measured, "random", "the choice")
 
 # %%
 rows = effects.effects(measured, "random").query("label != 'random'")
-fig = plots.forest_plot(rows, f"Each policy minus random, {rows['seeds'].max()} seed(s), 95 % intervals")
+fig = plots.forest_plot(rows, f"Each policy minus random, {tables.seeds_text(rows['seeds'].max())}, 95 % intervals")
 plots.save_figure(fig, rows, "23_choosing_peers", profile)
 
 # %% [markdown]

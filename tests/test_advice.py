@@ -33,7 +33,8 @@ def test_advice_follows_the_rule(table):
     rule, usual = advice.fit(table), {"labels": 10, "photos": 500, "mismatch": 0.5, "rate": 1e-4}
     weak, strong = (advice.advise(own=own, peers=peers, rule=rule, **usual) for own, peers in ((0.3, 0.7), (0.7, 0.3)))
     assert weak["fedmuscle"][0] == pytest.approx(0.5 * 2 * np.log(7 / 3), abs=0.05) == -strong["fedmuscle"][0]
-    assert weak["sentence"].startswith("align") and strong["sentence"].startswith("do not count") and weak["outside"] == []
+    assert weak["sentence"].startswith("align") and strong["sentence"].startswith("do not align: harm")
+    assert weak["outside"] == []
     assert weak["lead"][0] == pytest.approx(weak["fedmuscle"][0] - weak["simclr"][0], abs=0.05)
     far = advice.advise(own=0.3, peers=0.7, rule=rule, **usual | {"photos": 5000, "labels": 0.5})
     assert far["outside"] == ["labels", "photos"]
@@ -43,8 +44,11 @@ def test_advice_follows_the_rule(table):
 @pytest.mark.parametrize(("aligned", "alone", "lead", "said"), [
     ((0.5, 0.1), (0.1, 0.2), (0.4, 0.1), "align: the others"),
     ((0.3, 0.1), (0.3, 0.1), (0.0, 0.1), "learn from public data, with"),
-    ((-0.3, 0.1), (-0.2, 0.1), (-0.1, 0.2), "leave it"), ((0.05, 0.1), (0.0, 0.1), (0.05, 0.1), "do not count"),
-    ((-0.3, 0.1), (0.05, 0.1), (-0.35, 0.1), "do not count"), ((0.25, 0.2), (-0.05, 0.3), (0.3, 0.4), "align: a gain"),
+    ((-0.3, 0.1), (-0.2, 0.1), (-0.1, 0.2), "leave it"),
+    ((0.05, 0.1), (0.0, 0.1), (0.05, 0.1), "do not count"),
+    ((-0.3, 0.1), (0.05, 0.1), (-0.35, 0.1), "do not align: harm"),
+    ((0.05, 0.1), (-0.3, 0.1), (0.35, 0.1), "do not learn from public data by yourself: harm"),
+    ((0.25, 0.2), (-0.05, 0.3), (0.3, 0.4), "align: a gain"),
     ((0.0, 0.1), (0.3, 0.1), (-0.3, 0.4), "learn from public data by yourself: of"),
     ((0.2, 0.1), (0.6, 0.1), (-0.4, 0.1), "learn from public data by yourself: alignment")])
 def test_what_is_said_follows_from_gains_and_errors(aligned, alone, lead, said):

@@ -79,7 +79,8 @@ def test_what_is_asked_of_schedules_and_servers_is_no_more_than_is_read(monkeypa
 def test_real_photos_are_planned_for_those_who_have_them(monkeypatch):
     monkeypatch.setattr(plans, "tabled", lambda setup: plans.LOSSES)
     wanted = plans.notebook_15("foundation")
-    assert {run.setup.name for run in wanted} == {*plans.FOUNDATION_SETUPS} and plans.notebook_15("mini") == []
+    assert {run.setup.name for run in wanted} == {*plans.FOUNDATION_SETUPS, "foundation_mfed"}
+    assert plans.notebook_15("mini") == []
     assert {run.public_domain for run in wanted if run.public_size == ablations.FEW_PHOTOS} >= set(ablations.SOURCES)
     captioned = [run for run in wanted if run.setup.name == "foundation2" and run.public_size == ablations.FEW_PHOTOS]
     assert {run.public_domain for run in captioned} == {*ablations.CAPTIONED} and len({run.seed for run in captioned}) == 5

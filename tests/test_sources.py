@@ -7,6 +7,7 @@ import tiny_world
 import torch
 
 from fedmuscle_core.commands import cli
+from fedmuscle_core.experiments import choices, plans, to_keep
 from fedmuscle_core.experiments.build import world_for
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.setups import SETUPS
@@ -90,11 +91,28 @@ def test_the_excerpts_give_every_role_of_their_setups(name):
 
 
 @real
-@pytest.mark.parametrize("setup", ["foundation1", "foundation2", "foundation_mixed"])
-def test_the_excerpts_have_enough_samples_for_the_setups_on_them(setup):
-    world = world_for(Settings.of(setup, "fedmuscle"))
-    assert {client: len(rows) for client, rows in world._rows().items()} == dict(enumerate(SETUPS[setup].sizes, 1))
-    assert len(world._public_rows()) == SETUPS[setup].settings["public_size"]
+def test_the_excerpts_have_enough_samples_for_all_runs_on_them(monkeypatch):
+    monkeypatch.setattr(plans, "tabled", lambda setup: plans.LOSSES)
+    monkeypatch.setattr(choices, "AT_DEFAULTS", tuple(SETUPS))                # whatever was tuned
+    planned = {(run.setup, run.public_domain, run.public_size): run for number in ("15", "17")
+               for run in plans.PLANS[number]("foundation") if run.method.uses_public}
+    assert {setup.name for setup, _, _ in planned} >= {"foundation1", "foundation2", "foundation_mixed", "grid_weak_many"}
+    for (setup, _, size), run in planned.items():
+        world = world_for(run)
+        assert {client: len(rows) for client, rows in world._rows().items()} == dict(enumerate(setup.sizes, 1))
+        assert len(world._public_rows()) == size
+
+
+@real
+def test_what_runs_read_of_trunks_is_counted_once():
+    run = Settings.of("foundation1", "fedmuscle")
+    found = to_keep.outputs_read([run])
+    own, held_out, public = 25 + 140 + 200, 200, 900                          # of Tiny ImageNet's 2,000 a tenth
+    assert found["dinov2_small", None, 98] == own + held_out + public
+    others = [run.replace(contrastive_lr=1e-5), Settings.of("foundation1", "local"), Settings.of("foundation1", "pairwise")]
+    assert to_keep.outputs_read([run, *others]) == found
+    viewed = to_keep.outputs_read([Settings.of("foundation1", "simclr")])
+    assert viewed["dinov2_small", None, 98] == own + held_out + public * (1 + run.compute.views)
 
 
 @real

@@ -128,6 +128,10 @@ def sentence(found, outside=()):
         said = "align: a gain is expected, and none of learning by yourself, though the rule cannot tell them apart"
     elif harms["fedmuscle"] and harms["simclr"]:
         said = "leave it: both would harm"
+    elif harms["fedmuscle"]:
+        said = "do not align: harm is expected, and of learning from public data by yourself no gain"
+    elif harms["simclr"]:
+        said = "do not learn from public data by yourself: harm is expected, and of alignment no gain"
     else:
         said = "do not count on it: what is expected is less than the rule's error"
     if helps["simclr"] and harms["lead"]:

@@ -36,15 +36,18 @@ FACTORS = {                                           # beside the tuned value, 
     "rounds": (4, 16),
     "dim": (64, 128),
 }
+FACTOR_NAMES = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round",
+                "contrastive_lr": "contrastive learning rate", "augment": "one random view, the same for all clients",
+                "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
 SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
-ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4), "foundation1": (1, 2)}
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 SOURCES, FEW_PHOTOS = ("tiny_imagenet", "imagenet", "flickr8k", "coco_small", "voc_animals"), 180       # of each as many
 CAPTIONED = ("flickr8k", "coco_small")                # sources whose photos have captions, which text clients read
 FOUNDATION_FACTORS = {"public_size": (180, 900), "contrastive_lr": (3e-5, 1e-4, 3e-4)}
-GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 320), ("cifar100_excerpt", 900))
+GRID_PHOTOS = (("tiny_imagenet", 128), ("tiny_imagenet", 900), ("coco_small", 280), ("cifar100_excerpt", 900))
 GRID_RATES = (3e-5, 3e-4)
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
 RATE_FACTORS = (1.0, 3.0, 0.1)                        # of the tuned contrastive rate
@@ -104,11 +107,12 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 
 def by_rounds(profile, seeds=None, setup=MAIN):
-    """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
-    about; on Setup 1 all seeds of the claims."""
+    """Rounds as they are and, in profiles "mini" and "foundation", the ROUND_FACTORS of the setup as many, of the methods that
+    the claims are about; on Setup 1 all seeds of the claims."""
     usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in COMPARED}
+    factors = ROUND_FACTORS[setup] if profile in ("mini", "foundation") else (1,)
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
-            for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
+            for factor in factors for method, several in usual.items()}
 
 
 def tuned_at(profile, method, seeds, values):

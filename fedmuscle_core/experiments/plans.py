@@ -161,7 +161,7 @@ def notebook_15(profile, seeds=None):
     tables = [settings for setup in FOUNDATION_SETUPS for settings in foundation_table(profile, setup, seeds)]
     return tables + photo_sharing(profile, seeds) + claims.claimed(profile, seeds, claims.FOUNDATION_CLAIMS) + ablations.flat(
         ablations.by_source(profile, seeds), ablations.by_source(profile, seeds, "foundation2", ablations.CAPTIONED),
-        ablations.by_peer_count(profile, seeds, "foundation1"),
+        ablations.by_peer_count(profile, seeds, "foundation1"), ablations.by_rounds(profile, seeds, "foundation1"),
         *(ablations.by_value(profile, "foundation1", field, values, seeds)
           for field, values in ablations.FOUNDATION_FACTORS.items()))
 

@@ -223,7 +223,8 @@ PAPER_NONIID = tuple(ClientSpec(task, backbone, size) for task, size, backbones 
     ("class@cifar10", 32, ("vit_base", "segformer_b2", "segformer_b0")),
     ("pixels@voc", 200, ("segformer_b2", "segformer_b2", "segformer_b0"))) for backbone in backbones)
 # M = 3, B = 32, d = 256, the temperatures and rank 16 are the paper's, all else ours; the paper has 5,000 public samples: VOC's
-# training photos do not give as many beside clients of theirs, nor COCO's 5,000 beside the ones held out.
+# training photos do not give as many beside clients of theirs (4,400 beside the non-IID ones), nor COCO's 5,000 beside the ones
+# held out.
 PAPER_SCALE = {"num_peers": 3, "batch_size": 32, "dim": 256, "tau": 0.2, "tau_prev": 0.15, "lora_rank": 16, "public_size": 4500,
                "adaptation": "lora", "rounds": 20, "local_lr": 3e-4, "contrastive_lr": 1e-4, "local_batch_size": 32,
                "image_size": 224, "precision": "bfloat16", "micro_batch_size": 32, "offload": True, "validation_size": 1000,
@@ -256,12 +257,12 @@ SETUPS = {setup.name: setup for setup in (
     Setup("creamfl_photos", CREAMFL_PHOTOS, FOUNDATION | {
         "public_domain": "flickr8k_pairs", "public_size": 300, "contrastive_steps": 9}, tunes="server"),
     Setup("foundation_mfed", with_tasks(FOUNDATION_DENSE, "efficientnet_lite2"),
-          FOUNDATION | {"rounds": 20, "local_epochs": 1, "min_local_steps": 4}, one_start=True,
+          FOUNDATION | {"rounds": 20, "local_epochs": 1, "min_local_steps": 4, "last_stages": 2}, one_start=True,
           tunes=("fedavg", "encoder_only", "mfed", "mfed_proximal")),
     *(Setup(f"grid_{strength}_{labels}", with_sizes(with_backbones(FOUNDATION_1, *networks), *sizes), FOUNDATION,
-            tuned_as="foundation1")
+            tuned_as="foundation1" if strength == "strong" else "foundation_mixed")
       for strength, networks in GRID_NETWORKS.items() for labels, sizes in GRID_SIZES.items()),
     Setup("paper1", PAPER_1, {"public_domain": "voc", **PAPER_SCALE}),
     Setup("paper2", PAPER_2, {"public_domain": "flickr30k", **PAPER_SCALE}),
-    Setup("paper_noniid", PAPER_NONIID, {"public_domain": "voc", **PAPER_SCALE}),
+    Setup("paper_noniid", PAPER_NONIID, {"public_domain": "voc", **PAPER_SCALE, "public_size": 4400}),
 )}

@@ -1,11 +1,13 @@
 """What runs read of frozen trunks whose outputs are kept, and what computing it takes, before anything is computed."""
 
+import dataclasses
 import time
 from collections import defaultdict
 
 import torch
 
-from ..client import HELD_OUT
+from ..client import HELD_OUT, Training
+from ..methods import Local
 from ..networks.backbones import as_pixels, load_backbone
 from ..networks.last import split
 from ..networks.text import TEXT_LENGTH
@@ -20,9 +22,13 @@ def outputs_read(settings_list):
     """{(backbone, last_stages, image_size): number of samples, each view for itself} of whose trunk outputs the runs read.
 
     With real data alone: of scenes nobody keeps any."""
-    found = defaultdict(set)
+    found, seen = defaultdict(set), set()
     for settings in settings_list:
-        compute = settings.compute
+        compute, method = settings.compute, settings.method
+        alike = (method.uses_public, method.changes_public, dataclasses.replace(settings, method=Local(), training=Training()))
+        if alike in seen:
+            continue
+        seen.add(alike)
         if compute.adaptation == "last":
             world = world_for(settings)
             for client, spec in enumerate(settings.setup.clients, 1):

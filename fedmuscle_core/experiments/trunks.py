@@ -13,6 +13,9 @@ AUGMENTATION = (augmentation.ROTATION, augmentation.ZOOM, augmentation.SHIFT, au
                 augmentation.DROPPED)
 
 
+VERSION = 1                                           # of how samples become pixels and views: stores of another are refused
+
+
 class KeptTrunk:
     """A trunk (see `networks.last`) of the backbone called `name`, whose outputs are kept in FEATURES.
 
@@ -26,11 +29,15 @@ class KeptTrunk:
 
     def about(self, shape):
         """What the rows of samples of a shape are of."""
+        return {**self.names(shape), "pixels": None if self.trunk.text else list(self.scale), "version": VERSION}
+
+    def names(self, shape):
+        """What a store is called after."""
         return {"backbone": self.name, "weights": self.weights, "until": self.trunk.at, "side": self.side or shape[-1]}
 
     def store(self, shape):
         """Name of the store for samples of a shape."""
-        return "-".join(str(value) for value in self.about(shape).values()).replace("/", "_")
+        return "-".join(str(value) for value in self.names(shape).values()).replace("/", "_")
 
     def count(self, shape):
         """How many outputs for samples of a shape are kept."""

@@ -47,6 +47,7 @@ class TextRepresentationModel(nn.Module):
 
     def features(self, ids):
         if isinstance(self.backbone, Tail):
+            ids = ids[:, :longest(present(ids))]
             return self.backbone(ids), present(ids)
         if ids.is_floating_point():
             return ids
@@ -68,7 +69,8 @@ class TextRepresentationModel(nn.Module):
 
 
 def longest(ids):
-    """Number of tokens of the longest text of a batch (B, L): what is beyond is padding of all, which costs time alone."""
+    """Number of tokens of the longest text of a batch (B, L), token ids or which are there: what is beyond is padding of all,
+    which costs time alone."""
     used = (ids != 0).any(0).nonzero()
     return int(used.max()) + 1 if len(used) else ids.shape[1]
 

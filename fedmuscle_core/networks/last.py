@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -82,15 +83,18 @@ class Trunk:
 
         hook = self.backbone.get_submodule(self.at).register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            if self.text:
-                self.backbone(input_ids=samples, attention_mask=(samples != 0).long())
+            if self.text:                                                     # what is beyond the longest is padding of all
+                length = int((samples != 0).any(0).nonzero().max()) + 1 if samples.any() else samples.shape[1]
+                self.backbone(input_ids=samples[:, :length], attention_mask=(samples[:, :length] != 0).long())
             else:
                 self.backbone(pixel_values=samples)
         except _Reached:
             pass
         finally:
             hook.remove()
-        return found[0] * (samples != 0)[..., None] if self.text else found[0]
+        if not self.text:
+            return found[0]
+        return F.pad(found[0] * (samples[:, :length] != 0)[..., None], (0, 0, 0, samples.shape[1] - length))
 
 
 class _Reached(Exception):

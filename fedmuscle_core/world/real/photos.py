@@ -2,10 +2,9 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from PIL import Image
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 from tqdm.auto import tqdm
 
 from ...tasks import VOID
@@ -19,27 +18,25 @@ def load_photos(table, size, progress=False):
     """
     images, masks = [], []
     for row in tqdm(table.itertuples(), "photos", total=len(table), disable=not progress):
-        if row.mask is None:
-            images.append(_photo(row.image, size))
-            continue
-        photo = tv_tensors.Image(v2.functional.pil_to_tensor(_decoded(row.image, "RGB")))
-        photo, mask = fitting(size)(photo, tv_tensors.Mask(_mask(row, photo.shape[1:])))
+        photo, mask = _fitted(row.image, row.mask, size)
         images.append(photo)
-        masks.append(mask)
+        masks += [] if mask is None else [mask]
     if masks and len(masks) < len(images):
         raise ValueError(f"table: got masks for {len(masks)} of {len(images)} photos, expected one for each or none")
     return torch.stack(images), torch.stack(masks) if masks else None
 
 
-def fitting(size):
-    """The transform that `load_photos` says."""
-    return v2.Compose([v2.Resize(size, InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size)])
-
-
 @lru_cache(maxsize=20_000)
-def _photo(path, size):
-    """(3, size, size) uint8; kept, as every run of a sweep decodes the same ones."""
-    return fitting(size)(tv_tensors.Image(v2.functional.pil_to_tensor(_decoded(path, "RGB"))))
+def _fitted(image, mask, size):
+    """(photo (3, size, size) uint8, its mask (size, size) or None); kept, as every run of a sweep decodes the same ones."""
+    from torchvision import tv_tensors  # takes seconds, as all of torchvision
+    from torchvision.transforms import InterpolationMode, v2
+
+    fit = v2.Compose([v2.Resize(size, InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size)])
+    photo = tv_tensors.Image(v2.functional.pil_to_tensor(_decoded(image, "RGB")))
+    if mask is None:
+        return fit(photo), None
+    return fit(photo, tv_tensors.Mask(_mask(image, mask, photo.shape[1:])))
 
 
 def check_samples(table, num_classes=None, progress=False):
@@ -62,7 +59,7 @@ def check_samples(table, num_classes=None, progress=False):
         if num_classes is not None and row.label is not None and not classes and not 0 <= row.label < num_classes:
             raise ValueError(f"{where}: got label {row.label}, expected 0 to {num_classes - 1}")
         if row.mask is not None:
-            found = set(torch.unique(_mask(row, size)).tolist()) - {VOID}
+            found = set(torch.unique(_mask(row.image, row.mask, size)).tolist()) - {VOID}
             if num_classes is not None and found and max(found) > num_classes:
                 raise ValueError(f"{row.mask}: got class {max(found)}, expected 0 to {num_classes} or {VOID} (void)")
     return len(table)
@@ -79,11 +76,11 @@ def largest_class(path):
     return int(counts.argmax())
 
 
-def _mask(row, size):
-    """The classes (H, W) of a row's mask; ValueError where it is not as large, (H, W), as its photo."""
-    mask = _classes(row.mask)
+def _mask(image, path, size):
+    """The classes (H, W) in a mask's file; ValueError where it is not as large, (H, W), as its photo."""
+    mask = _classes(path)
     if mask.shape != size:
-        raise ValueError(f"{row.mask}: got a mask of {tuple(mask.shape)} pixels, expected {tuple(size)} as {row.image}")
+        raise ValueError(f"{path}: got a mask of {tuple(mask.shape)} pixels, expected {tuple(size)} as {image}")
     return mask
 
 
@@ -92,7 +89,7 @@ def _classes(path):
     image = _decoded(path, None)
     if image.mode not in ("L", "P"):
         raise ValueError(f"{path}: got an image of mode {image.mode}, expected one channel of 8 bits, a class at each pixel")
-    return v2.functional.pil_to_tensor(image)[0]
+    return torch.from_numpy(np.array(image))
 
 
 def _decoded(path, mode):

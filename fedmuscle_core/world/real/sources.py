@@ -34,7 +34,8 @@ class Source(NamedTuple):
 
     folder: in the data folder, its name if empty.  size: side of its photos as they are kept.  test: the split that scores are
     of, none if empty; test_share: of its samples that are set apart for scores where it has no such split.  least: of several
-    labels a photo, those that fewer photos of the test split have do not count in a score, nor do their pixels (our choice).
+    labels a photo, those that fewer photos of the test split have do not count in a score, nor does the overlap of their pixels
+    (our choice).
     """
 
     about: str

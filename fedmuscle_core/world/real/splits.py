@@ -241,6 +241,11 @@ def check_labels(task, table):
 
 def digest(name, rows=None):
     """Short hash of a source's samples, or of some of them: file names, labels and texts, not the pixels."""
-    table = source_table(name) if rows is None else source_table(name).iloc[rows.tolist()]
+    return _digest(name, str(source_folder(name)), source_named(name), None if rows is None else tuple(rows.tolist()))
+
+
+@lru_cache(maxsize=4096)
+def _digest(name, folder, source, rows):
+    table = source_table(name) if rows is None else source_table(name).iloc[list(rows)]
     columns = (table["image"].map(lambda path: path and path.name), table["label"], table["texts"])
     return hashlib.sha256(repr(list(zip(*columns, strict=True))).encode()).hexdigest()[:10]

@@ -18,6 +18,8 @@ from .seeds import generator
 
 PEER_CHOICES = ("random", "held", "similar", "task", "bandit", "shifted")
 
+MANY = 64                                             # clients from which on peers are drawn without a list of all
+
 
 def choose_peers(clients, num_peers, rng):
     """For each client, `num_peers` of the others at random: {client: sorted list of peers}.
@@ -27,12 +29,19 @@ def choose_peers(clients, num_peers, rng):
     clients = sorted(clients)
     if not 1 <= num_peers < len(clients):
         raise ValueError(f"num_peers: got {num_peers}, expected 1 to {len(clients) - 1} with {len(clients)} clients")
-    chosen = {}
-    for client in clients:
-        others = [other for other in clients if other != client]
-        picks = torch.randperm(len(others), generator=rng)[:num_peers]
-        chosen[client] = sorted(others[pick] for pick in picks)
+    chosen, count = {}, len(clients) - 1
+    for place, client in enumerate(clients):
+        picks = torch.randperm(count, generator=rng)[:num_peers].tolist() if count < MANY else _distinct(num_peers, count, rng)
+        chosen[client] = sorted(clients[pick + (pick >= place)] for pick in picks)
     return chosen
+
+
+def _distinct(number, count, rng):
+    """So many different ones of 0, .., count - 1, in a time that does not grow with `count`."""
+    found = {}
+    while len(found) < number:
+        found |= dict.fromkeys(torch.randint(count, (number - len(found),), generator=rng).tolist())
+    return list(found)
 
 
 def choose(how, num_peers, uploads, rng, *, seed, round, tasks, gains, shifts=()):

@@ -72,10 +72,10 @@ pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
 # At the server, $l$ over all public pairs, the aggregate weighs client $c$ at pair $k$ by how well it tells that pair from the others; then it is
-# distilled into the server's own model:
+# distilled into the server's own model, after a phase on its retrieval loss:
 #
 # $$\bar z_k = \sum_c \operatorname{softmax}_c \Big( \log \frac{e^{z_k^c \cdot g_k^{\text{other}}}}{\sum_{l \ne k} e^{z_k^c \cdot g_l^{\text{other}}}} \Big) z_k^c ,
-# \qquad L = L_{\text{retrieval}} + 0.3 \, \big( | g_k^{\text{image}} - \bar z_k^{\text{image}} |^2 + | g_k^{\text{text}} - \bar z_k^{\text{text}} |^2 \big) .$$
+# \qquad L = \tfrac{0.3}{d} \, \big( | g_k^{\text{image}} - \bar z_k^{\text{image}} |^2 + | g_k^{\text{text}} - \bar z_k^{\text{text}} |^2 \big) .$$
 #
 # Two clients send the same three images; the second has mistaken images 1 and 2. The aggregate takes more of who is right:
 
@@ -171,7 +171,8 @@ retrieval.recall_table(shown)
 # - CreamFL's terms are from its own paper; clients take contrastive steps before their local phase instead of beside it; temperature and
 #   learning rate are tuned.
 # - Tuned by the mean over all clients, as every method here, not by the server's model alone; the weight of the distillation stays the
-#   source's 0.3. Local rate and batch size are Local's for all.
+#   source's 0.3, the distillation has a phase of its own after the server's, as long as that and by the same AdamW, to which its weight
+#   matters little. Local rate and batch size are Local's for all.
 # - What *with Muscle* contrasts with what was not found in the sources: the server's representations of both modalities are our choice.
 #
 # ## Published, and ours

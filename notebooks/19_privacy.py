@@ -68,8 +68,9 @@ played = {variant: {shadow: records[variant, shadow] for shadow in range(count) 
 # client would send next, after its last local phase, were it asked for the candidates:
 #
 # - from parameters, how sure the network is of the true answer, $\log p_y - \log (1 - p_y)$;
-# - from representations, or kernels, how sure of it a ridge head is that the attacker fits on the other candidates, whose answers she knows; beside
+# - from representations, how sure of it a ridge head is that the attacker fits on the other candidates, whose answers she knows; beside
 #   it, without a head, how much nearer the candidate lies to its class than to others (*by nearness*);
+# - from FedHeNN's kernels the same, but within each batch of which one is sent: between batches nothing travels;
 # - from votes, whether it votes for the true answer.
 #
 # Then the likelihood ratio of Carlini et al. (2022): the number's normal law in the other federations that had the sample, against that in those
@@ -79,8 +80,8 @@ played = {variant: {shadow: records[variant, shadow] for shadow in range(count) 
 # What counts is the share of members found where hardly any other is accused: at 1 % false alarms, 1 % are found by chance. *AUC*: how often a
 # member looks more like one than another sample does, 0.5 by chance. *DP-SGD*: local steps along gradients that are clipped one by one, with
 # Gaussian noise of so many times the clipping length (Abadi et al., 2016). *epsilon*: how far any private sample can change the odds of what is
-# sent, $e^{\varepsilon}$ times but for a chance of $\delta = 0.001$; infinite without DP-SGD, by Opacus' accountant, for the smallest private set
-# of client 1 in all federations. Intervals: federations resampled, not adjusted for the number of rows. *Local*: nothing leaves; what its parameters
+# sent, $e^{\varepsilon}$ times but for a chance of $\delta = 0.001$; of DP-SGD by Opacus' accountant, for the smallest private set of client 1 in
+# all federations; of noise on representations for all uploads of the run and that of the candidates; infinite without either. Intervals: federations resampled, not adjusted for the number of rows. *Local*: nothing leaves; what its parameters
 # would tell.
 
 # %%
@@ -95,10 +96,15 @@ for variant in variants:
         into = nearness if name == "margin" else found
         into[variant] = {"ratios": ratios, "member": member[:, enough], "enough": enough, **detection(ratios, member[:, enough]), "interval": interval,
                          "text": tables.interval_text(interval, signed=False)}
+def uploads_of(settings):
+    return settings.rounds * settings.method.num_batches(settings.public_size) + -(-shadows.POOL // settings.method.batch_size)
+
+
 rows = []
 for variant, one in found.items():
     settings, fewest = shadows.settings_of(variant, 0, **short), min(record["member"].count("1") for record in played[variant].values())
-    spent = accounting.epsilon(*shadows.privacy_of(settings, fewest))
+    spent = accounting.epsilon(*shadows.privacy_of(settings, fewest)) if not getattr(settings.method, "noise", 0) else (
+        accounting.epsilon_of_representations(settings.method.noise, settings.method.batch_size, uploads_of(settings)))
     rows.append({"what is sent": variant, "AUC": round(one["auc"], 2), "found at 1 % false alarms (%)": one["text"],
                  "by nearness (%)": nearness[variant]["text"] if variant in nearness else "-",
                  "at 0.1 % (%)": round(100 * one["tpr at 0.1 % fpr"], 1), "epsilon": "no bound" if spent == float("inf") else f"{spent:.1f}",
@@ -114,8 +120,7 @@ table
 
 # %%
 settings = shadows.settings_of("FedMuscle", 0, **short)
-uploads = settings.rounds * settings.method.num_batches(settings.public_size) + -(-shadows.POOL // settings.method.batch_size)
-pd.Series({noise: accounting.epsilon_of_representations(noise, settings.method.batch_size, uploads) for noise in (0.03, 0.1, 0.3, 1.0, 10.0, 100.0)},
+pd.Series({noise: accounting.epsilon_of_representations(noise, settings.method.batch_size, uploads_of(settings)) for noise in (0.03, 0.1, 0.3, 1.0, 10.0, 100.0)},
           name="epsilon").rename_axis("noise on each number").round(1).to_frame()
 
 # %% [markdown]
@@ -164,7 +169,8 @@ pd.Series(mixes, name="rank correlation of guessed and true shares").to_frame()
 #
 # The server knows: clients register their task. A peer, or whoever else reads representations, may have scenes with the answers of three tasks,
 # and asks for which task the nearest class mean in a client's representations is right most often, compared with the other clients. Share of
-# clients whose task it names; a guess is right for a third. Votes and parameters tell the task by their shape.
+# clients whose task it names; a guess is right for a third. Votes tell a task by their shape; parameters here do not tell `mlc` from `ic10`,
+# which have ten outputs each.
 
 # %%
 own = {str(place): spec.task for place, spec in enumerate(shadows.SETUP.clients, 1)}
@@ -177,8 +183,9 @@ pd.Series(tasks, name="tasks named right (%)").to_frame()
 # %% [markdown]
 # ## What does an update show of the sample that made it?
 #
-# M-Fed sends parameters, so the server knows their change in a local phase. With one sample and one step that is a gradient, which is inverted
-# by gradient descent on the picture (Geiping et al., 2020); what M-Fed really sends is the sum of many steps. Peak signal-to-noise ratio in dB, of a
+# M-Fed sends parameters, so the server knows their change in a local phase. Of one sample and one plain gradient step that would be a gradient, which
+# is inverted by gradient descent on the picture (Geiping et al., 2020): an upper end, as clients here step by AdamW, which sends hardly more than
+# signs; what M-Fed really sends is the sum of many such steps. Peak signal-to-noise ratio in dB, of a
 # step to the picture that it was made on, of a phase the best over all private pictures; *nothing*: of the mean public picture to the same ones.
 
 # %%
@@ -236,8 +243,10 @@ print(f"correlation of an upload with its kernel: {seen:+.3f} (of {kernels[1].nu
 # ## Deviations from the paper
 #
 # The papers make no claim about privacy beyond that private data stay; all of this is ours: attacks that are known, on the embedded world, one
-# attacked client, candidates of which half are members. M-Fed has Local's tuned values and no term (lambda 0), the others their own. DP-SGD draws
-# Poisson samples. FedMuscle needs the matrices: secure sums do not serve it. They were not attacked here, and how clients agree on seeds is left out.
+# attacked client, candidates of which half are members. The attacks on representations ask for those of the candidates; what travels in a run is
+# of public scenes, and was not attacked. M-Fed has Local's tuned values and no term (lambda 0), the others their own. DP-SGD draws
+# Poisson samples, by a loop of our own, a sample at a time, as Opacus does not take these networks and optimisers as they are; its accountant is
+# used. FedMuscle needs the matrices: secure sums do not serve it. They were not attacked here, and how clients agree on seeds is left out.
 #
 # ## Published, and ours
 

@@ -124,7 +124,7 @@ real.round(3).astype(object).fillna("-")
 #
 # Three clients of Setup 1 with each other as peers. Drift: mean squared distance by which a phase moves the unit-length representations of 64
 # public samples; gradients are those of both losses on these and on 64 private samples, at the end of a round, the same samples always. The tuned
-# contrastive rate times a factor, constant over the rounds; at the tuned rate and the highest factor two more schedules of the same mean rate: cosine
+# contrastive rate times a factor, constant over the rounds; at the tuned rate and the highest factor two more schedules from the same rate on: cosine
 # to 0, one over the square root of the round.
 
 # %%
@@ -190,7 +190,7 @@ print(f"slope {tables.interval_text(slope, 2)} over {tables.seeds_text(len(slope
 # %% [markdown]
 # ## Which schedule?
 #
-# Change in log-odds against training alone for as many rounds, at equal mean rates: each client tested at its best validation round, and below,
+# Change in log-odds against training alone for as many rounds, at equal rates of the first round, which is what one sets: each client tested at its best validation round, and below,
 # on validation samples, at the last round, where late harm shows.
 
 # %%

@@ -172,3 +172,16 @@ def test_every_choice_costs_the_same_bytes_but_for_the_bandits_one_number(tiny):
         history, _ = fit(tiny(num_peers=1, peer_choice=choice, **shifts))
         sent[choice] = history[history["round"] == 2]["bytes"].max()
     assert {choice: sent[choice] - sent["random"] for choice in sent} == dict.fromkeys(peers.PEER_CHOICES, 0) | {"bandit": 4}
+
+
+def test_among_many_clients_peers_are_different_others_and_all_alike():
+    clients = range(10, 210)
+    counts = dict.fromkeys(clients, 0)
+    for seed in range(30):
+        chosen = choose_peers(clients, 5, torch.Generator().manual_seed(seed))
+        assert all(len(set(some)) == 5 and client not in some and some == sorted(some) for client, some in chosen.items())
+        for some in chosen.values():
+            for peer in some:
+                counts[peer] += 1
+    assert sum(counts.values()) == 30 * 200 * 5 and min(counts.values()) > 100 and max(counts.values()) < 200     # 150 expected
+    assert choose_peers(range(80), 79, torch.Generator().manual_seed(0))[3] == [*range(3), *range(4, 80)]

@@ -1,5 +1,6 @@
 """Attacks on cases whose answer is known, noise that is accounted for as the library does, sums whose parts stay hidden."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from fedmuscle_core import Client, Network, Training, classification, retrieval
 from fedmuscle_core.client import local_phase, private_phase
+from fedmuscle_core.data import Samples
 from fedmuscle_core.exchange import tuple_payload
 from fedmuscle_core.methods import METHODS, MFed
 from fedmuscle_core.methods.sharing import Sharing
@@ -30,7 +32,7 @@ from fedmuscle_core.privacy.attacks import (
     ridge_confidence,
     rows_of_sums,
 )
-from fedmuscle_core.seeds import generator, seeded
+from fedmuscle_core.seeds import seeded
 
 TRAINING = Training(local_lr=1e-2, local_batch_size=4, min_local_steps=5)
 
@@ -247,10 +249,22 @@ def test_private_steps_draw_poisson_samples_and_repeat_by_seed():
     first, second = client(noise=0.5), client(noise=0.5)
     assert local_phase(first, 1) == local_phase(second, 1)
     assert all(torch.equal(x, y) for x, y in zip(first.network.parameters(), second.network.parameters(), strict=True))
-    order = generator(0, "client", 1, "poisson", 1)
-    assert len({int((torch.rand(12, generator=order) < 1 / 3).sum()) for _ in range(20)}) > 2
     with pytest.raises(ValueError, match="noise_multiplier: got 0.5 with a method whose local objective has a further term"):
         local_phase(first, 2, lambda loss, step: loss)
+
+
+def test_private_steps_draw_every_sample_by_itself_each_time(monkeypatch):
+    """With probability q, whatever was drawn before: passes over a shuffled set would hardly draw one twice in a row."""
+    one, steps, take = client(noise=0.5), [set()], Samples.take
+    one.training = dataclasses.replace(one.training, min_local_steps=400)
+    monkeypatch.setattr(Samples, "take", lambda samples, rows: steps[-1].add(int(rows)) or take(samples, rows))
+    one.local_optimizer.step = lambda: steps.append(set())
+    private_phase(one, 1)
+    assert len(steps) == 403 and not steps.pop()                              # whole passes of three
+    rate = 4 / 12
+    assert sum(map(len, steps)) / 402 / 12 == pytest.approx(rate, abs=0.03) and len({*map(len, steps)}) > 5
+    again = sum(len(first & second) for first, second in zip(steps, steps[1:], strict=False)) / 401 / 12
+    assert again == pytest.approx(rate ** 2, abs=0.03)
 
 
 def test_private_steps_that_mean_nothing_are_refused():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fedmuscle_core.analysis import rankings
+from fedmuscle_core.experiments.choices import tuned
 from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.statistics import NUMBERS
 
@@ -26,6 +27,12 @@ def test_a_table_shares_its_local_and_competitors_are_told_apart_by_what_differs
     assert list(tables["embedded1, rounds 16"]) == ["local", "simclr"]
     several = [[settings.seed for settings in runs] for table in tables.values() for runs in table.values()]
     assert several == [list(SEEDS)] * 7
+
+
+def test_of_several_locals_the_tuned_one_is_that_of_the_table():
+    values = tuned(Settings.of("embedded1").setup, "local")
+    (table,) = rankings.competitors([*runs("local", local_lr=1e-5), *runs("local", **values), *runs("fedmuscle")]).values()
+    assert list(table) == ["local", "fedmuscle"] and {one.flat()["local_lr"] for one in table["local"]} == {values["local_lr"]}
 
 
 def history(settings, scores):

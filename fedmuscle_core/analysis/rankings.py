@@ -6,9 +6,11 @@ hyperparameters.
 
 import pandas as pd
 
+from ..experiments.choices import tuned
 from ..experiments.runs import find
 from ..experiments.settings import Settings, field_names
 from ..experiments.statistics import NUMBERS, failures, final_scores, flips, overall_numbers, verdict
+from ..methods import Local
 
 OWN = ("method", "seed", "local_lr", "local_batch_size", "public_domain", "public_size", "absence", "bad_uploads")
 
@@ -32,6 +34,9 @@ def labelled(methods):
     """{competitor: [`Settings`]} of {method: [`Settings`]}."""
     found = {}
     for method, several in methods.items():
+        if method == Local.name:                                              # of several rates the tuned one
+            values = tuned(several[0].setup, method)
+            several = [one for one in several if values.items() <= one.flat().items()] or several
         flats = [settings.flat() for settings in several]
         differ = [name for name in flats[0] if name != "seed" and len({str(flat[name]) for flat in flats}) > 1]
         for settings, flat in zip(several, flats, strict=True):

@@ -5,7 +5,6 @@ of `by_protocol`, which is about bytes), with the value None where what is varie
 Profile "quick" takes the first two values only.
 """
 
-from ..methods import contrastive
 from .claims import COMPARED, PAPER_TAU
 from .profiles import FEW, SEVERAL, paper_version, profile_seeds, profile_settings
 from .setups import GRID_NETWORKS, GRID_SIZES, TASK_COUNTS, setup_named
@@ -305,15 +304,13 @@ def by_crowd(profile, seeds=None):
 
 def by_rate_and_schedule(profile, seeds=None, setup="hundred_rounds"):
     """(factor of the tuned contrastive rate, schedule) of a hundred rounds whose phases are measured; the factor is that of the
-    mean rate over rounds, whatever the schedule."""
+    first round's rate, which is what one sets, whatever the schedule."""
     runs = {(None, "local"): tuned_runs(profile, "local", seeds, setup)}
     tuned = tuned_runs(profile, "fedmuscle", seeds, setup)
-    rounds = tuned[0].rounds
     for schedule in some(profile, SCHEDULES):
-        mean = sum(contrastive.SCHEDULES[schedule](round, rounds) for round in range(1, rounds + 1)) / rounds
         runs |= {((factor, schedule), "fedmuscle_traced"): [
             settings.replace(method="fedmuscle_traced", schedule=schedule,
-                             contrastive_lr=float(f"{factor * settings.method.contrastive_lr / mean:.6g}"))
+                             contrastive_lr=float(f"{factor * settings.method.contrastive_lr:.6g}"))
             for settings in tuned] for factor in some(profile, RATE_FACTORS if schedule == "constant" else FALLING_FACTORS)}
     return runs
 

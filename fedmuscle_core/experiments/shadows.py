@@ -57,13 +57,14 @@ VARIANTS = {
     "FedMuscle, noise 0.3": ("fedmuscle", {"noise": 0.3}, "representations"),
     "FedMuscle, DP-SGD 0.5": ("fedmuscle", {"noise_multiplier": 0.5}, "representations"),
     "FedMuscle, DP-SGD 1": ("fedmuscle", {"noise_multiplier": 1.0}, "representations"),
-    "FedHeNN": ("fedhenn", {}, "representations"),
+    "FedHeNN": ("fedhenn", {}, "kernels"),
     "CoFED": ("cofed", {}, "votes"),
     "M-Fed": ("mfed", {"lam": 0.0, "measure_gradients": False}, "parameters"),
     "M-Fed, DP-SGD 1": ("mfed", {"lam": 0.0, "measure_gradients": False, "noise_multiplier": 1.0}, "parameters"),
 }
 # {what is read: names of the numbers that are read of each candidate}, the attack's first; the others are told beside it.
-NUMBERS = {"parameters": ("confidence",), "votes": ("vote",), "representations": ("ridge", "margin")}
+NUMBERS = {"parameters": ("confidence",), "votes": ("vote",), "representations": ("ridge", "margin"),
+           "kernels": ("ridge", "margin")}
 PROBED = ("ic100", "mlc", "ic10")                       # tasks of the clients, in their order
 CODE = ("experiments/shadows.py", "privacy/attacks.py")
 
@@ -95,7 +96,8 @@ def play(variant, shadow, **changes):
         return about | {
             "values": {name: [float(f"{value:.4g}") for value in several.tolist()] for name, several in values.items()},
             "score": {str(client.name): round(score(client, "test"), 2) for client in clients},
-            "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients},
+            "probes": {str(client.name): probe_shares(settings.method, client, settings.rounds) for client in clients
+                       if VARIANTS[variant][2] == "representations"},
             "finished": now(), "seconds": round(time.perf_counter() - clock, 1)}
 
 
@@ -106,20 +108,24 @@ def candidates(settings):
     return read(task, SETUP.clients[0].backbone, task.modality, pairs), wanted
 
 
-def sent(method, client, inputs, round):
-    """(n, d) what the client sends as representations of `inputs`, with the method's noise."""
+def sent(method, client, inputs, round, about):
+    """(n, d) what the client sends as representations of `inputs`, with the method's noise, which is another one for each thing
+    that it is asked `about`."""
     rows = F.normalize(represent(client, Samples(len(inputs), inputs)).float(), dim=1)
-    return method.noisy(client, rows, round, "asked for") if hasattr(method, "noisy") else rows
+    return method.noisy(client, rows, round, "asked for", about) if hasattr(method, "noisy") else rows
 
 
 def told(method, client, inputs, wanted, reads, round):
     """{name of NUMBERS: (n,)} what an upload tells of each candidate: "parameters", the confidence of the network in its
-    answer; "votes", whether it votes for it; "representations", or kernels of them, the confidence of a head that the attacker
-    fits on the other candidates, and how much nearer it lies to its class than to others."""
-    if reads == "representations":
-        rows = sent(method, client, inputs, round)
-        kernel = rows @ rows.T
-        return {"ridge": ridge_confidence(kernel, wanted), "margin": torch.nan_to_num(margin(kernel, wanted))}
+    answer; "votes", whether it votes for it; "representations", the confidence of a head that the attacker fits on the other
+    candidates, and how much nearer it lies to its class than to others; "kernels", the same within each batch of which a kernel
+    is sent."""
+    if reads in ("representations", "kernels"):
+        rows = sent(method, client, inputs, round, "candidates")
+        size = len(rows) if reads == "representations" else method.batch_size
+        found = [(ridge_confidence(part @ part.T, answers), torch.nan_to_num(margin(part @ part.T, answers)))
+                 for part, answers in zip(rows.split(size), wanted.split(size), strict=True)]
+        return dict(zip(("ridge", "margin"), map(torch.cat, zip(*found, strict=True)), strict=True))
     if reads == "votes":
         return {"vote": (method.votes(client, Samples(len(inputs), inputs)) == wanted).float()}
     client.network.eval()
@@ -131,7 +137,7 @@ def probe_shares(method, client, round, count=600):
     found = {}
     for name in PROBED:
         scenes = digit_scenes("public", task_named(name).layout, 2 * count, FIRST, "probe")
-        answers, rows = targets(name, scenes), sent(method, client, scenes.images, round)
+        answers, rows = targets(name, scenes), sent(method, client, scenes.images, round, name)
         if name == "mlc":                                                      # each digit for itself
             right = [_nearest(rows, answers[:, label].long(), count) for label in range(answers.shape[1])]
             found[name] = float(f"{100 * sum(right) / len(right):.2f}")

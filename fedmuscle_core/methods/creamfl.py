@@ -10,11 +10,13 @@ One round, k a public pair, z the representation of a client, g those of the ser
                          z^before of the client as it was when the round began
     server   weighs client c at pair k:  s_k^c = log ( exp(z_k^c . g_k^other) / sum_{l != k} exp(z_k^c . g_l^other) ),
                aggregate_k = sum_c softmax_c(s_k^c) z_k^c,  for images and texts apart
-             trains its model on the public pairs:  L_retrieval + kd (|g_k^image - aggregate_k^image|^2 + the same of texts)
+             trains its model on the public pairs, first on L_retrieval, then on the distillation alone:
+               kd / d (|g_k^image - aggregate_k^image|^2 + the same of texts),  d numbers a representation
 
 With Muscle: the loss of z against two peers, g^own and g^other, whose tuples (k, l) are pairs of an image and a text.  Sources:
-section 3 of that paper for the terms; contrastive steps before the local phase instead of beside it, tau, and squared distances
-summed over numbers are our choice, as is what "with Muscle" contrasts with what: the sources at hand do not say.
+section 3 of that paper for the terms; contrastive steps before the local phase instead of beside it, tau, and as many steps of
+distillation as of a local phase, by the same optimiser (AdamW, to which kd matters little), are our choice, as is what "with
+Muscle" contrasts with what: the sources at hand do not say.
 
 The server's model is client `centre`: its private data are the public pairs, and what goes there and comes from there is not
 counted, as it never leaves the server.  A client with both modalities steps on the sum of both losses.
@@ -56,7 +58,7 @@ class CreamFL(Contrastive):
 
     def __post_init__(self):
         super().__post_init__()
-        number("kd", self.kd, least=0)
+        number("kd", self.kd, above=0)
         if isinstance(self.centre, bool) or not isinstance(self.centre, (int, str)):
             raise ValueError(f"centre: got {self.centre!r}, expected the name of a client")
 
@@ -104,7 +106,8 @@ class CreamFL(Contrastive):
         wanted = {name: aggregate([reply[name] for reply in answers.values() if name in reply], sent[other])
                   for name, other in OTHER.items() if any(name in reply for reply in answers.values())}
         distilled = yield Stage("distil", [centre], lambda client: {"round": round, **wanted},
-                                lambda client, reply: expect(reply, {"local_loss": float, "distance": float}), uncounted=inside,
+                                lambda client, reply: expect(reply, dict.fromkeys(
+                                    ("local_loss", "distance") if wanted else ("local_loss",), float)), uncounted=inside,
                                 ends=True)
         return by_metric(answers | alone | distilled)
 
@@ -137,18 +140,21 @@ class CreamFL(Contrastive):
         return info_nce(z, other, tau=self.tau, normalize=False) + intra(z, own, before, self.tau)
 
     def distil(self, client, message):
-        """A local phase of the server's model with the distance to what the clients' representations came to."""
+        """A local phase of the server's model, then one on its distance to what the clients' representations came to."""
         distances = []
 
-        def extend(loss, step):
+        def instead(loss, step):
             pairs = dict(zip(OTHER, step.features.chunk(2, 1), strict=True))
             rows = step.wanted.cpu()
-            apart = sum(((pairs[name] - message[name][rows].to(loss.device)).square().sum(1).mean()
-                         for name in OTHER if name in message), start=torch.zeros_like(loss))
+            apart = sum((pairs[name] - message[name][rows].to(loss.device)).square().mean()
+                        for name in OTHER if name in message)
             distances.append(apart.item())
-            return loss + self.kd * apart
+            return self.kd * apart
 
-        loss = local_phase(client, message["round"], extend)
+        loss = local_phase(client, message["round"])
+        if not any(name in message for name in OTHER):                        # nobody was there
+            return {"local_loss": loss}
+        local_phase(client, message["round"], instead)
         return {"local_loss": loss, "distance": sum(distances) / len(distances)}
 
     def forwards(self, work):

@@ -172,14 +172,16 @@ def inverted(network, task, update, target, shape, steps=300, rate=0.1, smooth=1
     network.eval()
     for _ in range(steps):
         with sdpa_kernel(SDPBackend.MATH):                                    # the others have no second derivatives
-            loss = task.loss(network(guess.clamp(0, 1)), target)
+            loss = task.loss(network(guess), target)
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         similar = F.cosine_similarity(-torch.cat([part.flatten() for part in gradient]), update, dim=0)
         variation = sum(guess.diff(dim=dim).abs().mean() for dim in (-1, -2))
         (guess.grad,) = torch.autograd.grad(1 - similar + smooth * variation, guess)
         optimizer.step()
+        with torch.no_grad():
+            guess.clamp_(0, 1)
         cosine = similar.item()
-    return guess.detach().clamp(0, 1), cosine
+    return guess.detach(), cosine
 
 
 def psnr(found, truth):

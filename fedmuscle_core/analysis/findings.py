@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..experiments import ablations, plans
 from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, compared_runs
+from ..experiments.forecast import as_text, estimate
 from ..experiments.runs import stored
 from ..experiments.statistics import mean_interval, verdict
 from ..experiments.store import write_atomically
@@ -30,6 +31,7 @@ from .task_tables import order_sentence, rank_table
 
 FOLDER = results("mini")
 PATH = FOLDER / "README.md"
+KINDS_NAMED = {"one_kind": "one architecture", "two_kinds": "two architectures", ablations.MAIN: "five architectures"}
 PUBLISHED = {"setup": "setup1", "public_data": "pascal_voc", "method": "fedmuscle", "quantity": "delta"}
 HEAD = """# Results
 
@@ -139,7 +141,7 @@ def ablations_part():
 def gains_of_kinds():
     """FedMuscle against Local where all clients have networks of one or two kinds, in words."""
     gains = measured(ablations.by_setup("mini", ablations.KINDS)).query("method == 'fedmuscle'").groupby("value", sort=False)
-    return "; ".join(f"{value}: {verdict(mean_interval(rows))} {interval_text(mean_interval(rows), 2)} in log-odds"
+    return "; ".join(f"{KINDS_NAMED[value]}: {verdict(mean_interval(rows))} {interval_text(mean_interval(rows), 2)} in log-odds"
                      for value, rows in gains["log_odds"] if value != ablations.MAIN)
 
 
@@ -217,9 +219,8 @@ def of_the_readme():
     yield ("Alignment helps: with single digits as public data FedMuscle gains "
            f"{interval_text(delta_interval(own, 'fedmuscle'))} % over training alone (published "
            f"{published_value(**PUBLISHED):+.1f}), {numbers[1]} in log-odds; of six clients {len(above)} are shown to gain, "
-           f"{len(below)} to pay. Of {', '.join(ablations.PUBLIC_DOMAINS)} as public data, {', '.join(domains) or 'none'} "
-           f"{'is' if len(domains) == 1 else 'are'} shown to help in log-odds; single digits were chosen after a look at "
-           "validation scores.")
+           f"{len(below)} to pay. Kinds of public data that were tried: {', '.join(ablations.PUBLIC_DOMAINS)}; shown to help "
+           f"in log-odds: {', '.join(domains) or 'none'} (single digits were chosen after a look at validation scores).")
     yield harm_sentence()
     yield ("Against each client's own contrastive learning, SimCLR, its place hangs on tuning and on who takes part: in "
            f"log-odds {plain} at defaults (two of five seeds were added after a look at three); where rate and temperature are "
@@ -229,6 +230,12 @@ def of_the_readme():
            "temperature is chosen.")
     yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {numbers[9]} in log-odds; against FedAvg within "
            f"each task, without any exchange among tasks: {numbers[10]}.")
+
+
+def time_of(number):
+    """How long the runs behind a notebook take with one worker, by the times of stored runs; "" where there are none."""
+    runs = set(plans.PLANS[number]("mini")) if number in plans.PLANS else ()
+    return as_text(estimate(runs, FOLDER)) if runs else ""
 
 
 def adjusted(claims):
@@ -249,16 +256,16 @@ def harm_sentence():
     found = []
     for name, groups in (("{} as public data", ablations.by_domain("mini", methods=["fedmuscle"])),
                          ("{} public samples", ablations.by_public_size("mini")),
-                         ("the clients of {}", ablations.by_setup("mini", ablations.KINDS))):
+                         ("clients of {}", ablations.by_setup("mini", ablations.KINDS))):
         gains = measured(groups).query("method == 'fedmuscle'").groupby("value", sort=False)["log_odds"]
-        found += [f"{name.format(value)} {interval_text(mean_interval(rows), 2)}" for value, rows in gains
-                  if verdict(mean_interval(rows)) == "lower"]
+        found += [f"{name.format(KINDS_NAMED.get(value, value))} {interval_text(mean_interval(rows), 2)}"
+                  for value, rows in gains if verdict(mean_interval(rows)) == "lower"]
     photos = {domain: log_odds_difference(of(plans.photos1("mini", domain=domain)), "fedmuscle", "local")
               for domain in plans.PHOTO_DOMAINS}
-    lower = [f"{interval_text(interval, 2)} ({domain})" for domain, interval in photos.items() if verdict(interval) == "lower"]
+    lower = [f"{interval[0]:+.2f} ({domain})" for domain, interval in photos.items() if verdict(interval) == "lower"]
     return ("FedMuscle also harms; shown below training alone, in log-odds: "
             f"{'; '.join(found) or 'with no kind of clients and data tried here'}; "
-            f"with real photos of {len(lower)} of {len(photos)} sources, in the regime of version 0.5: "
+            f"real photos of {len(lower)} of {len(photos)} sources, in the regime of version 0.5: "
             f"{', '.join(lower) or 'none'}.")
 
 

@@ -227,8 +227,8 @@ def of_the_readme():
            f"chosen for both, {numbers[4]} among six image clients, and {numbers[8]} with segmentation "
            f"and texts beside them (the texts alone: {interval_text(of_texts(), 2)}). {against_the_others()}")
     yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the "
-           f"temperature is chosen; there, trained until curves are flat, or nearly, {alpha_at_length(ablations.MAIN)} on Setup 1 "
-           f"and {alpha_at_length('embedded2')} on Setup 2.")
+           "temperature is chosen; there, trained until curves are flat, or nearly, "
+           f"{alpha_at_length(ablations.MAIN)} on Setup 1 and {alpha_at_length('embedded2')} on Setup 2.")
     yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {numbers[9]} in log-odds; against FedAvg within "
            f"each task, without any exchange among tasks: {numbers[10]}.")
 

@@ -4,13 +4,13 @@ data/results/README.md anew.  Nothing in it is written by hand but what it is ab
 import json
 import statistics
 import sys
-from functools import partial
+from functools import cache, partial
 
 import pandas as pd
 
 from ..experiments import ablations, plans
 from ..experiments.claims import CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, compared_runs
-from ..experiments.forecast import as_text, estimate
+from ..experiments.forecast import as_text, estimated, times_stored
 from ..experiments.runs import stored
 from ..experiments.statistics import mean_interval, verdict
 from ..experiments.store import write_atomically
@@ -236,7 +236,12 @@ def of_the_readme():
 def time_of(number):
     """How long the runs behind a notebook take with one worker, by the times of stored runs; "" where there are none."""
     runs = set(plans.PLANS[number]("mini")) if number in plans.PLANS else ()
-    return as_text(estimate(runs, FOLDER)) if runs else ""
+    return as_text(estimated(runs, known_times())) if runs else ""
+
+
+@cache
+def known_times():
+    return times_stored(FOLDER)
 
 
 def alpha_at_length(setup):

@@ -251,7 +251,8 @@ lessons.learned(
 # %% [markdown]
 # ## What to try next
 #
-# Next: [10](10_sensitivity.ipynb) has the two temperatures as a map, [11](11_mutual_information.ipynb) the bound over peers from independent to
+# Next: [02](02_setup1.ipynb) and [05](05_table2.ipynb) train learned alpha and alpha = 1 until both are flat, which changes who is ahead;
+# [10](10_sensitivity.ipynb) has the two temperatures as a map, [11](11_mutual_information.ipynb) the bound over peers from independent to
 # redundant.
 #
 # **Exercise.** Between A and B: peers that correlate by 0.5 with the anchor and by 0.5 among themselves. Which losses overstate the information?

@@ -104,27 +104,22 @@ plots.save_figure(fig, drawn, "05_table2_learning_curves", profile)
 
 # %% [markdown]
 # Were they trained to the end? The same with twice and four times as many rounds, on fewer seeds, added after the claims had been tested:
-# slopes of the mean over clients over the last fifth of the rounds, at least three; then what the further rounds are worth in tests, against
-# Local with as many rounds.
+# slopes of the mean over clients over the last fifth of the rounds, at least three, and with the most rounds client by client; then what the
+# further rounds are worth in tests, against Local with as many rounds.
 
 # %%
 longer = sweep_groups(ablations.by_rounds(profile, seeds, "embedded2"), results(profile), workers)
 rounds = sorted({value for value, _ in longer})
 slopes = pd.DataFrame({f"{value} rounds: points a round": outcomes.slopes(pd.concat([longer[value, method][1] for method in COMPARED]))["points a round"]
                        for value in rounds}).rename(index=lambda name: METHODS[name].label)
+longest = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
+for client, rows in longest.groupby("client"):
+    print(f"client {client:2}, {rounds[-1]} rounds:", ", ".join(f"{METHODS[name].label} {slope:+.2f}" for name, slope in outcomes.slopes(rows)["points a round"].items()))
 slopes.round(2)
 
 # %%
 further = effects.measure(longer)
 pd.concat([effects.effect_table(further, rounds[0], "rounds", method).assign(method=METHODS[method].label) for method in COMPARED[1:]]).set_index("method")
-
-# %% [markdown]
-# Client by client, with the most rounds:
-
-# %%
-longest = pd.concat([longer[rounds[-1], method][1] for method in COMPARED])
-pd.DataFrame({client: outcomes.slopes(rows)["points a round"] for client, rows in longest.groupby("client")}).rename(
-    index=lambda name: METHODS[name].label).rename_axis(columns="client").round(2)
 
 # %% [markdown]
 # ## Test scores
@@ -137,7 +132,8 @@ task_tables.task_table(history).set_index(["task", "metric"]).T
 # %% [markdown]
 # ## Who gains and who pays
 #
-# Change of each client's score P against training alone; Delta is its mean over the N clients,
+# Change of each client's score P against training alone; *IQM* is the mean of the middle half of these over clients and seeds, *fair gain* lies
+# between the mean and the worst of the clients' changes in log-odds ([22](22_one_number.ipynb)), Delta is the mean over the N clients,
 #
 # $$\Delta = \frac{100}{N} \sum_{n=1}^{N} \frac{P_n - P_n^{\text{Local}}}{P_n^{\text{Local}}}$$
 
@@ -145,10 +141,6 @@ task_tables.task_table(history).set_index(["task", "metric"]).T
 changes = relative_change(final_scores(finished(history)))
 fig, drawn = plots.change_heatmap(changes)
 plots.save_figure(fig, drawn, "05_table2_heatmap", profile)
-
-# %% [markdown]
-# *IQM*: mean of the middle half of all changes of clients and seeds. *Fair gain*: between the mean and the worst of the clients' changes in
-# log-odds ([22](22_one_number.ipynb)).
 
 # %%
 tables.comparison_table(history, aligning)

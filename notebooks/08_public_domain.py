@@ -184,8 +184,10 @@ table = scores.merge(mine, on=["seed", "client", "domain"])
 table.groupby(["client", "domain"])["mmd"].mean().unstack()[domains].round(2)
 
 # %%
-foretold = {}
-for name, rows in {"mmd": table, "mmd without noise": table[table["domain"] != "noise"], "uniformity": table}.items():
+foretold, kinds = {}, {"mmd": table, "uniformity": table}
+if len(domains) > 3:
+    kinds["mmd without noise"] = table[table["domain"] != "noise"]
+for name, rows in kinds.items():
     score = name.split()[0]
     ranks = rows.groupby(["seed", "client"]).apply(lambda rows: spearmanr(rows[score], rows["change"]).statistic, include_groups=False)
     foretold[name] = interval = mean_interval(ranks.groupby("seed").mean())

@@ -217,9 +217,6 @@ pd.DataFrame([{"question": f"M-Fed as tuned against: {row.label}", "published": 
                "ours: log-odds [95 % CI over seeds]": tables.interval_text((-row.mean, -row.high, -row.low), 2), "agrees?": "cannot be said"}
               for row in effects.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
 
-# %% [markdown]
-# ## What we learned
-
 # %% tags=["hide-input"]
 def changed(value):
     return effects.between(variants, value, "as tuned", "mfed")
@@ -236,6 +233,11 @@ def told(chosen):
 cosines = pd.Series({(first, second): conflict.loc[first, second] for place, first in enumerate(conflict) for second in list(conflict)[place + 1:]}).sort_values()
 sent = variants.groupby("value")["kib"].mean()
 alone = grown[grown["method"] == "mfed"]
+
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 lessons.learned(
     "Every client reaches the merged encoder by its weight, to within "
     f"{max(abs(row['its weight'] - row['merged encoder moved by']) for row in moved):.0e}.",

@@ -5,12 +5,13 @@ import json
 import re
 import statistics
 import sys
-from functools import partial
+from functools import cache, partial
 
 import nbformat
 
 from ..experiments import ablations, plans
 from ..experiments.claims import CLAIMS, FOUNDATION_CLAIMS, MFED_CLAIMS, SETUP2_CLAIMS, claimed, compared_runs
+from ..experiments.forecast import as_text, estimated, times_stored
 from ..experiments.runs import stored
 from ..experiments.statistics import mean_interval, verdict
 from ..experiments.store import write_atomically
@@ -34,6 +35,7 @@ PATH = FOLDER / "README.md"
 # Notebooks whose findings are taken from their own last section.
 TOLD = ("17_when_does_it_pay", "18_creamfl", "19_privacy", "20_convergence", "22_one_number", "23_choosing_peers", "24_scaling",
         "25_both_systems")
+KINDS_NAMED = {"one_kind": "one architecture", "two_kinds": "two architectures", ablations.MAIN: "five architectures"}
 PUBLISHED = {"setup": "setup1", "public_data": "pascal_voc", "method": "fedmuscle", "quantity": "delta"}
 HEAD = """# Results
 
@@ -143,7 +145,7 @@ def ablations_part():
 def gains_of_kinds():
     """FedMuscle against Local where all clients have networks of one or two kinds, in words."""
     gains = measured(ablations.by_setup("mini", ablations.KINDS)).query("method == 'fedmuscle'").groupby("value", sort=False)
-    return "; ".join(f"{value}: {verdict(mean_interval(rows))} {interval_text(mean_interval(rows), 2)} in log-odds"
+    return "; ".join(f"{KINDS_NAMED[value]}: {verdict(mean_interval(rows))} {interval_text(mean_interval(rows), 2)} in log-odds"
                      for value, rows in gains["log_odds"] if value != ablations.MAIN)
 
 
@@ -232,18 +234,37 @@ def of_the_readme():
     yield ("Alignment helps: with single digits as public data FedMuscle gains "
            f"{interval_text(delta_interval(own, 'fedmuscle'))} % over training alone (published "
            f"{published_value(**PUBLISHED):+.1f}), {numbers[1]} in log-odds; of six clients {len(above)} are shown to gain, "
-           f"{len(below)} to pay. Of {', '.join(ablations.PUBLIC_DOMAINS)} as public data, {', '.join(domains) or 'none'} "
-           f"{'is' if len(domains) == 1 else 'are'} shown to help in log-odds; single digits were chosen after a look at "
-           "validation scores.")
+           f"{len(below)} to pay. Kinds of public data that were tried: {', '.join(ablations.PUBLIC_DOMAINS)}; shown to help "
+           f"in log-odds: {', '.join(domains) or 'none'} (single digits were chosen after a look at validation scores).")
     yield harm_sentence()
     yield ("Against each client's own contrastive learning, SimCLR, its place hangs on tuning and on who takes part: in "
            f"log-odds {plain} at defaults (two of five seeds were added after a look at three); where rate and temperature are "
            f"chosen for both, {numbers[4]} among six image clients, and {numbers[8]} with segmentation "
            f"and texts beside them (the texts alone: {interval_text(of_texts(), 2)}). {against_the_others()}")
     yield (f"Learned alpha is worth {numbers[2]} in log-odds at the paper's temperatures, and {numbers[3]} where the "
-           "temperature is chosen.")
+           "temperature is chosen; there, trained until curves are flat, or nearly, "
+           f"{alpha_at_length(ablations.MAIN)} on Setup 1 and {alpha_at_length('embedded2')} on Setup 2.")
     yield (f"M-Fed (a reconstruction) against training alone on dense tasks: {numbers[9]} in log-odds; against FedAvg within "
            f"each task, without any exchange among tasks: {numbers[10]}.")
+
+
+def time_of(number):
+    """How long the runs behind a notebook take with one worker, by the times of stored runs; "" where there are none."""
+    plan = plans.PLANS.get(number, lambda profile: ())
+    runs = set(plan("mini") or plan("foundation"))                            # some are of real data alone
+    return as_text(estimated(runs, known_times())) if runs else ""
+
+
+@cache
+def known_times():
+    return times_stored(FOLDER)
+
+
+def alpha_at_length(setup):
+    """Learned alpha minus alpha = 1, both tuned, with the most rounds that were played, in log-odds."""
+    runs = ablations.by_rounds("mini", setup=setup)
+    longest = of([run for (rounds, _), several in runs.items() if rounds == max(runs)[0] for run in several])
+    return interval_text(log_odds_difference(longest, "fedmuscle", "pairwise"), 2)
 
 
 def adjusted(claims):
@@ -263,11 +284,11 @@ def harm_sentence():
     found = []
     for name, groups in (("{} as public data", ablations.by_domain("mini", methods=["fedmuscle"])),
                          ("{} public samples", ablations.by_public_size("mini")),
-                         ("the clients of {}", ablations.by_setup("mini", ablations.KINDS)),
+                         ("clients of {}", ablations.by_setup("mini", ablations.KINDS)),
                          (f"{ablations.FEW_PHOTOS} real photos of {{}}", ablations.by_source("foundation"))):
         gains = measured(groups).query("method == 'fedmuscle'").groupby("value", sort=False)["log_odds"]
-        found += [f"{name.format(value)} {interval_text(mean_interval(rows), 2)}" for value, rows in gains
-                  if verdict(mean_interval(rows)) == "lower"]
+        found += [f"{name.format(KINDS_NAMED.get(value, value))} {interval_text(mean_interval(rows), 2)}"
+                  for value, rows in gains if verdict(mean_interval(rows)) == "lower"]
     return ("FedMuscle also harms; shown below training alone, in log-odds: "
             f"{'; '.join(found) or 'with no kind of clients and data tried here'}.")
 

@@ -173,7 +173,7 @@ def measure_dots(table, title):
     for ax, (measure, rows) in zip(axes[0], panels.items(), strict=True):
         for y, row in enumerate(rows.itertuples()):
             ax.errorbar(row.mean, y, xerr=[[row.mean - row.low], [row.high - row.mean]], fmt="o", capsize=3,
-                        color=colour_of(row.method) if row.method else UNCLEAR)
+                        color=colour_of(row.method) if isinstance(row.method, str) else UNCLEAR)
         ax.set(title=measure.upper() if measure == "cka" else measure, xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
         ax.set_yticks(range(len(rows)), rows["label"])
         ax.grid(True, axis="x")

@@ -10,7 +10,7 @@ PRETRAINED := .venv/.pretrained
 BOOK := .venv/.book
 LAB := .venv/.lab
 FLOWER := .venv-flower
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup reproduce pretrained book lab release test test-flower test-book lint mini notebooks backbones lock python
 .DELETE_ON_ERROR:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import nbformat
 
-from fedmuscle_core.experiments.forecast import as_text, estimate
-from fedmuscle_core.experiments.plans import PLANS
-from fedmuscle_core.paths import ROOT, results
+from fedmuscle_core.analysis.findings import time_of
+from fedmuscle_core.paths import ROOT
 
 DOCS = ROOT / "docs"
 BUILT = DOCS / "_build"
@@ -67,20 +66,12 @@ def title(path):
     return next(line.lstrip("# ") for cell in cells for line in cell.source.splitlines() if line.startswith("# "))
 
 
-def minutes(number):
-    """How long the runs behind a notebook take with one worker, by the times of stored runs; "" where there are none."""
-    if number not in PLANS:
-        return ""
-    runs = set(PLANS[number]("mini", None))
-    return as_text(estimate(runs, results("mini"))) if runs else ""
-
-
 def index(found):
     """The first page: what this is, and the parts with their notebooks, questions and minutes."""
     text = [(DOCS / "welcome.md").read_text(encoding="utf-8")]
     for part, numbers in PARTS.items():
         paths = {number: found[number] for number in numbers}
-        rows = [f"| [{title(path)}](notebooks/{path.name}) | {minutes(number)} |" for number, path in paths.items()]
+        rows = [f"| [{title(path)}](notebooks/{path.name}) | {time_of(number)} |" for number, path in paths.items()]
         text += [f"\n## {part}\n", "| question | runs behind it, one worker |", "|---|---|", *rows,
                  *toctree(part, [f"notebooks/{path.stem}" for path in paths.values()])]
     return "\n".join([*text, *toctree("To look up", [*LOOKED_UP, *(page.removesuffix(".md") for page in PAGES)])])

@@ -21,7 +21,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)
-__version__ = "0.9.0"
+__version__ = "0.9.1"
 
 
 def __getattr__(name):

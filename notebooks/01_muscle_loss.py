@@ -282,6 +282,11 @@ for bad in ({"tau_prev": 0.3}, {"tau": 0.0}, {"weighting": "equal"}):
         print(error)
 
 # %% [markdown]
+# ## Deviations from the paper
+#
+# The loss is the paper's. Our source states its bound for any number of peers; for more than one its limit lies above the information, as shown
+# above. The factored and the sampled sum over tuples, and matrices instead of tuples on the wire, are ours.
+#
 # ## Published, and ours
 #
 # The paper reports the communication of a round for one, three and five peers. Absolute numbers depend on clients and steps, which we

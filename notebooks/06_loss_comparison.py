@@ -115,19 +115,10 @@ pd.concat([before.to_frame("before training").T, after.unstack().loc[order].rena
 # %%
 rows = [("before training", "simclr", "before"), *((f"after, {METHODS[method].label}", method, "after") for method in order)]
 means = measured.set_index(["measure", "method", "when"])["value"].sort_index()
-drawn = pd.DataFrame([(measure, label, method, *mean_interval(means.loc[[(measure, method, when)]])) for measure in ("retrieval", "cka")
+drawn = pd.DataFrame([(measure, label, None if when == "before" else method, *mean_interval(means.loc[[(measure, method, when)]])) for measure in ("retrieval", "cka")
                       for label, method, when in rows], columns=["measure", "label", "method", "mean", "low", "high"])
-fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
-for ax, (measure, part) in zip(axes, drawn.groupby("measure", sort=False), strict=True):
-    for y, row in enumerate(part.itertuples()):
-        colour = plots.UNCLEAR if y == 0 else plots.colour_of(row.method)
-        ax.errorbar(row.mean, y, xerr=[[row.mean - row.low], [row.high - row.mean]], fmt="o", color=colour, capsize=3)
-    ax.set(title=measure.upper() if measure == "cka" else measure, xlim=(0, 1), ylim=(len(part) - 0.5, -0.5))
-    ax.set_yticks(range(len(part)), part["label"])
-    ax.grid(True, axis="x")
 found = drawn[drawn["measure"] == "retrieval"].set_index("label")["mean"]
-fig.suptitle(f"Who exchanges finds the same scene with the others: {found['after, FedMuscle']:.0%} with FedMuscle, {found['after, SimCLR']:.0%} with SimCLR",
-             x=0.01, ha="left")
+fig = plots.measure_dots(drawn, "Same scene found in another client's space: " + ", ".join(f"{label.removeprefix('after, ')} {share:.0%}" for label, share in found.items()))
 plots.save_figure(fig, drawn, "06_loss_comparison_alignment", profile)
 
 # %% [markdown]
@@ -138,14 +129,15 @@ plots.save_figure(fig, drawn, "06_loss_comparison_alignment", profile)
 # %%
 found = measured.query("when == 'after' and measure == 'retrieval'").set_index(["method", "seed"])["value"].rename("retrieval")
 points = delta(relative_change(final_scores(history))).join(found, on=["method", "seed"]).query("method != 'local'")
-fig, ax = plt.subplots(figsize=(5.2, 3.4))
+fig, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 for method in order:
     here = points[points["method"] == method]
     ax.scatter(here["retrieval"], here["delta"], color=plots.colour_of(method), label=METHODS[method].label)
 ax.set_xlabel("retrieval between clients after training")
 ax.set_ylabel("Delta (%)")
-ax.set_title("One point a run")
-ax.legend()
+best = {measure: points.groupby("method")[measure].mean().idxmax() for measure in ("retrieval", "delta")}
+ax.set_title(f"{METHODS[best['retrieval']].label} retrieves most, {METHODS[best['delta']].label} gains most\n(one point a run)")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plots.save_figure(fig, points, "06_loss_comparison_points", profile)
 
 # %%

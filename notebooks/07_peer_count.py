@@ -54,6 +54,12 @@ print(len(set(plans.notebook_07(profile, seeds))), "runs are behind this noteboo
 #
 # Every client has five others to learn from. Up to four peers the loss is exact; with five, 64 tuples are drawn for every anchor.
 # Everything else is as tuned with M = 3; at M = 1 the two methods are one loss at two temperatures, those tuned for each.
+# A run is compared with Local on the same seed, $P_n$ the test score of client n: the paper's Delta, in percent, and the change in log-odds,
+# in which a client near zero does not dominate (0.1 is 2.5 points at 50 %),
+#
+# $$\Delta = \frac{100}{N} \sum_{n=1}^{N} \frac{P_n - P_n^{\text{Local}}}{P_n^{\text{Local}}}, \qquad
+# \ell = \frac1N \sum_{n=1}^{N} \left[\operatorname{logit} P_n - \operatorname{logit} P_n^{\text{Local}}\right] .$$
+#
 # Intervals in this notebook are 95 % Student-t over seeds and not adjusted for their number: if nothing differed, about one in
 # twenty would still exclude 0.
 
@@ -174,7 +180,7 @@ against_peers(axes[0], drawn_bytes, "MiB", "Downlink a step, B = 32, d = 256")
 per_loss = {name: rows[["M", "ms"]].to_numpy().T for name, rows in timing[timing["B"] == 32].groupby("evaluation")}
 against_peers(axes[1], per_loss, "ms", "Time of the loss, B = 32, d = 256")
 curves = plots.value_curves(axes[2], six, base)
-axes[2].set_title(f"Delta (%), Setup 1, {six['seed'].nunique()} seed(s), 95 %")
+axes[2].set_title(f"Delta (%), Setup 1, {tables.seeds_text(six['seed'].nunique())}, 95 %")
 axes[2].legend()
 for ax in axes:
     ax.set_xlabel("peers M")
@@ -215,7 +221,8 @@ precision.pivot(index="M", columns="K", values=["error", "spread"]).map(lambda s
 # ## Which peers? The paper's first open question
 #
 # With fewer peers than there are others, the server can choose. *Random* is the paper's. *Similar*: the highest kernel alignment
-# of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, the gain of a client being the
+# of what was uploaded for this batch. *Task*: clients of the same task first. *Bandit*: UCB1, which prefers peers with a high mean gain so
+# far and those that were seldom tried; the gain of a client being the
 # relative fall of its local loss, standardised over the clients of the round. All send the same representations; the bandit 4
 # bytes more. It keeps its peers for a whole round, as losses come once a round, where *random* draws for every batch; *held*
 # draws once a round and is the bandit's fair opponent. A run leaves the bandit few rounds after it has tried everybody. The client with

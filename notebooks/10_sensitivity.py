@@ -35,6 +35,7 @@ check(globals(), "profile", "seeds", "workers")
 
 # %%
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from fedmuscle_core.analysis import effects, lessons, plots, tables
@@ -52,24 +53,29 @@ tuned = profile_settings(profile, ablations.MAIN, "fedmuscle", [0])[0].flat()
 # %% [markdown]
 # ## One factor at a time
 #
-# Delta of FedMuscle, and its paired difference to the tuned value. Local is run again where the factor changes it (`local_lr`,
+# A run is compared with Local on the same seed, $P_n$ the test score of client n: the paper's Delta, in percent, and the change in log-odds,
+# in which a client near zero does not dominate (0.1 is 2.5 points at 50 %),
+#
+# $$\Delta = \frac{100}{N} \sum_{n=1}^{N} \frac{P_n - P_n^{\text{Local}}}{P_n^{\text{Local}}}, \qquad
+# \ell = \frac1N \sum_{n=1}^{N} \left[\operatorname{logit} P_n - \operatorname{logit} P_n^{\text{Local}}\right] .$$
+#
+# Delta of FedMuscle, and the paired difference of its log-odds to the tuned value. Local is run again where the factor changes it (`local_lr`,
 # `local_epochs`, `rounds`, `dim`). Batches of other sizes come in the same number a round.
 
 # %%
+names = ablations.FACTOR_NAMES
 results_of = {factor: sweep_groups(ablations.by_factor(profile, factor, seeds), results(profile), workers)
               for factor in ablations.factors(profile)}
 measured = {factor: effects.measure(groups) for factor, groups in results_of.items()}
 pd.concat({factor: effects.effect_table(table, tuned[factor]).set_axis(
-    ["value", "Delta (%)", "minus tuned (log-odds)", "shown", "seeds"], axis=1)
-    for factor, table in measured.items()}, names=["factor", ""]).droplevel(1)
+    ["value", "Delta (%)", "minus tuned (log-odds)", "shown", "seeds"], axis=1).astype({"value": str})
+    for factor, table in measured.items()}, names=["factor", ""]).droplevel(1).rename(index=names)
 
 # %%
-names = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round", "contrastive_lr": "contrastive learning rate",
-         "augment": "one random view, the same for all clients", "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
 rows = pd.concat([effects.effects(table, tuned[factor]).assign(group=f"{names[factor]} (tuned: {tuned[factor]})")
                   for factor, table in measured.items()])
 rows = rows[rows["low"].notna() | (rows["seeds"] == 1)].assign(label=lambda rows: rows["label"].astype(str))
-fig = plots.forest_plot(rows, f"FedMuscle: each value minus the tuned one, {rows['seeds'].max()} seed(s), 95 %")
+fig = plots.forest_plot(rows, f"FedMuscle: each value minus the tuned one, {tables.seeds_text(rows['seeds'].max())}, 95 %")
 plots.save_figure(fig, rows, "10_sensitivity", profile)
 
 # %% [markdown]
@@ -77,7 +83,7 @@ plots.save_figure(fig, rows, "10_sensitivity", profile)
 
 # %%
 shared = {factor: groups for factor, groups in results_of.items() if factor in ablations.SHARED}
-pd.DataFrame([{"factor": factor, "value": value, "Local (%)": tables.mean_text(final_scores(history).groupby("seed")["value"].mean(), signed=False)}
+pd.DataFrame([{"factor": names[factor], "value": str(value), "Local (%)": tables.mean_text(final_scores(history).groupby("seed")["value"].mean(), signed=False)}
               for factor, groups in shared.items() for (value, method), (_, history) in groups.items() if method == "local"]) if shared else "none"
 
 # %% [markdown]
@@ -91,7 +97,9 @@ grid = effects.measure(sweep_groups(ablations.by_temperatures(profile, seeds), r
 parts = grid["value"].str.split(", ", expand=True).astype(float)
 heat = grid.assign(tau=parts[0], share=parts[1]).pivot_table(index="tau", columns="share", values="delta")
 fig, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
-plots.grid_heatmap(ax, heat, f"Delta (%), {grid['seed'].nunique()} seed(s)", 12, "tau_prev / tau", "tau")
+best = heat.stack().idxmax()
+title = f"Delta (%), mean over {tables.seeds_text(grid['seed'].nunique())}: highest at tau = {best[0]:g}, {best[1]:g};\ntuned: {tuned['tau']:g}, {tuned['tau_prev'] / tuned['tau']:g}"
+plots.grid_heatmap(ax, heat, title, float(np.ceil(heat.abs().max().max())), "tau_prev / tau", "tau")
 plots.save_figure(fig, grid, "10_sensitivity_temperatures", profile)
 
 # %%
@@ -125,14 +133,13 @@ unsure = "; ".join(f"{factor} = {label}" for (factor, label), word in says.items
 levels = {factor: {value: final_scores(history)["value"].mean() for (value, method), (_, history) in groups.items() if method == "local"} for factor, groups in shared.items()}
 matters = {word: "; ".join(f"{row.factor} = {row.label} ({tables.interval_text((row.mean, row.low, row.high), 2)})" for row in found.itertuples()
                            if verdict((row.mean, row.low, row.high)) == word) for word in ("higher", "lower")}
-best = heat.stack().idxmax()
 lessons.learned(
     f"Lower than at the tuned point, in log-odds, 95 % intervals not adjusted for their number: {matters['lower'] or 'none'}.",
     f"Higher: {matters['higher'] or 'none'}.",
     f"Too few seeds to say whether it matters by {EFFECT} or more: {unsure or 'none'}.",
     *(f"Local moves, too: with {names[factor]}, from {min(values.values()):.1f} % ({min(values, key=values.get):g}) to {max(values.values()):.1f} % ({max(values, key=values.get):g})."
       for factor, values in levels.items()),
-    f"The highest mean Delta of the {heat.size} pairs of temperatures, over {grid['seed'].nunique()} seed(s), is at tau = {best[0]:g} with tau_prev at {best[1]:g} of it; tuned, on validation data: "
+    f"The highest mean Delta of the {heat.size} pairs of temperatures, over {tables.seeds_text(grid['seed'].nunique())}, is at tau = {best[0]:g} with tau_prev at {best[1]:g} of it; tuned, on validation data: "
     f"{tuned['tau']:g} with {tuned['tau_prev'] / tuned['tau']:g}.")
 
 # %% [markdown]

@@ -105,7 +105,8 @@ for wrong in ({name: value * float("nan")}, {name: value[1:]}, {}):
 # %% [markdown]
 # ## Do the tasks conflict?
 #
-# Two tasks conflict where the gradients of their losses with respect to the shared encoder point apart: a cosine below 0. Clients hand
+# Two tasks conflict where the gradients $g, h$ of their losses with respect to the shared encoder point apart: a cosine
+# $g \cdot h / (\lVert g \rVert \lVert h \rVert)$ below 0. Clients hand
 # in that gradient (of their first 32 scenes, at the encoder they were sent) at the beginning of every local phase. Mean cosine between
 # the clients of two tasks over the first fifth of the rounds, in which these scenes are not yet learned by heart, and over seeds, with
 # M-Fed, where all begin at one encoder. On the diagonal the clients of one task: what agreement there can be at this noise.
@@ -120,8 +121,8 @@ plots.grid_heatmap(ax, conflict, f"Encoder gradients of two tasks: cosine {apart
 plots.save_figure(fig, conflict.reset_index(), "14_mfed_checks_conflict", profile)
 
 # %% [markdown]
-# Is it who agrees with the others that gains from them? Beside the mean cosine to the clients of other tasks: what the one encoder for
-# all adds for a task over sharing within it, M-Fed minus FedAvg in task, mean over the task's clients.
+# Is it who agrees with the others that gains from them? Beside the mean cosine to the clients of other tasks: M-Fed minus FedAvg in task, mean
+# over the task's clients. The two are compared as tuned: encoder, decoder term, learning rate and batch size differ.
 
 # %%
 changes = log_odds_change(final_scores(history)).set_index(["method", "client", "task", "seed"])["log_odds"]
@@ -199,7 +200,7 @@ effects.effect_table(grown, 1, "tasks", "mfed")
 fig, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
 drawn = plots.value_curves(ax, grown[grown["method"] == "mfed"])
 ax.axhline(grown[grown["method"] == "fedavg"]["delta"].mean(), linestyle="--", color=plots.colour_of("fedavg"), label=METHODS["fedavg"].label)
-ax.set(xlabel="tasks", ylabel="Delta of three segmentation clients (%)", title=f"What others' tasks do for three clients,\n{grown['seed'].nunique()} seed(s), 95 % intervals")
+ax.set(xlabel="tasks", ylabel="Delta of three segmentation clients (%)", title=f"What others' tasks do for three clients,\n{tables.seeds_text(grown['seed'].nunique())}, 95 % intervals")
 ax.legend()
 plots.save_figure(fig, drawn, "14_mfed_checks_tasks", profile)
 
@@ -216,9 +217,6 @@ pd.DataFrame([{"question": f"M-Fed as tuned against: {row.label}", "published": 
                "ours: log-odds [95 % CI over seeds]": tables.interval_text((-row.mean, -row.high, -row.low), 2), "agrees?": "cannot be said"}
               for row in effects.effects(variants, "as tuned", "mfed").itertuples() if row.label != "as tuned"])
 
-# %% [markdown]
-# ## What we learned
-
 # %% tags=["hide-input"]
 def changed(value):
     return effects.between(variants, value, "as tuned", "mfed")
@@ -228,12 +226,23 @@ def words(what):
     return f"{what}, M-Fed is worth more", f"{what}, M-Fed is worth less", f"{what}, no difference is shown"
 
 
+def told(chosen):
+    return "; ".join(f"{first} and {second} {cosine:+.2f}" for (first, second), cosine in cosines[chosen].items()) or "none"
+
+
+cosines = pd.Series({(first, second): conflict.loc[first, second] for place, first in enumerate(conflict) for second in list(conflict)[place + 1:]}).sort_values()
 sent = variants.groupby("value")["kib"].mean()
+alone = grown[grown["method"] == "mfed"]
+
+# %% [markdown]
+# ## What we learned
+
+# %% tags=["hide-input"]
 lessons.learned(
     "Every client reaches the merged encoder by its weight, to within "
     f"{max(abs(row['its weight'] - row['merged encoder moved by']) for row in moved):.0e}.",
-    f"Encoder gradients of clients of two tasks have a mean cosine of {apart.mean():+.2f}, {apart.min():+.2f} at the lowest; within a task "
-    f"{np.diag(conflict).mean():+.2f}. Conflict would be below 0.",
+    f"Encoder gradients of two tasks: a cosine below 0, which is conflict, for {told(cosines < 0)}; above 0 for {told(cosines > 0)}; within a task "
+    f"{np.diag(conflict).mean():+.2f} on average.",
     *(lessons.says(mean_interval(adds[task]), f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): M-Fed adds to sharing within the task",
                    f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): M-Fed takes from sharing within the task",
                    f"The {which} with the others ({task}, cosine {agreement[task]:+.2f}): no difference of M-Fed to sharing within the task is shown", "in log-odds", 2)
@@ -244,7 +253,10 @@ lessons.learned(
     lessons.says(changed("frozen encoder"), *words("Where the encoder stays as it was pretrained"), "in log-odds", 2),
     lessons.says(effects.between(grown, grown["value"].max(), 1, "mfed"), f"{grown['value'].max()} tasks are worth more to three clients than their own alone",
                  f"{grown['value'].max()} tasks are worth less to three clients than their own alone",
-                 f"{grown['value'].max()} tasks against their own alone: no difference for three clients is shown", "in log-odds", 2))
+                 f"{grown['value'].max()} tasks against their own alone: no difference for three clients is shown", "in log-odds", 2),
+    "Mean Delta of the three clients with M-Fed: " + ", ".join(f"{rows['delta'].mean():+.0f} % with {count} task{'s' * (count > 1)}" for count, rows in alone.groupby("value"))
+    + f"; with FedAvg in task {grown[grown['method'] == 'fedavg']['delta'].mean():+.0f} %. With one task nobody else is there to conflict with: what the two differ by "
+    "there is decoder term, rate and batch size.")
 
 # %% [markdown]
 # ## What to try next

@@ -32,7 +32,7 @@ def test_a_published_delta_is_a_number_or_none():
 
 
 @pytest.mark.parametrize(("interval", "words"), [
-    ((20, 10, 30), "inside our interval"), ((20, -5, 45), "inside our interval, as is 0"),
+    ((20, 10, 30), "not told apart"), ((20, -5, 45), "not told apart, nor from 0"),
     ((5, 3, 7), "same sign, other size"), ((5, -3, 13), "sign not shown"),
     ((-5, -7, -3), "other sign"), ((5, np.nan, np.nan), "same sign"), ((-5, np.nan, np.nan), "other sign")])
 def test_agreement_with_a_published_26(interval, words):
@@ -44,12 +44,14 @@ def test_the_published_order_counts_what_both_have():
     assert published["fedmuscle"] == 26.7 and published["sage"] == 0.96 and "local" not in published
     same = {method: published[method] for method in ("fedmuscle", "cofed", "simclr", "fedhenn")}
     sentence = beside_paper.order_beside(history({**same, "pairwise": 40.0}))
-    assert sentence == ("published FedMuscle > CoFED > SimCLR > FedHeNN; ours FedMuscle > CoFED > SimCLR > FedHeNN; "
-                        "Kendall's tau +1.00.")
+    order, doubled = (" > ".join(f"{METHODS[method].label} {times * gain + more:+.1f}" for method, gain in same.items())
+                      for times, more in ((1, 0), (2, 0.1)))                  # ours: of 50
+    ends = "(mean Delta in %, 2 seeds; > shown, ~ not shown)"
+    assert sentence == f"published {order}; ours {doubled} {ends}; Kendall's tau over the 4: +1.00."
     turned = beside_paper.order_beside(history({method: -gain for method, gain in same.items()}))
-    assert "ours FedHeNN > SimCLR > CoFED > FedMuscle; Kendall's tau -1.00." in turned
+    assert "; ours FedHeNN +" in turned and turned.endswith("tau over the 4: -1.00.")
     assert beside_paper.order_beside(history({"fedmuscle": 3.0, "simclr": 5.0})) == (
-        "published FedMuscle > SimCLR; ours SimCLR > FedMuscle.")
+        f"published FedMuscle +26.7 > SimCLR {same['simclr']:+.1f}; ours SimCLR +10.1 > FedMuscle +6.1 {ends}.")
 
 
 def test_table_1_has_a_row_for_every_method_published_or_run():
@@ -71,7 +73,7 @@ def test_a_method_that_diverged_is_named_with_its_seed_client_and_round():
         marker = runs[lost].head(1).assign(split="diverged", client=2, round=4, value=np.nan, task="", metric="")
         return pd.concat([runs[~lost], marker], ignore_index=True)
 
-    why = "diverged on 1 of 2 seed(s): seed 1, client 2, round 4"
+    why = "diverged on 1 of 2 seeds: seed 1, client 2, round 4"
     table = beside_paper.table1_beside(lose("cofed"), [0, 1]).set_index("method")
     ours = "ours: Delta (%), mean [95 % CI]"
     assert table.loc["CoFED", [ours, "agrees?"]].tolist() == [why, "cannot be said"]

@@ -39,7 +39,7 @@ def test_the_level_of_local_that_is_written_down_is_that_of_the_tuning_runs():
 
 
 def slopes_of(setup):
-    """{rounds: points a round at the end, by method}, as they are and twice as many."""
+    """{rounds: points a round at the end, by method}, as they are and as many times as `ablations.ROUND_FACTORS` says."""
     runs = ablations.by_rounds("mini", setup=setup)
     return {count: outcomes.slopes(pd.concat([stored(runs[count, method], results("mini"))[1] for method in claims.COMPARED]))[
         "points a round"] for count in sorted({count for count, _ in runs})}
@@ -50,10 +50,11 @@ def test_curves_of_setup_1_are_flat_after_twice_as_many_rounds_and_local_s_befor
     assert slopes[16].abs().max() < 0.2 and abs(slopes[8]["local"]) < 0.2
 
 
-def test_how_far_from_flat_setup_2_is_after_twice_as_many_rounds_is_written_down():
-    slopes = slopes_of("embedded2")[20]
-    assert abs(slopes["simclr"]) < 0.2
-    assert f"FedMuscle's mean still moves by {slopes['fedmuscle']:.1f} points a round" in PREDICTIONS.replace("\n", " ")
+def test_curves_of_setup_2_are_flat_after_four_times_as_many_rounds_but_for_the_one_that_is_named():
+    slopes = slopes_of("embedded2")[40]
+    assert slopes.drop("pairwise").abs().max() < 0.2
+    said = f"but that of alpha = 1, by {slopes['pairwise']:.1f}, half of it through one text client"
+    assert said in PREDICTIONS.replace("\n", " ")
 
 
 def test_curves_of_m_fed_are_flat_also_with_labels_and_unequal_clients():
@@ -160,6 +161,6 @@ def test_what_alpha_is_follows_from_its_controls():
         ("alpha = 1, tau tuned", -0.05), ("shuffled, tau tuned", -0.01))], columns=["label", "mean", "low", "high"])
     said = outcomes.alpha_sentence(rows.assign(seeds=5))
     assert said.startswith("Learned alpha: more than a temperature: not shown; more than a margin, at tau = 0.2: shown; better "
-                           "than the same weights at the wrong tuples: not shown (")
+                           "than the same weights at the wrong tuples (which were not tuned): not shown (")
     assert "margin tuned, tau = 0.2 +0.10 [+0.05, +0.20]" in said
     assert set(rows["label"]) == {f"learned - {name}" for name in ablations.WEIGHTS_AGAINST}

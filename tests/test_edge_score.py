@@ -6,6 +6,7 @@ import networkx
 import pytest
 import torch
 
+import fedmuscle_core.world.edge_score as edges
 from fedmuscle_core.world.edge_score import THRESHOLDS, edge_counts, edge_score, f_score, ods_f
 
 
@@ -89,3 +90,9 @@ def test_the_score_of_logits_is_in_percent_and_reads_class_one():
 def test_bad_input_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         ods_f(**{"strength": line(1), "truth": line(1), **change})
+
+
+def test_thresholds_that_cannot_win_are_not_matched(monkeypatch):
+    calls = []
+    monkeypatch.setattr(edges, "edge_counts", lambda *given: calls.append(1) or edge_counts(*given))
+    assert ods_f(line(3), line(3)) == 1 and len(calls) == 1

@@ -136,11 +136,11 @@ def test_a_value_that_diverged_is_named_and_has_no_mean():
     lost = runs["seed"] == 2
     marker = runs[lost].head(1).assign(split="diverged", client=2, round=3, value=np.nan)
     found[3, "fedmuscle"] = records, pd.concat([runs[~lost], marker], ignore_index=True)
-    measured, why = effects.measure(found), "diverged on 1 of 3 seed(s): seed 2, client 2, round 3"
+    measured, why = effects.measure(found), "diverged on 1 of 3 seeds: seed 2, client 2, round 3"
     assert measured[measured["value"] == 3]["delta"].isna().tolist() == [True] * 3
     table = effects.effect_table(measured, 1, "M").set_index("M")
     assert table.loc[3].tolist() == [why, "-", "-", 0] and table.loc[1, "Delta (%)"].startswith("+1.7")
-    assert effects.answer(measured, 1, "M").endswith(f"over 3 seed(s): with 3 it {why}.")
+    assert effects.answer(measured, 1, "M").endswith(f"over 3 seeds: with 3 it {why}.")
     with pytest.raises(ValueError, match="reference: 'fedmuscle' with 3 diverged on 1 of 3"):
         effects.effects(measured, 3)
     assert 3 not in set(effects.client_changes(found)["value"]) and 1 in set(effects.client_changes(found)["value"])

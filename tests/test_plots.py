@@ -274,7 +274,7 @@ def test_what_diverged_is_not_drawn_and_the_title_says_so():
     for lost in (pd.concat([runs, marker], ignore_index=True),
                  runs.assign(value=runs["value"].where(runs.index < len(runs) - 1))):
         fig, table = plots.learning_curves(lost)
-        assert "not drawn: FedMuscle, diverged on 1 of 3 seed(s)" in fig.get_suptitle() and set(table["method"]) == {"local"}
+        assert "not drawn: FedMuscle, diverged on 1 of 3 seeds" in fig.get_suptitle() and set(table["method"]) == {"local"}
     measured = pd.DataFrame([{"method": "fedmuscle", "value": value, "seed": seed,
                               "delta": np.nan if value == 3 else 1.0 * seed}
                              for value in (1, 3) for seed in range(3)])

@@ -11,7 +11,7 @@ import yaml
 
 from fedmuscle_core.analysis import findings
 from fedmuscle_core.networks.packaged import PACKAGED
-from fedmuscle_core.paths import ROOT, results
+from fedmuscle_core.paths import NOTEBOOKS, ROOT, results
 
 
 def test_environment_yml_has_the_pins_of_the_lock():
@@ -105,6 +105,8 @@ def test_the_readmes_findings_are_those_of_the_stored_runs():
     text = (ROOT / "README.md").read_text().replace("\n", " ")
     for finding in findings.of_the_readme():
         assert finding in text
+    times = dict(re.findall(r"\| \[(\d\d)\]\(\S+\) \| [^|]+ \| ([^|]*?) ?\|", text))
+    assert times == {path.name[:2]: findings.time_of(path.name[:2]) for path in NOTEBOOKS.glob("*.py")}
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 

@@ -220,7 +220,7 @@ def test_the_quickstart_trains_in_profile_quick(tmp_path, monkeypatch, capsys):
     assert sorted(name.split("-")[0] for name in made if name.endswith("-seed77")) == ["fedmuscle", "local"]
     assert (tmp_path / "quick" / "figures" / "00_quickstart.png").exists()
     last = capsys.readouterr().out.split("00_quickstart trained to the end:\n")[1].strip().splitlines()
-    assert len(last) == 4 and re.fullmatch(r"- .* \([+-][\d.]+ % Delta, 1 seed\(s\)\)\.", last[0]), last
+    assert len(last) == 5 and re.fullmatch(r"- .* \([+-][\d.]+ % Delta, 1 seed\)\.", last[0]), last
 
 
 def test_what_notebooks_of_profile_quick_prove_is_said(tmp_path, monkeypatch, capsys):

@@ -192,7 +192,7 @@ def test_a_run_that_diverges_is_stored_as_such_and_not_computed_again(tiny, tmp_
     records, history = sweep(wanted, tmp_path, progress=False)
     assert [record.get("failed") for record in records] == [
         None, {"client": 2, "round": 2, "reason": "client 2: round 2: local loss is NaN (local)"}, None]
-    said = "1 of 3 runs diverged: local diverged on 1 of 3 seed(s): seed 1, client 2, round 2\n"
+    said = "1 of 3 runs diverged: local diverged on 1 of 3 seeds: seed 1, client 2, round 2\n"
     assert capsys.readouterr().out == said and len(built) == 3 and not list(tmp_path.glob("*.state.pt"))
     assert all(is_stored(settings, tmp_path) for settings in wanted) and history["value"].isna().sum() == 1
     _, again = sweep(wanted, tmp_path, progress=False)

@@ -284,7 +284,7 @@ def test_a_score_of_nan_and_a_run_that_diverged_are_named_and_refused(split):
     marker = pd.DataFrame([("fedmuscle", 2, "diverged", 3, 1, np.nan)], columns=lost.columns)
     gone = pd.concat([history(split=split).drop([6, 7]), marker], ignore_index=True)
     for table in (lost, gone, gone.query("seed >= 0"), gone[gone["round"] > 0]):
-        assert failures(table) == {"fedmuscle": "diverged on 1 of 2 seed(s): seed 1, client 2, round 3"}
+        assert failures(table) == {"fedmuscle": "diverged on 1 of 2 seeds: seed 1, client 2, round 3"}
         with pytest.raises(ValueError, match="history: 'fedmuscle' diverged on 1 of 2 seed.* seed 1, client 2, round 3; exp"):
             final_scores(table)
         assert set(finished(table)["method"]) == {"local"}

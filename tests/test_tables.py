@@ -21,11 +21,11 @@ def history(changes, seeds=3):
 
 def test_the_sentence_follows_from_the_numbers():
     text = tables.delta_sentence(history({"fedmuscle": 0.2, "pairwise": 0.1}), "fedmuscle", "pairwise")
-    assert text.startswith("FedMuscle improves 2 of 2 clients on average over 3 seed(s), 2 shown above Local and 0 below; "
+    assert text.startswith("FedMuscle improves 2 of 2 clients on average over 3 seeds, 2 shown above Local and 0 below; "
                            "Delta +20.2 [")
     assert "paired difference to Pairwise +10.0 [+10.0, +10.0] points: higher" in text
     text = tables.delta_sentence(history({"fedmuscle": -0.2, "pairwise": 0.1}), "fedmuscle", "pairwise")
-    assert "improves 0 of 2 clients on average over 3 seed(s), 0 shown above Local and 2 below" in text
+    assert "improves 0 of 2 clients on average over 3 seeds, 0 shown above Local and 2 below" in text
     assert "points: lower" in text
 
 
@@ -170,7 +170,7 @@ def diverged():
     return pd.concat([runs[~lost], marker], ignore_index=True)
 
 
-WHY = "diverged on 1 of 3 seed(s): seed 1, client 2, round 4"
+WHY = "diverged on 1 of 3 seeds: seed 1, client 2, round 4"
 
 
 def test_a_method_that_diverged_has_no_delta_but_the_reason(diverged):

@@ -55,7 +55,7 @@ def test_the_order_tells_what_is_shown_from_what_is_not():
     assert text.startswith("Centralised +219.8 > M-Fed +32.2 > FedAvg in task +14.3 > Local +0.0 (")
     noisy = history({"local": {1: 20.0}, "fedavg": {1: (20.0, 22.0)}, "mfed": {1: (23.0, 20.0)}}, (0, 1))
     said = task_tables.order_sentence(noisy, ["local", "fedavg", "mfed"])
-    assert said.startswith("M-Fed +7.5 ~ FedAvg in task +5.0 ~ Local +0.0 (mean Delta in %, 2 seed(s)")
+    assert said.startswith("M-Fed +7.5 ~ FedAvg in task +5.0 ~ Local +0.0 (mean Delta in %, 2 seeds")
 
 
 def test_ranks_are_among_the_federated_methods_and_local():
@@ -107,7 +107,7 @@ def test_the_order_names_who_diverged():
     marker = THREE[(THREE["method"] == "fedavg") & (THREE["seed"] == 2)].head(1).assign(split="diverged", value=float("nan"))
     runs = pd.concat([THREE, marker])
     text = task_tables.order_sentence(runs, ["local", "fedavg", "mfed"])
-    assert text.endswith("FedAvg in task diverged on 1 of 3 seed(s): seed 2, client 1, round 3.") and text.startswith("M-Fed +")
+    assert text.endswith("FedAvg in task diverged on 1 of 3 seeds: seed 2, client 1, round 3.") and text.startswith("M-Fed +")
     assert "FedAvg in task" not in task_tables.task_table(runs)
 
 

@@ -4,14 +4,14 @@ They come from secondary summaries of the papers (column `source`), in percent u
 """
 
 import pandas as pd
-from scipy.stats import kendalltau
+import scipy
 
 from ..exchange import bytes_per_step
 from ..experiments.statistics import failures, final_scores, mean_interval, verdict
 from ..methods import METHODS
 from ..paths import PUBLISHED
 from .tables import delta_difference, delta_interval, interval_text, marked
-from .task_tables import against_best
+from .task_tables import against_best, order_text
 
 SIGNS = {"higher": "same sign", "lower": "other sign"} | dict.fromkeys(("no difference shown", "one seed: no interval"),
                                                                       "sign not shown")
@@ -55,31 +55,29 @@ def published_deltas():
 
 
 def agreement(published_number, interval):
-    """Whether a published number lies inside our interval, in words."""
+    """Whether a published number is told apart from ours, (mean, low, high), and the sign is the same, in words."""
     mean, low, high = interval
     if low != low:
         return "same sign" if (mean > 0) == (published_number > 0) else "other sign"
     if low <= published_number <= high:
-        return "inside our interval" if low > 0 or high < 0 else "inside our interval, as is 0"
+        return "not told apart" if low > 0 or high < 0 else "not told apart, nor from 0"
     if low > 0 and published_number > 0 or high < 0 and published_number < 0:
         return "same sign, other size"
     return "sign not shown" if low <= 0 <= high else "other sign"
 
 
 def order_beside(history):
-    """Published order of the methods by Delta beside ours, as a sentence, with Kendall's tau where both have four or more."""
+    """Published order by Delta of the methods that we have, too, beside ours, as a sentence, with Kendall's tau over them where
+    they are four or more."""
     paper = published_deltas()
     ours = {method: delta_interval(history, method)[0] for method in history["method"].unique() if method != "local"}
     both = [method for method in METHODS if method in paper and method in ours]
-
-    def order(values):
-        return " > ".join(METHODS[method].label for method in sorted(both, key=values.get, reverse=True))
-
+    order = " > ".join(f"{METHODS[method].label} {paper[method]:+.1f}" for method in sorted(both, key=paper.get, reverse=True))
     tau = ""
     if len(both) > 3:
-        statistic = kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
-        tau = f"; Kendall's tau {statistic:+.2f}"
-    return f"published {order(paper)}; {marked('ours', history)} {order(ours)}{tau}."
+        statistic = scipy.stats.kendalltau([paper[method] for method in both], [ours[method] for method in both]).statistic
+        tau = f"; Kendall's tau over the {len(both)}: {statistic:+.2f}"
+    return f"published {order}; {marked('ours', history)} {order_text(history, both)}{tau}."
 
 
 def table1_beside(history, seeds):

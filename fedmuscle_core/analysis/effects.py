@@ -19,7 +19,7 @@ from ..experiments.statistics import (
     verdict,
 )
 from ..methods import METHODS
-from .tables import interval_text, marked
+from .tables import interval_text, marked, seeds_text
 
 
 def client_changes(results):
@@ -152,7 +152,7 @@ def answer(measured, reference, name, method="fedmuscle"):
     parts += [f"with {value} it {text}" for value, text in failed.items()]
     own = rows[rows["label"] == reference].iloc[0]
     interval = interval_text((own.own_mean, own.own_low, own.own_high))
-    against = f"; against it, in log-odds over {own.seeds:.0f} seed(s): {'; '.join(parts)}" if parts else ""
+    against = f"; against it, in log-odds over {seeds_text(int(own.seeds))}: {'; '.join(parts)}" if parts else ""
     return f"{marked(METHODS[method].label, measured)}'s Delta is {interval} % with {name} {reference}{against}."
 
 

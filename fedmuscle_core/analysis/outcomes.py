@@ -82,9 +82,9 @@ def alpha_sentence(rows):
         return "shown" if all(found[name][1] > 0 for name in controls) else "not shown"
 
     return (f"Learned alpha: more than a temperature: {above('alpha = 1, tau tuned')}; more than a margin, at tau = 0.2: "
-            f"{above('margin tuned, tau = 0.2')}; better than the same weights at the wrong tuples: "
-            f"{above('shuffled, tau = 0.2', 'shuffled, tau tuned')} (learned minus each control, in log-odds over "
-            f"{rows['seeds'].max()} seeds, adjusted over the {len(rows)}: {numbers}).")
+            f"{above('margin tuned, tau = 0.2')}; better than the same weights at the wrong tuples "
+            f"(which were not tuned): {above('shuffled, tau = 0.2', 'shuffled, tau tuned')} (learned minus each control, in "
+            f"log-odds over {rows['seeds'].max()} seeds, adjusted over the {len(rows)}: {numbers}).")
 
 
 def slopes(history):

@@ -99,7 +99,8 @@ def learning_curves(history, methods=None, panel="client"):
     of = "" if panel == "client" else "the clients of a task and "
     title = marked(f"Validation score, mean over {of}{_seeds(table)}", history)
     lost = "".join(f"\nnot drawn: {METHODS[name].label}, {text}" for name, text in failed.items())
-    fig.suptitle(f"{title}; bands: 95 % intervals of the mean{lost}", x=0.01, ha="left")
+    bands = "; bands: 95 % intervals of the mean" if table["low"].notna().any() else ""
+    fig.suptitle(f"{title}{bands}{lost}", x=0.01, ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2 * columns + 1, len(methods)))
     return fig, table
 
@@ -123,7 +124,8 @@ def change_heatmap(changes, methods=None):
     image = grid_heatmap(ax, means, "", limit, "client", bold=cells["shown"].to_numpy(), fontsize=None)
     fig.colorbar(image, ax=ax, extend="both" if table["mean"].abs().max() > limit else "neither", label="change (%)")
     title = marked(f"Change against Local (%), mean over {_seeds(table)}", changes)
-    fig.suptitle(f"{title}\nbold: 95 % interval over seeds excludes 0", x=0.01, ha="left")
+    above, below = (table["low"] > 0).sum(), (table["high"] < 0).sum()
+    fig.suptitle(f"{title}\nbold, as the 95 % interval excludes 0: {above} above, {below} below", x=0.01, ha="left")
     return fig, table
 
 
@@ -157,6 +159,25 @@ def forest_plot(rows, title):
     ax.set_xlabel("paired change in log-odds")
     above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
     fig.suptitle(f"{marked(title, rows)}\nshown above 0: {above} of {len(rows)}; below: {below}", x=0.01, ha="left")
+    return fig
+
+
+def measure_dots(table, title):
+    """One panel a measure, one dot a row with its interval, from 0 to 1.
+
+    table: columns measure, label, method (of its colour, None for grey), mean, low, high; rows in the order of the labels.
+    """
+    panels = dict(list(table.groupby("measure", sort=False)))
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, 0.9 + 0.35 * len(table) / len(panels)), sharey=True,
+                             layout="constrained", squeeze=False)
+    for ax, (measure, rows) in zip(axes[0], panels.items(), strict=True):
+        for y, row in enumerate(rows.itertuples()):
+            ax.errorbar(row.mean, y, xerr=[[row.mean - row.low], [row.high - row.mean]], fmt="o", capsize=3,
+                        color=colour_of(row.method) if isinstance(row.method, str) else UNCLEAR)
+        ax.set(title=measure.upper() if measure == "cka" else measure, xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
+        ax.set_yticks(range(len(rows)), rows["label"])
+        ax.grid(True, axis="x")
+    fig.suptitle(title, x=0.01, ha="left")
     return fig
 
 

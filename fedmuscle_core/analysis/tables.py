@@ -24,6 +24,7 @@ from ..experiments.statistics import (
     probability_of_improvement,
     relative_change,
     seed_client_table,
+    seeds_text,
     stratified_bootstrap,
     verdict,
 )
@@ -148,8 +149,8 @@ def delta_sentence(history, method, other):
         difference = delta_difference(history, method, other)
         against = (f"paired difference to {METHODS[other].label} {interval_text(difference)} points: "
                    f"{verdict(difference)}")
-    return (f"{name} improves {better} of {clients} clients on average over {seeds} seed(s), {len(above)} shown above Local "
-            f"and {len(below)} below; Delta {interval_text(delta_interval(history, method))} %; {against}.")
+    return (f"{name} improves {better} of {clients} clients on average over {seeds_text(seeds)}, {len(above)} shown above "
+            f"Local and {len(below)} below; Delta {interval_text(delta_interval(history, method))} %; {against}.")
 
 
 def comparison_table(history, methods, baseline="local"):

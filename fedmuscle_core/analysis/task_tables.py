@@ -15,7 +15,7 @@ from ..experiments.statistics import (
     verdict,
 )
 from ..methods import METHODS
-from .tables import changes_of, marked, mean_text
+from .tables import changes_of, marked, mean_text, seeds_text
 
 
 def task_scores(history):
@@ -87,7 +87,12 @@ def _as_text(table, history, column, signed=True):
 def order_sentence(history, methods):
     """The methods from the highest mean Delta down: ">" where the paired difference to the next excludes 0, "~" where not."""
     failed = {name: text for name, text in failures(history).items() if name in methods}
-    methods = [name for name in methods if name not in failed]
+    text = order_text(history, [name for name in methods if name not in failed])
+    return "; ".join([text, *(f"{METHODS[name].label} {why}" for name, why in failed.items())]) + "."
+
+
+def order_text(history, methods):
+    """`order_sentence` of methods that all came to an end, without its full stop."""
     summary = delta(changes_of(history, methods))
     means = summary.groupby("method")["delta"].mean()
     ranked = sorted(methods, key=lambda method: means[method], reverse=True)
@@ -95,8 +100,7 @@ def order_sentence(history, methods):
     for first, second in zip(ranked, ranked[1:], strict=False):
         found = verdict(paired_difference(summary, "delta", first, second))
         text += f" {'>' if found == 'higher' else '~'} {METHODS[second].label} {means[second]:+.1f}"
-    text = f"{text} ({marked('mean Delta in %', history)}, {history['seed'].nunique()} seed(s); > shown, ~ not shown)"
-    return "; ".join([text, *(f"{METHODS[name].label} {why}" for name, why in failed.items())]) + "."
+    return f"{text} ({marked('mean Delta in %', history)}, {seeds_text(history['seed'].nunique())}; > shown, ~ not shown)"
 
 
 def against_best(history, method="mfed"):

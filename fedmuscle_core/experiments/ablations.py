@@ -34,13 +34,15 @@ FACTORS = {                                           # beside the tuned value, 
     "rounds": (4, 16),
     "dim": (64, 128),
 }
+FACTOR_NAMES = {"batch_size": "batch size B", "contrastive_steps": "contrastive steps a round",
+                "contrastive_lr": "contrastive learning rate", "augment": "one random view, the same for all clients",
+                "local_lr": "local learning rate", "local_epochs": "local epochs E", "rounds": "rounds R", "dim": "width d"}
 SHARED = ("local_lr", "local_epochs", "rounds", "dim")              # factors that change Local as well
-ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2)}
+ROUND_FACTORS = {MAIN: (1, 2), "embedded2": (1, 2, 4)}                # whose slowest clients learn later
 SIZES = (MAIN, "clients12")
 KINDS = ("one_kind", MAIN, "two_kinds")
 MODALITIES = ("one_text", "texts_only", "images_only", "embedded2")
 MFED_METHODS = ("local", "fedavg", "fedprox", "encoder_only", "matfl", "mfed", "mfed_proximal", "centralised", "fedmuscle")
-MFED_DEALT = MFED_METHODS[:7]                         # those that are run with unequal clients as well
 MFED_PARTITIONS = ("IID", 0.1)                        # concentration of the private sets of a task's clients
 MFED_VARIANTS = {                                     # of M-Fed; "as tuned" first
     "as tuned": {}, "decoders stay": {"share": "encoder"}, "frozen encoder": {"share": "decoder"},
@@ -85,8 +87,8 @@ def by_peer_count(profile, seeds=None, setup=MAIN, methods=("pairwise", "fedmusc
 
 def by_rounds(profile, seeds=None, setup=MAIN):
     """Rounds as they are and, in profile "mini", the ROUND_FACTORS of the setup as many, of the methods that the claims are
-    about."""
-    usual = {method: tuned_runs(profile, method, seeds, setup, FEW) for method in COMPARED}
+    about; on Setup 1 all seeds of the claims."""
+    usual = {method: tuned_runs(profile, method, seeds, setup, None if setup == MAIN else FEW) for method in COMPARED}
     return {(factor * several[0].rounds, method): [settings.replace(rounds=factor * settings.rounds) for settings in several]
             for factor in (ROUND_FACTORS[setup] if profile == "mini" else (1,)) for method, several in usual.items()}
 
@@ -232,10 +234,15 @@ def by_mfed_variant(profile, seeds=None):
         for name, changes in some(profile, MFED_VARIANTS.items())}
 
 
-def by_mfed_partition(profile, seeds=None, methods=MFED_DEALT):
+def dealt(profile):
+    """Methods that are run with unequal clients of a task as well."""
+    return ("local", "fedavg", "mfed") if profile == "quick" else MFED_METHODS[:7]
+
+
+def by_mfed_partition(profile, seeds=None):
     """The dense tasks, each task's clients with alike private sets, and with Dirichlet shares of each class."""
     return {(value, method): tuned_runs(profile, method, seeds, "mfed_dense", dirichlet=None if value == "IID" else value)
-            for value in some(profile, MFED_PARTITIONS) for method in methods}
+            for value in some(profile, MFED_PARTITIONS) for method in dealt(profile)}
 
 
 def by_task_count(profile, seeds=None):

@@ -71,8 +71,16 @@ def seconds_per_client_round(folder):
 def estimate(settings_list, folder, workers=1):
     """Seconds that computing `settings_list` will take with `workers` processes, or nan where nothing is stored in `folder` or
     below it in `tuning`, whose times count for setups that only they know."""
-    known = seconds_per_client_round(Path(folder) / "tuning") | seconds_per_client_round(folder)
+    return estimated(settings_list, times_stored(folder), workers)
 
+
+def times_stored(folder):
+    """What `estimated` needs to know, from the stored runs in `folder` and below it in `tuning`."""
+    return seconds_per_client_round(Path(folder) / "tuning") | seconds_per_client_round(folder)
+
+
+def estimated(settings_list, known, workers=1):
+    """`estimate` from what `times_stored` gives."""
     def took(settings):
         keys = ((settings.setup.name, settings.method.name), settings.method.name, None)
         each = next((known[key] for key in keys if key in known), float("nan"))

@@ -39,12 +39,13 @@ def table1(profile, seeds=None, methods=None):
 
 def at_defaults(profile, seeds=None):
     """Table 1 with what was tuned for a method at its defaults; the local phases as tuned for Local."""
-    return [untuned(settings) for settings in table1(profile, seeds)]
+    return [untuned(settings) for settings in table1(profile, seeds, LOSSES if profile == "quick" else None)]
 
 
 def at_defaults2(profile, seeds=None):
     """LOSSES on Setup 2, likewise."""
-    return [untuned(settings) for method in LOSSES
+    methods = ("local", "simclr", "fedmuscle") if profile == "quick" else LOSSES
+    return [untuned(settings) for method in methods
             for settings in ablations.tuned_runs(profile, method, seeds, "embedded2", ablations.FEW)]
 
 
@@ -119,8 +120,10 @@ MFED_BENCHMARKS = ("mfed_dense", "mfed_labels")
 
 
 def mfed_table(profile, setup, seeds=None):
-    """Every method that exchanges parameters, Local and FedMuscle, as tuned on the dense tasks."""
-    return [settings for method in ablations.MFED_METHODS for settings in ablations.tuned_runs(profile, method, seeds, setup)]
+    """Every method that exchanges parameters, Local and FedMuscle, as tuned on the dense tasks; in profile "quick", of other
+    setups than the dense tasks, some."""
+    methods = ablations.dealt(profile) if profile == "quick" and setup != "mfed_dense" else ablations.MFED_METHODS
+    return [settings for method in methods for settings in ablations.tuned_runs(profile, method, seeds, setup)]
 
 
 def notebook_13(profile, seeds=None):

@@ -7,7 +7,7 @@ the edge of the statistical precipice" (2021), with clients in place of their ta
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # which loads a part when it is asked for: `stats` takes a second
 
 from .store import DIVERGED
 
@@ -16,7 +16,7 @@ SCORE_LIMITS = (0.5, 99.5)             # percent; scores are clipped here before
 
 
 def failures(history):
-    """{method: "diverged on 1 of 5 seed(s): seed 3, client 6, round 4"} of the methods with a run that diverged, or one with a
+    """{method: "diverged on 1 of 5 seeds: seed 3, client 6, round 4"} of the methods with a run that diverged, or one with a
     score of NaN."""
     lost = history[(history["split"] == DIVERGED) | history["value"].isna() & (history["split"] != "train")]
     found = {}
@@ -24,8 +24,13 @@ def failures(history):
         first = rows.sort_values(["seed", "round"], kind="stable").drop_duplicates("seed")
         each = [f"seed {row.seed}, client {row.client}, round {row.round}" for row in first.itertuples()]
         seeds = history[history["method"] == method]["seed"].nunique()
-        found[method] = f"diverged on {len(each)} of {seeds} seed(s): {'; '.join(each)}"
+        found[method] = f"diverged on {len(each)} of {seeds_text(seeds)}: {'; '.join(each)}"
     return found
+
+
+def seeds_text(count):
+    """How many seeds, in words."""
+    return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
 def finished(history):
@@ -99,7 +104,7 @@ def mean_interval(values, confidence=0.95):
         raise ValueError(f"values: got NaN in {np.isnan(values).sum()} of {values.size}, expected numbers")
     if values.size == 1:
         return float(values[0]), float("nan"), float("nan")
-    half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, values.size - 1)
+    half = scipy.stats.sem(values) * scipy.stats.t.ppf((1 + confidence) / 2, values.size - 1)
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
@@ -145,13 +150,13 @@ def holm_intervals(differences, level=0.05):
         values = np.asarray(values, dtype=float)
         if values.size < 2 or np.isnan(values).any():
             raise ValueError(f"differences: got {values.tolist()} of {name!r}, expected numbers of two seeds or more")
-        spread = stats.sem(values)
-        p = 2 * stats.t.sf(abs(values.mean()) / spread, values.size - 1) if spread else float(values.mean() == 0)
+        spread = scipy.stats.sem(values)
+        p = 2 * scipy.stats.t.sf(abs(values.mean()) / spread, values.size - 1) if spread else float(values.mean() == 0)
         found[name] = (p, values.mean(), spread, values.size)
     largest, left, rows = 0.0, len(found), {}
     for place, (name, (p, mean, spread, seeds)) in enumerate(sorted(found.items(), key=lambda item: item[1][0])):
         largest = max(largest, min(1.0, (len(found) - place) * p))
-        half = spread * stats.t.ppf(1 - level / (2 * left), seeds - 1)
+        half = spread * scipy.stats.t.ppf(1 - level / (2 * left), seeds - 1)
         rows[name] = {"mean": mean, "low": mean - half, "high": mean + half, "p": largest, "seeds": seeds}
         left -= largest < level                                               # after the first that is not shown none is
     return pd.DataFrame([{"name": name, **rows[name]} for name in differences])
@@ -187,7 +192,7 @@ def paired_tables(changes, first, second, column="change"):
 
 def interquartile_mean(values, axis=None):
     """Mean of the middle half of `values`, the lowest and highest quarter (rounded down) left out."""
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
 def stratified_bootstrap(table, statistic, resamples=2000, seed=0, confidence=0.95):
@@ -202,7 +207,7 @@ def stratified_bootstrap(table, statistic, resamples=2000, seed=0, confidence=0.
     value = float(statistic(table.ravel(), axis=-1))
     if len(table) == 1:
         return value, float("nan"), float("nan")
-    found = stats.bootstrap(table.T, lambda *clients, axis: statistic(np.concatenate(clients, axis=axis), axis=axis),
+    found = scipy.stats.bootstrap(table.T, lambda *clients, axis: statistic(np.concatenate(clients, axis=axis), axis=axis),
                             n_resamples=resamples, confidence_level=confidence, method="percentile", vectorized=True, rng=seed)
     return value, float(found.confidence_interval.low), float(found.confidence_interval.high)
 

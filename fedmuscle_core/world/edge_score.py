@@ -13,9 +13,8 @@ thick lines cost precision, as each true pixel matches one.
 import itertools
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 THRESHOLDS = tuple(round(0.1 * number, 1) for number in range(1, 10))
 
@@ -35,7 +34,19 @@ def ods_f(strength, truth, tolerance=1.0, thresholds=THRESHOLDS):
         raise ValueError(f"tolerance: got {tolerance}, expected at least 0 pixels")
     if not thresholds:
         raise ValueError("thresholds: got none, expected at least one")
-    return max(f_score(*edge_counts(strength >= threshold, truth != 0, tolerance)) for threshold in thresholds)
+    true, best = truth != 0, 0.0
+    predicted = {threshold: strength >= threshold for threshold in thresholds}
+    highest = {threshold: _all_matched(found, true) for threshold, found in predicted.items()}
+    for threshold in sorted(thresholds, key=highest.get, reverse=True):
+        if highest[threshold] > best:                                         # else matching could change nothing
+            best = max(best, f_score(*edge_counts(predicted[threshold], true, tolerance)))
+    return best
+
+
+def _all_matched(predicted, true):
+    """F where as many pixels are matched as there can be."""
+    sizes = int(predicted.sum()), int(true.sum())
+    return f_score(min(sizes), *sizes)
 
 
 def f_score(matched, predicted, true):
@@ -58,8 +69,8 @@ def edge_counts(predicted, true, tolerance):
         rows.append(own[here][both])
         columns.append(number[there][both])
     rows, columns = np.concatenate(rows), np.concatenate(columns)
-    links = csr_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(found.sum(), wanted.sum()))
-    matched = int((maximum_bipartite_matching(links, perm_type="column") >= 0).sum()) if len(rows) else 0
+    links = scipy.sparse.csr_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(found.sum(), wanted.sum()))
+    matched = int((scipy.sparse.csgraph.maximum_bipartite_matching(links, perm_type="column") >= 0).sum()) if len(rows) else 0
     return matched, int(found.sum()), int(wanted.sum())
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" "abdefghnqrt" "αβγδεζηθλμξπρστφχψωΓΔ"  # 58 shapes, no digit among them
 TRAIN_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Italic",
@@ -31,6 +29,8 @@ def digit_pool(split):
     """
     if split not in DIGIT_POOLS:
         raise ValueError(f"split: got {split!r}, expected one of {sorted(DIGIT_POOLS)}")
+    from sklearn.datasets import load_digits  # takes a second, as all of sklearn
+
     images, labels = load_digits(return_X_y=True)
     index = digit_indices(labels)[split]
     return GlyphPool(torch.tensor(images[index], dtype=torch.float32).reshape(-1, 8, 8) / 16,
@@ -39,6 +39,8 @@ def digit_pool(split):
 
 def digit_indices(labels):
     """Rows of the bundled set that belong to each split, as {split: array}."""
+    from sklearn.model_selection import train_test_split
+
     rest, indices = list(range(len(labels))), {}
     for split, size in DIGIT_POOLS.items():
         if size == len(rest):

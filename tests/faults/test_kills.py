@@ -142,7 +142,7 @@ def test_a_sweep_of_two_workers_may_be_killed_and_so_may_a_worker(tmp_path, fold
     moments = random.Random(SEED)
     for victim in ("sweep", "worker"):
         place = folder / victim
-        child = script(tmp_path / victim, "sweep", place, 2, slow=0.1)
+        child = script(tmp_path / victim, "sweep", place, 2, slow=0.05)
         child.wait_for("-seed0 1")
         family, moment = child.family(), moments.uniform(0, 1)
         time.sleep(moment)

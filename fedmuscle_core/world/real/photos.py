@@ -2,10 +2,9 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from PIL import Image
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 from tqdm.auto import tqdm
 
 from ...tasks import VOID
@@ -17,6 +16,9 @@ def load_photos(table, size, progress=False):
     The shorter side becomes `size`, then the centre is cropped; masks move with their photos, by nearest neighbour.  Raises
     ValueError naming the file that is missing, truncated, no image, or a mask of another size than its photo.
     """
+    from torchvision import tv_tensors  # takes seconds, as all of torchvision
+    from torchvision.transforms import InterpolationMode, v2
+
     fit = v2.Compose([v2.Resize(size, InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size)])
     images, masks = [], []
     for row in tqdm(table.itertuples(), "photos", total=len(table), disable=not progress):
@@ -82,7 +84,7 @@ def _classes(path):
     image = _decoded(path, None)
     if image.mode not in ("L", "P"):
         raise ValueError(f"{path}: got an image of mode {image.mode}, expected one channel of 8 bits, a class at each pixel")
-    return v2.functional.pil_to_tensor(image)[0]
+    return torch.from_numpy(np.array(image))
 
 
 def _decoded(path, mode):

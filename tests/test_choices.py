@@ -30,9 +30,9 @@ def test_every_setup_is_tuned_or_takes_over_what_was_tuned_for_another():
     assert choices.is_tuned(Setup("own", own.clients, tuned_as="embedded1"))
 
 
-def test_each_method_is_tuned_with_each_public_domain_that_is_reported_but_noise():
+def test_each_method_is_tuned_with_each_public_domain_that_is_reported():
     found = dict(choices.tuned_for("embedded1"))
-    assert found.pop("single") is None and set(found) == set(ablations.PUBLIC_DOMAINS) - {"single", "noise"}
+    assert found.pop("single") is None and set(found) == set(ablations.PUBLIC_DOMAINS) - {"single"}
     for domain, methods in found.items():
         assert set(methods) == set(ablations.PUBLIC_METHODS)
         table = choices.tuning_table("embedded1", domain)

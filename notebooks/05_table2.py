@@ -210,7 +210,7 @@ shown |= {f"client {client}, {METHODS[method].label}": [mask_from_text(text) for
           for client in ("7", "8") for method in ("local", "fedmuscle") if client in said[method]}
 right = {name: task_tables.right_pixels(shown["truth"], masks) for name, masks in shown.items()}
 fig = plots.mask_rows(scenes.images[:6], shown)
-fig.suptitle("Pixels of digits named right\n" + "; ".join(f"{name}: {share:.0f} %" for name, share in list(right.items())[1:]), x=0.01, ha="left");
+_ = fig.suptitle("Pixels of digits named right\n" + "; ".join(f"{name}: {share:.0f} %" for name, share in list(right.items())[1:]), x=0.01, ha="left")
 
 # %% [markdown]
 # ## Do image and text clients share a space?

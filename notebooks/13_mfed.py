@@ -86,7 +86,7 @@ fig = diagrams.exchange("server: decoders averaged within a task;\nencoders aver
 # %%
 scenes = digit_scenes("test", "multi", 6, 0)
 fig = plots.mask_rows(scenes.images, {name: list(targets(name, scenes)) for name in ("semseg", "parts", "saliency", "edges")})
-fig.suptitle("Every scene answers four questions about each of its pixels", x=0.01, ha="left");
+_ = fig.suptitle("Every scene answers four questions about each of its pixels", x=0.01, ha="left")
 
 # %% [markdown]
 # ## The clients
@@ -230,7 +230,7 @@ for client, task in (("3", "semseg"), ("6", "parts"), ("9", "saliency"), ("12", 
 rows = list(shown.values())
 right = [np.mean([task_tables.right_pixels(truth, row) for truth, row in zip(rows[::3], rows[place::3], strict=True)]) for place in (1, 2)]
 fig = plots.mask_rows(scenes.images[:6], shown)
-fig.suptitle(f"Of the pixels that are not background, the four clients have {right[0]:.0f} % right alone, {right[1]:.0f} % with M-Fed", x=0.01, ha="left");
+_ = fig.suptitle(f"Of the pixels that are not background, the four clients have {right[0]:.0f} % right alone, {right[1]:.0f} % with M-Fed", x=0.01, ha="left")
 
 # %% [markdown]
 # ## Unequal clients within a task

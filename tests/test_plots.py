@@ -301,3 +301,15 @@ def test_a_figure_that_cannot_be_saved_leaves_the_old_numbers(tmp_path, monkeypa
             patch.setattr(*broken, fail)
             plots.save_figure(fig, pd.DataFrame({"x": [2]}), "99_test", "quick")
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_dots_of_measures_stand_at_their_means_in_the_order_of_the_labels():
+    rows = pd.DataFrame([(measure, label, method, 0.1 * place, 0.0, 0.5) for measure in ("retrieval", "cka")
+                         for place, (label, method) in enumerate((("before", None), ("after", "fedmuscle")), 1)],
+                        columns=["measure", "label", "method", "mean", "low", "high"])
+    fig = plots.measure_dots(rows, "title")
+    assert [ax.get_title() for ax in fig.axes] == ["retrieval", "CKA"] and fig.get_suptitle() == "title"
+    assert [tick.get_text() for tick in fig.axes[0].get_yticklabels()] == ["before", "after"]
+    for ax in fig.axes:
+        assert [line.lines[0].get_xdata()[0] for line in ax.containers] == pytest.approx([0.1, 0.2])
+        assert ax.containers[1].lines[0].get_color() == plots.colour_of("fedmuscle") != ax.containers[0].lines[0].get_color()

@@ -2,8 +2,10 @@ import dataclasses
 import io
 import json
 import math
+import os
 import resource
 import statistics
+import subprocess
 import sys
 
 import pandas as pd
@@ -18,7 +20,7 @@ from fedmuscle_core.experiments.settings import Settings
 from fedmuscle_core.experiments.store import stored_runs
 from fedmuscle_core.federation import Federation
 from fedmuscle_core.methods import FedMuscle
-from fedmuscle_core.paths import results
+from fedmuscle_core.paths import ROOT, results
 
 
 @pytest.fixture
@@ -312,3 +314,11 @@ def test_the_bar_counts_rounds_also_of_runs_that_diverge_and_tells_the_last_scor
     (bar,) = bars
     assert ["failed" in record for record in records] == [False, True]
     assert bar.n == bar.total == 4 and "2 runs -> " in bar.desc and "mean score" in bar.postfix
+
+
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used():
+    code = ("import sys; import fedmuscle_core.experiments.runs, fedmuscle_core.analysis.tables; "
+            "sys.exit(str([name for name in ('torchvision', 'scipy.stats', 'sklearn') if name in sys.modules] or ''))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stderr.strip() == ""
